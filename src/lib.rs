@@ -1,0 +1,15 @@
+//! `trueup` finds out, cheaply and provably, where two copies of a table differ, and makes the target true to the source.
+//!
+//! The house has floors, and imports point only downwards (`tests/it/architecture.rs` holds it):
+//!
+//! | floor | folders | knows |
+//! | --- | --- | --- |
+//! | 4 | `cli` | people: arguments, progress, colours, exit status |
+//! | 3 | `coordinator`, `report` | runs: plan, diff, repair, verdicts |
+//! | 2 | `agent` | one side: sessions, the scan pipeline, gRPC, TLS and tokens |
+//! | 1 | `engine` | one database each, behind one trait |
+//! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
+
+pub mod locate;
+pub mod merkle;
+pub mod model;

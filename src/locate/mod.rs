@@ -1,0 +1,1 @@
+//! The locate protocol: two state machines that find the differing rows.

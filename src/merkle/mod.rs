@@ -1,0 +1,1 @@
+//! Row digests, the digest run and the Merkle tree over it.
