@@ -1,5 +1,24 @@
 //! What a value, a key, a row and a plan are here: the words every other floor speaks.
+//!
+//! Invariants: no I/O, no clock, no randomness. Nothing that holds a row's content shows it in `Debug`.
 
+pub mod canonical;
+pub mod change;
+pub mod comparison;
+pub mod decimal;
+mod json;
 pub mod key;
+pub mod plan;
+pub mod schema;
+pub mod temporal;
+pub mod value;
 
+pub use canonical::{CellWriter, ENCODING_VERSION, NullKey, RowBuffer};
+pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejection, RejectionKind};
+pub use comparison::ComparisonType;
 pub use key::Key;
+pub use plan::{AccessColumn, Plan, PlanRefusal, Role, TableAccess, Wishes};
+pub use schema::{
+    Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,
+};
+pub use value::{StoredClass, Value};

@@ -1,0 +1,114 @@
+//! One database each, behind one trait: describe, scan under a snapshot, fetch by key, apply changes.
+//!
+//! Invariants:
+//! - Only this floor speaks a user table's SQL. Identifiers are quoted, values are bound (or sent as COPY data).
+//! - Comparing needs SELECT only and creates nothing in the user's database.
+//! - Engines produce canonical bytes; nothing above them sees an engine's own form of a value.
+//! - No row value appears in an error.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+pub mod error;
+
+pub use error::{EngineError, ErrorKind};
+
+use crate::model::{
+    CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, RowBuffer, ServerInfo,
+    TableAccess, TableName, TableSchema,
+};
+
+/// A database, reached with one URL.
+#[async_trait]
+pub trait Engine: Send + Sync + std::fmt::Debug {
+    fn kind(&self) -> EngineKind;
+
+    async fn server(&self) -> Result<ServerInfo, EngineError>;
+
+    /// The base tables (not views, not system tables) of the schema named, or of the default one.
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError>;
+
+    /// Everything known about a table or view. A name without schema is looked up as the engine would.
+    /// `ErrorKind::NoSuchTable` where there is none, with the nearest names in the hint.
+    async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError>;
+
+    /// Pins one consistent state of the table and prepares `parallelism` readers of it.
+    async fn snapshot(
+        &self,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Box<dyn Snapshot>, EngineError>;
+
+    /// The rows of these keys as they are now, in any order; keys without a row (or beyond the filter) are left out.
+    /// A row whose key is equal only by the database's collation is left out too: keys are compared by bytes.
+    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError>;
+
+    /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
+    /// the changes. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
+    /// that nothing was written.
+    async fn apply(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError>;
+
+    /// Deletes and inserts all these rows in one transaction, for updates that exchange the values of a secondary
+    /// unique key and so cannot be made one after the other. All or nothing; conditional as `apply`.
+    async fn replace(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError>;
+
+    /// The change as one SQL statement for a person to read and run, conditional on key only, ending in `;`.
+    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError>;
+
+    /// Fails, with what to grant, where the table cannot be written by this login. Writes nothing.
+    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError>;
+}
+
+/// One consistent state of one table, read once.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// Reads every row in the order that is fastest and sends it in batches (about 1,000 to 4,000 rows, or 256 KiB).
+    /// Returns when all is sent; the snapshot is released then. A closed channel ends the scan quietly.
+    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError>;
+}
+
+/// Rows as they came from the database, to be encoded on another thread.
+pub trait RawBatch: Send {
+    fn rows(&self) -> usize;
+
+    /// Calls `each` with the canonical key and row of every row.
+    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError>;
+}
+
+/// A row that has no canonical form. Names the column, never the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    #[error("key column {0} holds NULL")]
+    NullKey(String),
+    #[error("column {column}: {what}")]
+    Malformed { column: String, what: String },
+}
+
+impl RowError {
+    /// Names the column where the writer only knows that a key held NULL.
+    pub fn null_key(column: &str) -> impl Fn(NullKey) -> Self + '_ {
+        move |_| Self::NullKey(column.to_owned())
+    }
+}
+
+/// Collects what `RawBatch::encode` yields as owned rows (fetches are small).
+pub fn keyed_rows(batch: &dyn RawBatch) -> Result<Vec<KeyedRow>, RowError> {
+    let mut rows = Vec::with_capacity(batch.rows());
+    batch.encode(&mut |buffer| {
+        rows.push(KeyedRow {
+            key: Key::from(buffer.key.as_slice()),
+            row: CanonicalRow::new(buffer.row.as_slice()),
+        });
+    })?;
+    Ok(rows)
+}

@@ -1,0 +1,474 @@
+//! Writing canonical bytes: straight from an engine's binary form where it has one.
+
+use thiserror::Error;
+
+use super::{IRREGULAR, REGULAR};
+use crate::model::comparison::ComparisonType;
+use crate::model::decimal::Decimal;
+use crate::model::json::canonical_json;
+use crate::model::temporal::{self, parse_date, parse_time, parse_timestamp, round_micros, round_time};
+use crate::model::value::{ArrayValue, StoredClass, Value, parse_uuid};
+
+/// A key column held NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a key column holds NULL")]
+pub struct NullKey;
+
+/// The canonical bytes of one row, reused from row to row.
+#[derive(Default)]
+pub struct RowBuffer {
+    pub key: Vec<u8>,
+    pub row: Vec<u8>,
+}
+
+impl std::fmt::Debug for RowBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowBuffer({} + {} bytes)", self.key.len(), self.row.len())
+    }
+}
+
+impl RowBuffer {
+    pub fn clear(&mut self) {
+        self.key.clear();
+        self.row.clear();
+    }
+
+    /// The writer of the next key component.
+    pub fn key_cell(&mut self) -> CellWriter<'_> {
+        CellWriter { out: &mut self.key, in_key: true }
+    }
+
+    /// The writer of the next cell of the row.
+    pub fn cell(&mut self) -> CellWriter<'_> {
+        CellWriter { out: &mut self.row, in_key: false }
+    }
+
+    /// The writer of column `index` where the first `key_len` columns are the key.
+    pub fn column(&mut self, index: usize, key_len: usize) -> CellWriter<'_> {
+        if index < key_len { self.key_cell() } else { self.cell() }
+    }
+}
+
+/// Writes one value: a component of a key, or a cell of a row.
+#[derive(Debug)]
+pub struct CellWriter<'a> {
+    out: &'a mut Vec<u8>,
+    in_key: bool,
+}
+
+impl CellWriter<'_> {
+    /// A payload that tells its own end.
+    #[inline]
+    fn fixed(self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.in_key {
+            self.out.push(REGULAR);
+            write(self.out);
+        } else {
+            self.framed(REGULAR, write);
+        }
+    }
+
+    /// A payload of any bytes.
+    #[inline]
+    fn variable(self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.in_key {
+            self.out.push(REGULAR);
+            self.escaped(write);
+        } else {
+            self.framed(REGULAR, write);
+        }
+    }
+
+    #[inline]
+    fn framed(self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.out.len();
+        self.out.push(0);
+        write(self.out);
+        let length = (self.out.len() - start - 1) * 2 + usize::from(kind);
+        if let Ok(length @ ..0x80) = u8::try_from(length) {
+            self.out[start] = length;
+        } else {
+            let mut header = [0u8; 10];
+            let used = put_varint(&mut header, length as u64);
+            self.out.splice(start..=start, header[..used].iter().copied());
+        }
+    }
+
+    fn escaped(self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.out.len();
+        write(self.out);
+        if self.out[start..].contains(&0) {
+            let plain = self.out.split_off(start);
+            for byte in plain {
+                self.out.push(byte);
+                if byte == 0 {
+                    self.out.push(0xff);
+                }
+            }
+        }
+        self.out.extend_from_slice(&[0, 0]);
+    }
+
+    pub fn null(self) -> Result<(), NullKey> {
+        if self.in_key {
+            return Err(NullKey);
+        }
+        self.out.push(0);
+        Ok(())
+    }
+
+    /// A value that does not fit the column's comparison type: kept as stored, and equal only to its like.
+    pub fn irregular(self, class: StoredClass, bytes: &[u8]) {
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+        if self.in_key {
+            self.out.extend_from_slice(&[IRREGULAR, class as u8]);
+            self.escaped(write);
+        } else {
+            self.framed(IRREGULAR, |out| {
+                out.push(class as u8);
+                write(out);
+            });
+        }
+    }
+
+    #[inline]
+    pub fn int(self, value: i64) {
+        self.fixed(|out| put_int(out, i128::from(value)));
+    }
+
+    #[inline]
+    pub fn int128(self, value: i128) {
+        self.fixed(|out| put_int(out, value));
+    }
+
+    pub fn decimal(self, value: &Decimal) {
+        match value {
+            Decimal::NegativeInfinity => self.fixed(|out| out.push(1)),
+            Decimal::Infinity => self.fixed(|out| out.push(5)),
+            Decimal::NaN => self.fixed(|out| out.push(6)),
+            Decimal::Finite { negative, weight, digits } => {
+                self.decimal_digits(*negative, *weight, digits.iter().copied());
+            }
+        }
+    }
+
+    /// A finite decimal by its base-10000 digits, none of them leading or trailing zeros.
+    #[inline]
+    pub fn decimal_digits(self, negative: bool, weight: i16, digits: impl ExactSizeIterator<Item = u16>) {
+        self.fixed(|out| {
+            if digits.len() == 0 {
+                out.push(3);
+                return;
+            }
+            out.push(if negative { 2 } else { 4 });
+            let start = out.len();
+            out.extend_from_slice(&flip_i16(weight));
+            for digit in digits {
+                out.extend_from_slice(&(digit + 1).to_be_bytes());
+            }
+            out.extend_from_slice(&[0, 0]);
+            if negative {
+                for byte in &mut out[start..] {
+                    *byte = !*byte;
+                }
+            }
+        });
+    }
+
+    pub fn float32(self, value: f32) {
+        let bits = if value.is_nan() {
+            f32::NAN.to_bits() & 0x7fff_ffff
+        } else if value == 0.0 {
+            0
+        } else {
+            value.to_bits()
+        };
+        let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+        self.fixed(|out| out.extend_from_slice(&ordered.to_be_bytes()));
+    }
+
+    pub fn float64(self, value: f64) {
+        self.fixed(|out| put_f64(out, value));
+    }
+
+    #[inline]
+    pub fn bytes(self, value: &[u8]) {
+        self.variable(|out| out.extend_from_slice(value));
+    }
+
+    /// Text under a comparison type's rule for trailing blanks.
+    #[inline]
+    pub fn text(self, value: &[u8], trim: bool) {
+        let end =
+            if trim { value.iter().rposition(|b| *b != b' ').map_or(0, |at| at + 1) } else { value.len() };
+        self.bytes(&value[..end]);
+    }
+
+    pub fn uuid(self, value: [u8; 16]) {
+        self.fixed(|out| out.extend_from_slice(&value));
+    }
+
+    pub fn date(self, days: i32) {
+        self.fixed(|out| out.extend_from_slice(&(days.cast_unsigned() ^ 1 << 31).to_be_bytes()));
+    }
+
+    /// Microseconds: a time, or a timestamp of either kind, already rounded.
+    #[inline]
+    pub fn micros(self, micros: i64) {
+        self.fixed(|out| out.extend_from_slice(&flip_i64(micros)));
+    }
+
+    pub fn time_tz(self, micros: i64, west: i32) {
+        self.fixed(|out| {
+            out.extend_from_slice(&flip_i64(micros));
+            out.extend_from_slice(&(west.cast_unsigned() ^ 1 << 31).to_be_bytes());
+        });
+    }
+
+    pub fn interval(self, months: i32, days: i32, micros: i64) {
+        self.fixed(|out| {
+            out.extend_from_slice(&(months.cast_unsigned() ^ 1 << 31).to_be_bytes());
+            out.extend_from_slice(&(days.cast_unsigned() ^ 1 << 31).to_be_bytes());
+            out.extend_from_slice(&flip_i64(micros));
+        });
+    }
+
+    /// JSON text; what is not JSON is kept as the irregular text it is.
+    pub fn json(self, text: &str) {
+        match canonical_json(text) {
+            Some(json) => self.bytes(json.as_bytes()),
+            None => self.irregular(StoredClass::Text, text.as_bytes()),
+        }
+    }
+
+    /// An array; `write_item` is called once per element with its writer.
+    pub fn array<E>(
+        self,
+        dims: &[(u32, i32)],
+        items: usize,
+        mut write_item: impl FnMut(usize, CellWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut payload = Vec::new();
+        let mut header = [0u8; 10];
+        let used = put_varint(&mut header, dims.len() as u64);
+        payload.extend_from_slice(&header[..used]);
+        for (length, lower) in dims {
+            payload.extend_from_slice(&length.to_be_bytes());
+            payload.extend_from_slice(&lower.to_be_bytes());
+        }
+        for at in 0..items {
+            write_item(at, CellWriter { out: &mut payload, in_key: false })?;
+        }
+        self.bytes(&payload);
+        Ok(())
+    }
+
+    /// Text under any comparison type: read as that type, irregular where it cannot be.
+    pub fn text_as(self, comparison: &ComparisonType, text: &str) {
+        use ComparisonType as C;
+        match comparison {
+            C::Text { trim } => return self.text(text.as_bytes(), *trim),
+            C::Json => return self.json(text),
+            C::Dynamic => return self.dynamic(StoredClass::Text, text.as_bytes()),
+            C::Integer => {
+                if let Ok(value) = text.parse::<i128>() {
+                    return self.int128(value);
+                }
+            }
+            C::Decimal { scale } => {
+                if let Some(value) = Decimal::parse(text) {
+                    return self.decimal(&match scale {
+                        Some(scale) => value.rounded(*scale),
+                        None => value,
+                    });
+                }
+            }
+            C::Float { bits } => {
+                if let Ok(value) = text.parse::<f64>() {
+                    return self.float(value, *bits);
+                }
+            }
+            C::Bits if text.bytes().all(|b| matches!(b, b'0' | b'1')) => return self.bytes(text.as_bytes()),
+            C::Uuid => {
+                if let Some(value) = parse_uuid(text) {
+                    return self.uuid(value);
+                }
+            }
+            C::Date => {
+                if let Some(days) = parse_date(text) {
+                    return self.date(days);
+                }
+            }
+            C::Time { digits, rounding } => {
+                if let Some(micros) = parse_time(text) {
+                    return self.micros(round_time(micros, *digits, *rounding));
+                }
+            }
+            C::Timestamp { digits, rounding } => {
+                if let Some((micros, None)) = parse_timestamp(text) {
+                    return self.micros(round_micros(micros, *digits, *rounding));
+                }
+            }
+            C::TimestampTz { digits, rounding } => {
+                if let Some((micros, _)) = parse_timestamp(text) {
+                    return self.micros(round_micros(micros, *digits, *rounding));
+                }
+            }
+            C::Bits | C::Bytes | C::TimeTz { .. } | C::Interval | C::Array(_) => {}
+        }
+        self.irregular(StoredClass::Text, text.as_bytes());
+    }
+
+    /// An integer under any comparison type.
+    pub fn int_as(self, comparison: &ComparisonType, value: i64) {
+        match comparison {
+            ComparisonType::Integer => self.int(value),
+            ComparisonType::Decimal { .. } => self.decimal(&Decimal::from_int(i128::from(value))),
+            #[expect(clippy::cast_precision_loss, reason = "only where the integer is exact as a float")]
+            ComparisonType::Float { bits } if (value as f64) as i128 == i128::from(value) => {
+                self.float(value as f64, *bits);
+            }
+            ComparisonType::Dynamic => self.dynamic(StoredClass::Integer, &flip_i64(value)),
+            _ => self.irregular(StoredClass::Integer, &value.to_be_bytes()),
+        }
+    }
+
+    /// A double under any comparison type.
+    pub fn real_as(self, comparison: &ComparisonType, value: f64) {
+        match comparison {
+            ComparisonType::Float { bits } => self.float(value, *bits),
+            ComparisonType::Decimal { scale } => {
+                let decimal = Decimal::from_f64(value);
+                self.decimal(&match scale {
+                    Some(scale) => decimal.rounded(*scale),
+                    None => decimal,
+                });
+            }
+            ComparisonType::Integer if Decimal::from_f64(value).to_int().is_some() => {
+                self.int128(Decimal::from_f64(value).to_int().unwrap_or(0));
+            }
+            ComparisonType::Dynamic => {
+                let mut payload = Vec::with_capacity(8);
+                put_f64(&mut payload, value);
+                self.dynamic(StoredClass::Real, &payload);
+            }
+            _ => self.irregular(StoredClass::Real, &value.to_be_bytes()),
+        }
+    }
+
+    /// Bytes under any comparison type.
+    pub fn bytes_as(self, comparison: &ComparisonType, value: &[u8]) {
+        match comparison {
+            ComparisonType::Bytes => self.bytes(value),
+            ComparisonType::Uuid if value.len() == 16 => self.uuid(value.try_into().unwrap_or_default()),
+            ComparisonType::Dynamic => self.dynamic(StoredClass::Blob, value),
+            _ => self.irregular(StoredClass::Blob, value),
+        }
+    }
+
+    pub fn float(self, value: f64, bits: u8) {
+        if bits == 32 {
+            #[expect(clippy::cast_possible_truncation, reason = "compared at the narrower width")]
+            self.float32(value as f32);
+        } else {
+            self.float64(value);
+        }
+    }
+
+    fn dynamic(self, class: StoredClass, payload: &[u8]) {
+        self.variable(|out| {
+            out.push(class as u8);
+            out.extend_from_slice(payload);
+        });
+    }
+
+    /// A decoded value back into its bytes.
+    pub fn value(self, comparison: &ComparisonType, value: &Value) -> Result<(), NullKey> {
+        match value {
+            Value::Null => return self.null(),
+            Value::Int(value) if *comparison == ComparisonType::Dynamic => {
+                self.dynamic(StoredClass::Integer, &flip_i64(i64::try_from(*value).unwrap_or(i64::MAX)));
+            }
+            Value::Int(value) => self.int128(*value),
+            Value::Decimal(value) => self.decimal(value),
+            Value::Float32(value) => self.float32(*value),
+            Value::Float64(value) => self.real_as(comparison, *value),
+            Value::Text(text) if *comparison == ComparisonType::Dynamic => {
+                self.dynamic(StoredClass::Text, text.as_bytes());
+            }
+            Value::Text(text) | Value::Bits(text) | Value::Json(text) => self.bytes(text.as_bytes()),
+            Value::Bytes(bytes) => self.bytes_as(comparison, bytes),
+            Value::Uuid(bytes) => self.uuid(*bytes),
+            Value::Date(days) => self.date(*days),
+            Value::Time(micros) | Value::Timestamp(micros) | Value::TimestampTz(micros) => {
+                self.micros(*micros)
+            }
+            Value::TimeTz { micros, west } => self.time_tz(*micros, *west),
+            Value::Interval { months, days, micros } => self.interval(*months, *days, *micros),
+            Value::Array(ArrayValue { dims, items }) => {
+                let inner = match comparison {
+                    ComparisonType::Array(inner) => inner.as_ref(),
+                    other => other,
+                };
+                return self.array(dims, items.len(), |at, writer| writer.value(inner, &items[at]));
+            }
+            Value::Irregular(class, bytes) => self.irregular(*class, bytes),
+        }
+        Ok(())
+    }
+
+    /// A timestamp in microseconds since 1970, under its comparison type.
+    #[inline]
+    pub fn timestamp_as(self, comparison: &ComparisonType, micros: i64) {
+        match comparison {
+            ComparisonType::Timestamp { digits, rounding }
+            | ComparisonType::TimestampTz { digits, rounding } => {
+                self.micros(round_micros(micros, *digits, *rounding));
+            }
+            _ => self.irregular(StoredClass::Text, temporal::timestamp_text(micros).as_bytes()),
+        }
+    }
+}
+
+#[inline]
+fn put_int(out: &mut Vec<u8>, value: i128) {
+    let magnitude = value.unsigned_abs();
+    let length = (128 - magnitude.leading_zeros()).div_ceil(8) as u8;
+    let bytes = if value < 0 { (!magnitude).to_be_bytes() } else { magnitude.to_be_bytes() };
+    out.push(if value < 0 { 0x80 - length } else { 0x80 + length });
+    out.extend_from_slice(&bytes[16 - usize::from(length)..]);
+}
+
+fn put_f64(out: &mut Vec<u8>, value: f64) {
+    let bits = if value.is_nan() {
+        f64::NAN.to_bits() & (u64::MAX >> 1)
+    } else if value == 0.0 {
+        0
+    } else {
+        value.to_bits()
+    };
+    let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    out.extend_from_slice(&ordered.to_be_bytes());
+}
+
+fn flip_i16(value: i16) -> [u8; 2] {
+    (value.cast_unsigned() ^ 1 << 15).to_be_bytes()
+}
+
+fn flip_i64(value: i64) -> [u8; 8] {
+    (value.cast_unsigned() ^ 1 << 63).to_be_bytes()
+}
+
+/// Little-endian base-128; returns the bytes used.
+pub(super) fn put_varint(out: &mut [u8; 10], mut value: u64) -> usize {
+    let mut used = 0;
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        out[used] = if value == 0 { low } else { low | 0x80 };
+        used += 1;
+        if value == 0 {
+            return used;
+        }
+    }
+}

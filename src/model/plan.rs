@@ -1,0 +1,459 @@
+//! The plan: what both agents agree on before they read, and what each side reads and writes by it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::canonical::ENCODING_VERSION;
+use super::comparison::{ComparisonType, Side, comparison_for};
+use super::schema::{Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey};
+
+/// What the user asked for about columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Columns of the unique key to use instead of the primary key, by source name.
+    pub key: Vec<String>,
+    /// Compare only these (and the key), by source name; empty means all that both sides have.
+    pub columns: Vec<String>,
+    /// By source name, or by target name where only the target has it.
+    pub exclude: Vec<String>,
+    /// Source name to target name.
+    pub map: BTreeMap<String, String>,
+    /// Compare these as the text each engine writes, by source name.
+    pub as_text: Vec<String>,
+    pub assume_utc: bool,
+    pub source_where: Option<String>,
+    pub target_where: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanColumn {
+    pub source: String,
+    pub target: String,
+    pub source_type: ColumnType,
+    pub target_type: ColumnType,
+    pub source_declared: String,
+    pub target_declared: String,
+    pub comparison: ComparisonType,
+    /// Both sides render the column as text in the database.
+    pub as_text: bool,
+    /// Who fills the target's column.
+    pub target_filled: Filled,
+}
+
+/// Key columns first, in key order; then the others in the source's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub encoding_version: u32,
+    pub source: TableName,
+    pub target: TableName,
+    pub columns: Vec<PlanColumn>,
+    pub key_len: usize,
+    pub source_where: Option<String>,
+    pub target_where: Option<String>,
+    /// What the user should know: columns only one side has, keys that a collation folds, triggers.
+    pub warnings: Vec<String>,
+}
+
+/// Why two tables cannot be compared, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what}")]
+pub struct PlanRefusal {
+    pub what: String,
+    pub hint: String,
+}
+
+fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, PlanRefusal> {
+    Err(PlanRefusal { what: what.into(), hint: hint.into() })
+}
+
+/// One of the two ends of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Source,
+    Target,
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// One column as one side reads and writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessColumn {
+    pub name: String,
+    pub ty: ColumnType,
+    pub declared: String,
+    pub comparison: ComparisonType,
+    /// Read it as the text the engine writes (a cast in the query).
+    pub as_text: bool,
+    pub filled: Filled,
+}
+
+/// One side of a plan: everything an engine needs to read rows in canonical form and to write them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableAccess {
+    pub table: TableName,
+    /// Key columns first, `key_len` of them.
+    pub columns: Vec<AccessColumn>,
+    pub key_len: usize,
+    /// The user's own condition, in this side's SQL.
+    pub filter: Option<String>,
+}
+
+impl TableAccess {
+    pub fn key_columns(&self) -> &[AccessColumn] {
+        &self.columns[..self.key_len]
+    }
+
+    /// The columns behind the key, in the order of a row's cells.
+    pub fn row_columns(&self) -> &[AccessColumn] {
+        &self.columns[self.key_len..]
+    }
+
+    pub fn key_types(&self) -> Vec<ComparisonType> {
+        self.key_columns().iter().map(|column| column.comparison.clone()).collect()
+    }
+
+    pub fn row_types(&self) -> Vec<ComparisonType> {
+        self.row_columns().iter().map(|column| column.comparison.clone()).collect()
+    }
+}
+
+impl Plan {
+    /// Agrees on a plan from what the two engines said, or refuses by name.
+    pub fn agree(
+        source: (&TableSchema, &ServerInfo),
+        target: (&TableSchema, &ServerInfo),
+        wishes: &Wishes,
+    ) -> Result<Self, PlanRefusal> {
+        Agreement { source, target, wishes, warnings: Vec::new() }.plan()
+    }
+
+    pub fn access(&self, role: Role) -> TableAccess {
+        let column = |column: &PlanColumn| match role {
+            Role::Source => AccessColumn {
+                name: column.source.clone(),
+                ty: column.source_type.clone(),
+                declared: column.source_declared.clone(),
+                comparison: column.comparison.clone(),
+                as_text: column.as_text,
+                filled: Filled::ByWriter,
+            },
+            Role::Target => AccessColumn {
+                name: column.target.clone(),
+                ty: column.target_type.clone(),
+                declared: column.target_declared.clone(),
+                comparison: column.comparison.clone(),
+                as_text: column.as_text,
+                filled: column.target_filled,
+            },
+        };
+        TableAccess {
+            table: self.table(role).clone(),
+            columns: self.columns.iter().map(column).collect(),
+            key_len: self.key_len,
+            filter: match role {
+                Role::Source => self.source_where.clone(),
+                Role::Target => self.target_where.clone(),
+            },
+        }
+    }
+
+    pub fn table(&self, role: Role) -> &TableName {
+        match role {
+            Role::Source => &self.source,
+            Role::Target => &self.target,
+        }
+    }
+}
+
+struct Agreement<'a> {
+    source: (&'a TableSchema, &'a ServerInfo),
+    target: (&'a TableSchema, &'a ServerInfo),
+    wishes: &'a Wishes,
+    warnings: Vec<String>,
+}
+
+impl Agreement<'_> {
+    fn plan(mut self) -> Result<Plan, PlanRefusal> {
+        self.check_wishes()?;
+        let key = self.key()?;
+        let mut columns = Vec::new();
+        for name in &key {
+            let pair = self.pair(name)?;
+            let Some(target) = pair else {
+                return refuse(
+                    format!(
+                        "key column {name} of the source {} is not in the target {}",
+                        self.source.0.table, self.target.0.table
+                    ),
+                    format!("pair it with --map {name}=TARGET_COLUMN, or name another key with --key"),
+                );
+            };
+            columns.push(self.plan_column(name, &target)?);
+        }
+        let key_len = columns.len();
+        self.check_target_key(&columns)?;
+        self.warn_folding(&columns);
+        for column in &self.source.0.columns {
+            if key.contains(&column.name) || self.excluded(&column.name) {
+                continue;
+            }
+            let wanted = self.wishes.columns.is_empty() || self.wishes.columns.contains(&column.name);
+            if !wanted {
+                continue;
+            }
+            match self.pair(&column.name)? {
+                Some(target) if self.excluded(&target) => {}
+                Some(target) => columns.push(self.plan_column(&column.name, &target)?),
+                None if self.wishes.columns.contains(&column.name) => {
+                    return refuse(
+                        format!("column {} is not in the target {}", column.name, self.target.0.table),
+                        format!(
+                            "pair it with --map {}=TARGET_COLUMN, or leave it out of --columns",
+                            column.name
+                        ),
+                    );
+                }
+                None => {
+                    self.warnings.push(format!("column {} is only in the source, not compared", column.name))
+                }
+            }
+        }
+        if self.wishes.columns.is_empty() {
+            for column in &self.target.0.columns {
+                if !columns.iter().any(|c| c.target == column.name) && !self.excluded_target(&column.name) {
+                    self.warnings.push(format!("column {} is only in the target, not compared", column.name));
+                }
+            }
+        }
+        Ok(Plan {
+            encoding_version: ENCODING_VERSION,
+            source: self.source.0.table.clone(),
+            target: self.target.0.table.clone(),
+            columns,
+            key_len,
+            source_where: self.wishes.source_where.clone(),
+            target_where: self.wishes.target_where.clone(),
+            warnings: self.warnings,
+        })
+    }
+
+    fn excluded(&self, name: &str) -> bool {
+        self.wishes.exclude.iter().any(|excluded| excluded == name)
+    }
+
+    /// The target's column is left out by its own name or by its source's.
+    fn excluded_target(&self, name: &str) -> bool {
+        self.excluded(name)
+            || self.source.0.columns.iter().any(|c| {
+                self.excluded(&c.name) && self.pair(&c.name).is_ok_and(|p| p.as_deref() == Some(name))
+            })
+    }
+
+    /// Names that match no column are mistakes, not silence.
+    fn check_wishes(&self) -> Result<(), PlanRefusal> {
+        let wishes = self.wishes;
+        let in_source =
+            wishes.columns.iter().chain(&wishes.key).chain(&wishes.as_text).chain(wishes.map.keys());
+        for name in in_source {
+            self.known(self.source.0, "source", name)?;
+        }
+        for name in wishes.map.values() {
+            self.known(self.target.0, "target", name)?;
+        }
+        for name in &wishes.exclude {
+            if self.target.0.column(name).is_none() {
+                self.known(self.source.0, "source", name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, schema: &TableSchema, side: &str, name: &str) -> Result<(), PlanRefusal> {
+        if schema.column(name).is_some() {
+            return Ok(());
+        }
+        let names: Vec<&str> = schema.columns.iter().map(|c| c.name.as_str()).collect();
+        refuse(
+            format!("no column {name} in the {side} table {}", schema.table),
+            format!("its columns are {}", names.join(", ")),
+        )
+    }
+
+    /// The target's column for a source column: mapped, of the same name, or of the same name but for case.
+    fn pair(&self, name: &str) -> Result<Option<String>, PlanRefusal> {
+        if let Some(mapped) = self.wishes.map.get(name) {
+            return Ok(Some(mapped.clone()));
+        }
+        let taken = |candidate: &str| self.wishes.map.values().any(|mapped| mapped == candidate);
+        if self.target.0.column(name).is_some() {
+            return Ok((!taken(name)).then(|| name.to_owned()));
+        }
+        let folded = name.to_lowercase();
+        let others: Vec<&Column> = self
+            .target
+            .0
+            .columns
+            .iter()
+            .filter(|c| c.name.to_lowercase() == folded && !taken(&c.name))
+            .collect();
+        let twins = self.source.0.columns.iter().filter(|c| c.name.to_lowercase() == folded).count();
+        match others.as_slice() {
+            [] => Ok(None),
+            [one] if twins == 1 => Ok(Some(one.name.clone())),
+            _ => refuse(
+                format!("column {name} has several partners that differ only in case"),
+                format!("choose with --map {name}=TARGET_COLUMN"),
+            ),
+        }
+    }
+
+    fn key(&self) -> Result<Vec<String>, PlanRefusal> {
+        let (source, wishes) = (self.source.0, self.wishes);
+        if wishes.key.is_empty() {
+            // A view has no key of its own: the target's will do where the source has its columns.
+            if let Some(key) = source.primary_key().filter(|key| key.identifies) {
+                return Ok(key.columns.clone());
+            }
+            if source.is_view
+                && let Some(key) = self.target.0.primary_key().filter(|key| key.identifies)
+            {
+                return self.source_names(key);
+            }
+            return refuse(
+                format!("the source table {} has no primary key", source.table),
+                "name a unique key without NULLs with --key COLUMN[,COLUMN]; a table without one cannot be compared row by row",
+            );
+        }
+        if !source.is_view && !identifies(source, &wishes.key) {
+            return refuse(
+                format!(
+                    "--key {}: the source table {} has no unique index over these columns that excludes NULL",
+                    wishes.key.join(","),
+                    source.table
+                ),
+                "add a unique index and NOT NULL to the columns, or name another key",
+            );
+        }
+        Ok(wishes.key.clone())
+    }
+
+    fn source_names(&self, key: &UniqueKey) -> Result<Vec<String>, PlanRefusal> {
+        key.columns
+            .iter()
+            .map(|target| {
+                let found = self
+                    .source
+                    .0
+                    .columns
+                    .iter()
+                    .find(|c| self.pair(&c.name).is_ok_and(|p| p.as_ref() == Some(target)));
+                match found {
+                    Some(column) => Ok(column.name.clone()),
+                    None => refuse(
+                        format!(
+                            "the source view {} lacks the target's key column {target}",
+                            self.source.0.table
+                        ),
+                        "name the key with --key COLUMN[,COLUMN]",
+                    ),
+                }
+            })
+            .collect()
+    }
+
+    fn check_target_key(&self, key: &[PlanColumn]) -> Result<(), PlanRefusal> {
+        let names: Vec<String> = key.iter().map(|c| c.target.clone()).collect();
+        if self.target.0.is_view || identifies(self.target.0, &names) {
+            return Ok(());
+        }
+        refuse(
+            format!(
+                "the target table {} has no unique, not-null key over {}",
+                self.target.0.table,
+                names.join(", ")
+            ),
+            "add one there, or name a key that both sides have with --key",
+        )
+    }
+
+    fn warn_folding(&mut self, key: &[PlanColumn]) {
+        for column in key {
+            let folds =
+                |schema: &TableSchema, name: &str| schema.column(name).is_some_and(|c| c.collation_folds);
+            let (source, target) =
+                (folds(self.source.0, &column.source), folds(self.target.0, &column.target));
+            if source != target {
+                let side = if source { Role::Source } else { Role::Target };
+                self.warnings.push(format!(
+                    "the {side}'s collation of key column {} holds keys equal that differ in bytes; they are compared by bytes",
+                    column.source
+                ));
+            }
+        }
+    }
+
+    fn plan_column(&self, source: &str, target: &str) -> Result<PlanColumn, PlanRefusal> {
+        let (Some(left), Some(right)) = (self.source.0.column(source), self.target.0.column(target)) else {
+            return refuse(format!("no column pair {source}={target}"), "check --map");
+        };
+        let as_text = self.wishes.as_text.iter().any(|name| name == source);
+        let side = |column: &'_ Column, server: &ServerInfo| {
+            (column.ty.clone(), server.rounding, server.engine == EngineKind::Sqlite)
+        };
+        let (left_side, right_side) = (side(left, self.source.1), side(right, self.target.1));
+        let comparison = if as_text {
+            Ok(ComparisonType::Text { trim: false })
+        } else {
+            comparison_for(
+                Side { ty: &left_side.0, rounding: left_side.1, dynamic: left_side.2 },
+                Side { ty: &right_side.0, rounding: right_side.1, dynamic: right_side.2 },
+                self.wishes.assume_utc,
+            )
+        };
+        match comparison {
+            Ok(comparison) => Ok(PlanColumn {
+                source: source.to_owned(),
+                target: target.to_owned(),
+                source_type: left.ty.clone(),
+                target_type: right.ty.clone(),
+                source_declared: left.declared.clone(),
+                target_declared: right.declared.clone(),
+                comparison,
+                as_text,
+                target_filled: right.filled,
+            }),
+            Err(why) => refuse(
+                format!(
+                    "column {source} cannot be compared: {} in the source, {} in the target; {why}",
+                    left.declared, right.declared
+                ),
+                format!(
+                    "leave it out with --exclude {source}, or compare the text forms with --as-text {source}"
+                ),
+            ),
+        }
+    }
+}
+
+/// The columns, in any order, are exactly a unique key without NULLs.
+fn identifies(schema: &TableSchema, columns: &[String]) -> bool {
+    schema.keys.iter().any(|key| {
+        key.identifies
+            && key.columns.len() == columns.len()
+            && key.columns.iter().all(|c| columns.contains(c))
+    })
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
