@@ -10,6 +10,7 @@
 //! | 1 | `engine` | one database each, behind one trait |
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
 
+pub mod agent;
 pub mod engine;
 pub mod locate;
 pub mod merkle;

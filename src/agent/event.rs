@@ -1,0 +1,214 @@
+//! What a run is asked to do, and what it tells while it runs. These cross the wire as JSON, coordinator to agent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Plan, Role};
+
+/// One table pair's work, given to the target's agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TableTask {
+    pub plan: Plan,
+    pub options: TaskOptions,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskOptions {
+    /// `None`: diff only.
+    pub repair: Option<Allow>,
+    /// With `repair`: decide, count and show, but write nothing.
+    pub dry_run: bool,
+    /// With `repair`: tell each change as a SQL statement.
+    pub sql: bool,
+    /// The run writes nothing if more rows than this would change.
+    pub max_changes: Option<u64>,
+    /// How often a suspect is read again before it is reported.
+    pub recheck: u32,
+    /// The first reread happens this long after the scan began or later; each further one after twice the time.
+    pub recheck_delay_ms: u64,
+    /// Column name at the source to the distance within which values count as equal.
+    pub tolerance: BTreeMap<String, f64>,
+    /// Tell the values of differing rows, not just keys and column names.
+    pub show_values: bool,
+    /// Tell at most this many differences in detail.
+    pub details_max: u64,
+    /// Deletes may spread to other tables by their foreign keys.
+    pub allow_cascade: bool,
+}
+
+impl Default for TaskOptions {
+    fn default() -> Self {
+        Self {
+            repair: None,
+            dry_run: false,
+            sql: false,
+            max_changes: None,
+            recheck: 1,
+            recheck_delay_ms: 500,
+            tolerance: BTreeMap::new(),
+            show_values: false,
+            details_max: u64::MAX,
+            allow_cascade: false,
+        }
+    }
+}
+
+/// Which operations a repair may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    pub insert: bool,
+    pub update: bool,
+    pub delete: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Scan,
+    Locate,
+    Recheck,
+    Repair,
+    Verify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    /// Only on the source.
+    Missing,
+    /// On both with other values.
+    Changed,
+    /// Only on the target.
+    Extra,
+}
+
+/// A confirmed difference, for a person: the key, and names of columns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    pub kind: DifferenceKind,
+    /// Key columns by source name, as text.
+    pub key: Vec<(String, String)>,
+    /// For changed rows: the columns that differ, by source name; with values where they were asked for.
+    pub columns: Vec<DifferingColumn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DifferingColumn {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub values: Option<ValuePair>,
+}
+
+/// `None` is NULL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValuePair {
+    pub source: Option<String>,
+    pub target: Option<String>,
+}
+
+/// Told while a table's run goes on, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Phase {
+        phase: Phase,
+    },
+    /// Rows read so far by one side's scan.
+    Progress {
+        side: Role,
+        rows: u64,
+    },
+    /// Suspects as located, before they are read again.
+    Located {
+        missing: u64,
+        changed: u64,
+        extra: u64,
+    },
+    Difference {
+        difference: Difference,
+    },
+    /// Rows rechecked or repaired so far, of how many.
+    Worked {
+        done: u64,
+        of: u64,
+    },
+    /// A row that could not be written, and why.
+    SetAside {
+        key: Vec<(String, String)>,
+        reason: String,
+    },
+    /// One statement of a repair.
+    Sql {
+        statement: String,
+    },
+    Done {
+        outcome: Box<TableOutcome>,
+    },
+    Failed {
+        kind: String,
+        side: Option<Role>,
+        message: String,
+        hint: Option<String>,
+    },
+}
+
+/// How a table's run ended. All figures are of this run alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableOutcome {
+    pub source_rows: u64,
+    pub target_rows: u64,
+    /// Confirmed differences.
+    pub missing: u64,
+    pub changed: u64,
+    pub extra: u64,
+    /// Suspects that were gone, or still changing, when they were read again.
+    pub in_flight: u64,
+    /// Suspects still changing after the last reread: neither equal nor different can be said of them.
+    pub unsettled: u64,
+    /// Suspects whose values are within the tolerance.
+    pub tolerated: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Differences that were not written: the operation is not allowed, or a dry run.
+    pub left: u64,
+    /// Rows the database refused, or that changed under the repair until the end.
+    pub set_aside: u64,
+    /// Nothing was written because more than `max_changes` rows differ.
+    pub over_limit: bool,
+    /// Hex of 32 bytes.
+    pub source_root: String,
+    /// Before any repair.
+    pub target_root: String,
+    /// After the repair, from the rows read again.
+    pub repaired_root: Option<String>,
+    /// Diff: the located differences explain the two roots exactly. Repair: target proved equal to the source.
+    pub proved: bool,
+    pub bytes_to_source: u64,
+    pub bytes_to_target: u64,
+    pub messages_to_source: u64,
+    pub messages_to_target: u64,
+    /// Of which the handshake: versions, plan.
+    pub handshake_bytes: u64,
+    pub round_trips: u64,
+    /// Rows read by key, beyond the scan.
+    pub source_rows_reread: u64,
+    pub target_rows_reread: u64,
+    pub seconds: PhaseSeconds,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    pub scan: f64,
+    pub locate: f64,
+    pub recheck: f64,
+    pub repair: f64,
+    pub verify: f64,
+}
+
+impl TableOutcome {
+    pub fn differences(&self) -> u64 {
+        self.missing + self.changed + self.extra
+    }
+}

@@ -1,0 +1,158 @@
+//! The link to the other agent: an ordered, bounded pipe of frames that counts what passes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::{AgentError, FailureKind};
+use super::proto::{Failure, Frame, frame::Kind};
+use crate::model::Role;
+
+/// Frames that may wait in one direction: backpressure end to end, and enough to keep a long link busy.
+pub const FRAMES_IN_FLIGHT: usize = 8;
+
+/// gRPC puts one flag byte and a four-byte length before each message.
+const GRPC_PREFIX_BYTES: u64 = 5;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    /// Times this end sent something and then waited for an answer.
+    pub round_trips: u64,
+}
+
+/// Sends frames; cloneable, so that a scan can report progress beside the conversation.
+#[derive(Debug, Clone)]
+pub struct LinkSender {
+    tx: mpsc::Sender<Frame>,
+    bytes: Arc<AtomicU64>,
+    messages: Arc<AtomicU64>,
+}
+
+impl LinkSender {
+    pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
+        let frame = Frame { kind: Some(kind) };
+        self.bytes.fetch_add(frame.encoded_len() as u64 + GRPC_PREFIX_BYTES, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.tx.send(frame).await.map_err(|_| peer_gone())
+    }
+
+    pub async fn fail(&self, error: &AgentError) -> Result<(), AgentError> {
+        let failure = Failure {
+            kind: error.kind.as_str().to_owned(),
+            message: error.message.clone(),
+            hint: error.hint.clone().unwrap_or_default(),
+        };
+        self.send(Kind::Failure(failure)).await
+    }
+}
+
+/// One end of an exchange.
+pub struct Link {
+    sender: LinkSender,
+    rx: BoxStream<'static, Result<Frame, AgentError>>,
+    counts: LinkCounts,
+    /// Messages sent when the last wait began, so that a wait without a question is no round trip.
+    asked: u64,
+    /// A peer silent for this long has stopped answering.
+    silence_max: Duration,
+    peer: Role,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+fn peer_gone() -> AgentError {
+    AgentError::new(FailureKind::Unreachable, "the connection to the peer agent closed in mid-conversation")
+        .with_hint("see the other agent's log; then run the command again, it is safe to repeat")
+}
+
+impl Link {
+    /// A link whose peer plays `peer`, over any pair of pipes.
+    pub fn new(
+        tx: mpsc::Sender<Frame>,
+        rx: BoxStream<'static, Result<Frame, AgentError>>,
+        peer: Role,
+        silence_max: Duration,
+    ) -> Self {
+        let sender = LinkSender { tx, bytes: Arc::default(), messages: Arc::default() };
+        Self { sender, rx, counts: LinkCounts::default(), asked: 0, silence_max, peer }
+    }
+
+    /// Two ends in one process: the target's, then the source's.
+    pub fn pair(silence_max: Duration) -> (Self, Self) {
+        let (to_source, from_target) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let (to_target, from_source) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let target =
+            Self::new(to_source, ReceiverStream::new(from_source).map(Ok).boxed(), Role::Source, silence_max);
+        let source =
+            Self::new(to_target, ReceiverStream::new(from_target).map(Ok).boxed(), Role::Target, silence_max);
+        (target, source)
+    }
+
+    pub fn sender(&self) -> LinkSender {
+        self.sender.clone()
+    }
+
+    pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
+        self.sender.send(kind).await
+    }
+
+    /// The next frame. A `Failure` frame becomes the error it tells; silence and a closed link are errors.
+    pub async fn recv(&mut self) -> Result<Kind, AgentError> {
+        match self.recv_or_end().await? {
+            Some(kind) => Ok(kind),
+            None => Err(peer_gone().on(self.peer)),
+        }
+    }
+
+    /// As `recv`, but a link that the peer closed in good order is `None`.
+    pub async fn recv_or_end(&mut self) -> Result<Option<Kind>, AgentError> {
+        let sent = self.sender.messages.load(Ordering::Relaxed);
+        if sent > self.asked {
+            self.asked = sent;
+            self.counts.round_trips += 1;
+        }
+        let next = tokio::time::timeout(self.silence_max, self.rx.next()).await.map_err(|_| {
+            AgentError::new(
+                FailureKind::Timeout,
+                format!("the {} agent has not answered for {} s", self.peer, self.silence_max.as_secs()),
+            )
+            .with_hint("look whether its database is blocked; raise --peer-timeout if it is only slow")
+            .on(self.peer)
+        })?;
+        let Some(frame) = next.transpose()? else { return Ok(None) };
+        self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
+        self.counts.messages_received += 1;
+        match frame.kind {
+            Some(Kind::Failure(failure)) => Err(AgentError {
+                kind: FailureKind::from_name(&failure.kind),
+                side: Some(self.peer),
+                message: failure.message,
+                hint: (!failure.hint.is_empty()).then_some(failure.hint),
+            }),
+            Some(kind) => Ok(Some(kind)),
+            None => Err(AgentError::protocol("the peer sent an empty frame").on(self.peer)),
+        }
+    }
+
+    pub fn counts(&self) -> LinkCounts {
+        LinkCounts {
+            bytes_sent: self.sender.bytes.load(Ordering::Relaxed),
+            messages_sent: self.sender.messages.load(Ordering::Relaxed),
+            ..self.counts
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The agent of one database in this process: what it serves, within which limits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, TableTask};
+use super::link::Link;
+use crate::engine::Engine;
+use crate::model::{Role, ServerInfo, TableName, TableSchema};
+
+/// What one agent may use.
+#[derive(Debug, Clone)]
+pub struct AgentLimits {
+    /// For one table's digest run; beyond it the run is on disk.
+    pub memory_bytes: usize,
+    /// Where a run that does not fit in memory goes; the system's temporary folder by default.
+    pub scratch: Option<PathBuf>,
+    /// Readers of one table at a time.
+    pub parallelism: usize,
+    /// A peer silent for this long has stopped answering.
+    pub peer_timeout: Duration,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self { memory_bytes: 96 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
+    }
+}
+
+/// What an agent serves to its peers. The embedded agent serves everything to its own process.
+#[derive(Debug, Clone, Default)]
+pub struct Serves {
+    /// `None`: every table.
+    pub tables: Option<Vec<TableName>>,
+    /// Repairs are refused without it.
+    pub write: bool,
+}
+
+impl Serves {
+    pub fn everything() -> Self {
+        Self { tables: None, write: true }
+    }
+
+    /// A table without schema in the list stands for that name in any schema.
+    pub fn permits(&self, table: &TableName) -> bool {
+        self.tables.as_ref().is_none_or(|served| {
+            served.iter().any(|s| s.name == table.name && (s.schema.is_none() || s.schema == table.schema))
+        })
+    }
+}
+
+#[derive(Debug)]
+pub struct LocalAgent {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) limits: AgentLimits,
+    serves: Serves,
+}
+
+impl LocalAgent {
+    pub fn new(engine: Arc<dyn Engine>, limits: AgentLimits, serves: Serves) -> Self {
+        Self { engine, limits, serves }
+    }
+
+    pub async fn server(&self) -> Result<ServerInfo, AgentError> {
+        Ok(self.engine.server().await?)
+    }
+
+    pub fn may_write(&self) -> bool {
+        self.serves.write
+    }
+
+    pub fn limits(&self) -> &AgentLimits {
+        &self.limits
+    }
+
+    pub async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
+        let mut tables = self.engine.tables(schema).await?;
+        tables.retain(|table| self.serves.permits(table));
+        Ok(tables)
+    }
+
+    pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
+        let schema = self.engine.describe(table).await?;
+        self.permit(&schema.table)?;
+        Ok(schema)
+    }
+
+    pub(super) fn permit(&self, table: &TableName) -> Result<(), AgentError> {
+        if self.serves.permits(table) {
+            return Ok(());
+        }
+        Err(AgentError::new(FailureKind::Refused, format!("this agent does not serve table {table}"))
+            .with_hint("start it with --table for this table"))
+    }
+
+    pub(super) fn permit_write(&self) -> Result<(), AgentError> {
+        if self.serves.write {
+            return Ok(());
+        }
+        Err(AgentError::new(FailureKind::Refused, "this agent was started read-only")
+            .with_hint("start the target's agent with --allow-write"))
+    }
+
+    /// Plays the target of one table's run: drives the conversation, tells events, ends with `Done` or `Failed`.
+    pub async fn run_target(&self, task: TableTask, link: Link, events: mpsc::Sender<Event>) {
+        if let Err(error) = super::target::run(self, task, link, &events).await {
+            let _ = events.send(failed_event(error)).await;
+        }
+    }
+
+    /// Plays the source on a link until the peer closes it. `Err` was told to the peer already.
+    pub async fn serve_source(&self, link: Link) -> Result<(), AgentError> {
+        super::source::serve(self, link).await
+    }
+}
+
+/// The last event of a run that failed.
+pub(super) fn failed_event(error: AgentError) -> Event {
+    let side = error.side.or(Some(Role::Target));
+    Event::Failed { kind: error.kind.as_str().to_owned(), side, message: error.message, hint: error.hint }
+}

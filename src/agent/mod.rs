@@ -1,0 +1,34 @@
+//! One side of a comparison: scans its database, talks to its peer, repairs its own tables.
+//!
+//! Invariants:
+//! - The target's agent drives; the source's agent answers. Rows go from the source's agent to the target's, nowhere else.
+//! - Only `wire` turns foreign bytes into types; it returns errors and never panics.
+//! - A snapshot ends with the scan, before the conversation begins.
+
+pub mod error;
+pub mod event;
+pub mod link;
+pub mod local;
+mod source;
+mod target;
+pub mod wire;
+
+/// The generated wire contract.
+#[allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, reason = "generated")]
+pub mod proto {
+    tonic::include_proto!("trueup.v1");
+
+    /// For server reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub use error::AgentError;
+pub use event::{Allow, Difference, DifferenceKind, Event, Phase, TableOutcome, TableTask, TaskOptions};
+pub use link::{Link, LinkCounts};
+pub use local::{AgentLimits, LocalAgent, Serves};
+
+/// Agents of another protocol version are refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What this build calls itself.
+pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));
