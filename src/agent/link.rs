@@ -102,6 +102,11 @@ impl Link {
         (target, source)
     }
 
+    /// The end that answers waits long: its peer may be scanning for hours, and a dead peer is the transport's to notice.
+    pub fn expect_silence(&mut self, silence_max: Duration) {
+        self.silence_max = silence_max;
+    }
+
     pub fn sender(&self) -> LinkSender {
         self.sender.clone()
     }

@@ -7,10 +7,15 @@
 
 pub mod error;
 pub mod event;
+mod judge;
 pub mod link;
 pub mod local;
+mod scan;
+mod settle;
 mod source;
+mod spool;
 mod target;
+mod verify;
 pub mod wire;
 
 /// The generated wire contract.

@@ -1,8 +1,236 @@
-//! The source's side of one table's run.
+//! The source's side of one table's run: scans, answers the locate protocol, and sends rows by key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
 use super::error::AgentError;
 use super::link::Link;
 use super::local::LocalAgent;
+use super::proto::{Accepted, Fetch, Open, Rows, frame::Kind};
+use super::scan::{Scanned, run_error, scan_table};
+use super::wire::{
+    ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan,
+};
+use crate::locate::{self, Locator};
+use crate::merkle::{DigestRun, RunView, SessionKey};
+use crate::model::{Key, KeyedRow, Plan, Role, TableAccess};
 
-pub(super) async fn serve(_agent: &LocalAgent, _link: Link) -> Result<(), AgentError> {
+/// A target may be busy this long between two questions before the source gives its session up.
+const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// Keys one question may name.
+const KEYS_MAX: usize = 20_000;
+/// Keys fetched with one query.
+const KEYS_PER_QUERY: usize = 500;
+/// Entries of a streamed run fetched with one query, and queries under way at once.
+const RUN_CHUNK: u64 = 2_000;
+const RUN_QUERIES: usize = 2;
+/// Progress is told at these seconds of a scan, and then every last one: often enough to show life on both
+/// ends, seldom enough that an equal table costs few bytes.
+const PROGRESS_SECONDS: [u64; 4] = [1, 2, 4, 8];
+
+/// Serves until the peer closes. An error is told to the peer before it is returned.
+pub(super) async fn serve(agent: &LocalAgent, mut link: Link) -> Result<(), AgentError> {
+    link.expect_silence(PATIENCE);
+    let result = converse(agent, &mut link).await;
+    if let Err(error) = &result
+        && error.side != Some(Role::Target)
+    {
+        // The peer may be gone; then there is nobody to tell.
+        let _ = link.sender().fail(error).await;
+    }
+    result.map_err(|error| error.on(Role::Source))
+}
+
+async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError> {
+    let Some(Kind::Open(open)) = link.recv_or_end().await? else {
+        return Err(AgentError::protocol("the conversation did not begin with a plan"));
+    };
+    let (plan, session) = read_open(&open)?;
+    agent.permit(&plan.source)?;
+    let access = Arc::new(plan.access(Role::Source));
+    check_columns(agent, &access, Role::Source).await?;
+    link.send(Kind::Accepted(Accepted {})).await?;
+    let Some((scanned, pending)) = scan(agent, link, &access, &session).await? else { return Ok(()) };
+    Source { agent, access, session, locator: Locator::source(scanned.run, scanned.tree) }.answer(link, pending).await
+}
+
+fn read_open(open: &Open) -> Result<(Plan, SessionKey), AgentError> {
+    let key: [u8; 32] =
+        open.session_key.as_ref().try_into().map_err(|_| AgentError::protocol("the session key has another length"))?;
+    Ok((unpack_plan(&open.plan)?, SessionKey::from_bytes(key)))
+}
+
+/// The table must still be what the plan was made from: a column that changed its type would be read as another.
+pub(super) async fn check_columns(agent: &LocalAgent, access: &TableAccess, side: Role) -> Result<(), AgentError> {
+    let schema = agent.engine.describe(&access.table).await?;
+    for column in &access.columns {
+        let now = schema.column(&column.name);
+        if now.is_none_or(|now| now.ty != column.ty || now.declared != column.declared) {
+            let what = format!("column {} of the {side} table {} changed while the run was planned", column.name, access.table);
+            return Err(AgentError::new(super::error::FailureKind::Usage, what).with_hint("run the command again").on(side));
+        }
+    }
     Ok(())
+}
+
+/// Scans, telling progress, and hears the peer meanwhile: `None` if it left. It may have asked its first question.
+async fn scan(
+    agent: &LocalAgent,
+    link: &mut Link,
+    access: &Arc<TableAccess>,
+    session: &SessionKey,
+) -> Result<Option<(Scanned, Option<Kind>)>, AgentError> {
+    let rows = Arc::new(AtomicU64::new(0));
+    let scan = scan_table(&agent.engine, access, session, &agent.limits, &rows);
+    tokio::pin!(scan);
+    let sender = link.sender();
+    let mut pending = None;
+    let mut beats = PROGRESS_SECONDS.iter().copied().chain(std::iter::repeat(PROGRESS_SECONDS[3]));
+    let mut beat = Box::pin(tokio::time::sleep(Duration::from_secs(beats.next().unwrap_or(8))));
+    loop {
+        tokio::select! {
+            scanned = &mut scan => return Ok(Some((scanned?, pending))),
+            frame = link.recv_or_end(), if pending.is_none() => match frame? {
+                Some(kind) => pending = Some(kind),
+                None => return Ok(None),
+            },
+            () = &mut beat => {
+                sender.send(Kind::Progress(rows.load(Ordering::Relaxed))).await?;
+                beat = Box::pin(tokio::time::sleep(Duration::from_secs(beats.next().unwrap_or(8))));
+            }
+        }
+    }
+}
+
+struct Source<'a> {
+    agent: &'a LocalAgent,
+    access: Arc<TableAccess>,
+    session: SessionKey,
+    locator: Locator<DigestRun>,
+}
+
+impl Source<'_> {
+    async fn answer(mut self, link: &mut Link, mut pending: Option<Kind>) -> Result<(), AgentError> {
+        loop {
+            let kind = match pending.take() {
+                Some(kind) => kind,
+                None => match link.recv_or_end().await? {
+                    Some(kind) => kind,
+                    None => return Ok(()),
+                },
+            };
+            match kind {
+                Kind::Locate(bytes) => self.locate(link, &bytes).await?,
+                Kind::Fetch(fetch) => self.fetch(link, &fetch).await?,
+                Kind::StreamRun(run) => self.stream_run(link, run.run_id).await?,
+                Kind::Progress(_) => {}
+                Kind::Close(_) => return Ok(()),
+                Kind::Greeting(_) | Kind::Open(_) | Kind::Accepted(_) | Kind::Rows(_) | Kind::Failure(_) => {
+                    return Err(AgentError::protocol("the peer sent a frame out of order"));
+                }
+            }
+        }
+    }
+
+    async fn locate(&mut self, link: &mut Link, bytes: &Bytes) -> Result<(), AgentError> {
+        let message = locate::Message::decode(bytes).map_err(locate_error)?;
+        let step = self.locator.receive(message).map_err(locate_error)?;
+        for message in step.send {
+            link.send(Kind::Locate(message.encode().into())).await?;
+        }
+        // Pulled one at a time: the link's bound is the backpressure.
+        while let Some(message) = self.locator.next_outgoing().map_err(locate_error)? {
+            link.send(Kind::Locate(message.encode().into())).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&mut self, link: &mut Link, fetch: &Fetch) -> Result<(), AgentError> {
+        let keys = unpack_keys(&fetch.keys)?;
+        if keys.len() > KEYS_MAX {
+            return Err(AgentError::protocol("the peer asked for too many keys at once"));
+        }
+        let mut answers = Vec::with_capacity(keys.len());
+        let mut bytes = 0;
+        for chunk in keys.chunks(KEYS_PER_QUERY) {
+            let rows = self.agent.engine.fetch(&self.access, chunk).await?;
+            let mut rows: std::collections::BTreeMap<Key, _> = rows.into_iter().map(|row| (row.key, row.row)).collect();
+            for key in chunk {
+                answers.push(match rows.remove(key) {
+                    None => Answer::Absent,
+                    Some(row) if fetch.digests_only => Answer::Digest(self.session.row_digest(key.as_bytes(), row.as_bytes())),
+                    Some(row) => {
+                        bytes += row.as_bytes().len();
+                        Answer::Row(row)
+                    }
+                });
+            }
+            if bytes > ANSWER_BYTES {
+                break;
+            }
+        }
+        send_packed(link, pack_answers(&self.session, &answers)?).await
+    }
+
+    /// The rows of an announced run as they are now, in key order, then an empty part.
+    async fn stream_run(&mut self, link: &mut Link, run_id: u64) -> Result<(), AgentError> {
+        let range = self
+            .locator
+            .missing_run(run_id)
+            .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
+        let chunks = (range.start..range.end).step_by(usize::try_from(RUN_CHUNK).unwrap_or(1));
+        let (engine, access, session) = (&self.agent.engine, &self.access, &self.session);
+        let view = self.locator.view();
+        let mut parts = futures::stream::iter(chunks)
+            .map(|start| async move {
+                let keys = keys_between(view, start, range.end.min(start + RUN_CHUNK))?;
+                let mut rows: Vec<KeyedRow> = Vec::with_capacity(keys.len());
+                for chunk in keys.chunks(KEYS_PER_QUERY) {
+                    rows.extend(engine.fetch(access, chunk).await?);
+                }
+                rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                Ok::<_, AgentError>(rows)
+            })
+            .buffered(RUN_QUERIES);
+        while let Some(rows) = parts.try_next().await? {
+            // An empty part would end the run: rows deleted meanwhile are simply not sent.
+            if !rows.is_empty() {
+                send_packed(link, pack_rows(session, &rows)?).await?;
+            }
+        }
+        send_packed(link, pack_rows(session, &[])?).await
+    }
+}
+
+fn keys_between(view: &DigestRun, start: u64, end: u64) -> Result<Vec<Key>, AgentError> {
+    let mut keys = Vec::new();
+    view.for_each_entry(start..end, &mut |key, _| {
+        keys.push(Key::from(key));
+        Ok(())
+    })
+    .map_err(|error| run_error("read the digest run", &error))?;
+    Ok(keys)
+}
+
+async fn send_packed(link: &Link, packed: Vec<u8>) -> Result<(), AgentError> {
+    let mut rest = Bytes::from(packed);
+    loop {
+        let part = rest.split_to(rest.len().min(FRAME_BYTES));
+        let last = rest.is_empty();
+        link.send(Kind::Rows(Rows { rows: part, last })).await?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+pub(super) fn locate_error(error: locate::LocateError) -> AgentError {
+    match error {
+        locate::LocateError::Run(error) => run_error("read the digest run", &error),
+        error => AgentError::protocol(error.to_string()),
+    }
 }

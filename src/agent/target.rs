@@ -1,16 +1,242 @@
-//! The target's side of one table's run.
-use tokio::sync::mpsc;
+//! The target's side of one table's run: drives the conversation from the scan to the proof.
 
-use super::error::AgentError;
-use super::event::{Event, TableTask};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, Phase, TableOutcome, TableTask};
 use super::link::Link;
 use super::local::LocalAgent;
+use super::proto::{Close, Open, frame::Kind};
+use super::scan::{Scanned, scan_table};
+use super::settle::Settlement;
+use super::source::{check_columns, locate_error};
+use super::spool::{Spool, Suspect};
+use super::wire::pack_plan;
+use crate::locate::{self, Locator};
+use crate::merkle::{DigestRun, SessionKey};
+use crate::model::{Role, TableAccess};
+
+/// How often a scan's progress is told to the coordinator.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// A run of rows that only the source has, to be streamed and not named one by one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MissingRun {
+    pub(super) run_id: u64,
+    pub(super) count: u64,
+}
+
+/// Everything located between the two snapshots.
+pub(super) struct Located {
+    pub(super) suspects: Spool,
+    pub(super) missing_runs: Vec<MissingRun>,
+    pub(super) missing: u64,
+    pub(super) changed: u64,
+    pub(super) extra: u64,
+    pub(super) run: DigestRun,
+    pub(super) source_root: crate::merkle::RootDigest,
+}
+
+/// One table's run as it stands: what is asked, whom to ask, what came out so far.
+pub(super) struct Target<'a> {
+    pub(super) agent: &'a LocalAgent,
+    pub(super) task: TableTask,
+    pub(super) access: Arc<TableAccess>,
+    pub(super) session: SessionKey,
+    pub(super) link: Link,
+    pub(super) events: &'a mpsc::Sender<Event>,
+    pub(super) outcome: TableOutcome,
+    pub(super) began: Instant,
+}
 
 pub(super) async fn run(
-    _agent: &LocalAgent,
-    _task: TableTask,
-    _link: Link,
-    _events: &mpsc::Sender<Event>,
+    agent: &LocalAgent,
+    task: TableTask,
+    link: Link,
+    events: &mpsc::Sender<Event>,
 ) -> Result<(), AgentError> {
-    Ok(())
+    agent.permit(&task.plan.target).map_err(|error| error.on(Role::Target))?;
+    let access = Arc::new(task.plan.access(Role::Target));
+    let session = SessionKey::from_bytes(random_key()?);
+    let mut target =
+        Target { agent, task, access, session, link, events, outcome: TableOutcome::default(), began: Instant::now() };
+    let outcome = target.run().await;
+    // The source waits for this; if it is gone already there is nobody to tell.
+    let _ = target.link.send(Kind::Close(Close {})).await;
+    outcome.map_err(|error| error.on(Role::Target))?;
+    target.tell(Event::Done { outcome: Box::new(target.outcome.clone()) }).await
+}
+
+fn random_key() -> Result<[u8; 32], AgentError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)
+        .map_err(|error| AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}")))?;
+    Ok(key)
+}
+
+impl Target<'_> {
+    /// A closed channel means that nobody wants the answer any more.
+    pub(super) async fn tell(&self, event: Event) -> Result<(), AgentError> {
+        self.events.send(event).await.map_err(|_| AgentError::new(FailureKind::Cancelled, "the run was cancelled"))
+    }
+
+    pub(super) fn writes(&self) -> bool {
+        self.task.options.repair.is_some() && !self.task.options.dry_run
+    }
+
+    async fn run(&mut self) -> Result<(), AgentError> {
+        check_columns(self.agent, &self.access, Role::Target).await?;
+        if self.writes() {
+            self.agent.permit_write()?;
+            self.agent.engine.check_writable(&self.access).await?;
+        }
+        let open = Open { plan: pack_plan(&self.task.plan)?.into(), session_key: self.session.as_bytes().to_vec().into() };
+        self.link.send(Kind::Open(open)).await?;
+        let scanned = self.scan().await?;
+        self.outcome.seconds.scan = self.began.elapsed().as_secs_f64();
+
+        let since = Instant::now();
+        let located = self.locate(scanned).await?;
+        self.outcome.seconds.locate = since.elapsed().as_secs_f64();
+        let Located { missing, changed, extra, .. } = located;
+        self.tell(Event::Located { missing, changed, extra }).await?;
+        if missing + changed + extra > 0 {
+            Settlement::new(self, located).await?.settle().await?;
+        }
+        let counts = self.link.counts();
+        self.outcome.bytes_to_source = counts.bytes_sent;
+        self.outcome.bytes_to_target = counts.bytes_received;
+        self.outcome.messages_to_source = counts.messages_sent;
+        self.outcome.messages_to_target = counts.messages_received;
+        Ok(())
+    }
+
+    /// Scans while the source scans; ends when both the own scan is done and the source has accepted the plan.
+    async fn scan(&mut self) -> Result<Scanned, AgentError> {
+        self.tell(Event::Phase { phase: Phase::Scan }).await?;
+        let rows = Arc::new(AtomicU64::new(0));
+        let scan = scan_table(&self.agent.engine, &self.access, &self.session, &self.agent.limits, &rows);
+        tokio::pin!(scan);
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        let (mut scanned, mut accepted) = (None, false);
+        while scanned.is_none() || !accepted {
+            tokio::select! {
+                done = &mut scan, if scanned.is_none() => scanned = Some(done?),
+                frame = self.link.recv() => match frame? {
+                    Kind::Accepted(_) if !accepted => {
+                        accepted = true;
+                        let counts = self.link.counts();
+                        self.outcome.handshake_bytes = counts.bytes_sent + counts.bytes_received;
+                    }
+                    Kind::Progress(rows) => {
+                        let _ = self.events.try_send(Event::Progress { side: Role::Source, rows });
+                    }
+                    _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
+                },
+                _ = ticks.tick() => {
+                    if self.events.is_closed() {
+                        return Err(AgentError::new(FailureKind::Cancelled, "the run was cancelled"));
+                    }
+                    // Progress may be dropped where the listener is slow.
+                    let _ = self.events.try_send(Event::Progress { side: Role::Target, rows: rows.load(Ordering::Relaxed) });
+                }
+            }
+        }
+        let scanned = scanned.ok_or_else(|| AgentError::protocol("the scan did not end"))?;
+        self.tell(Event::Progress { side: Role::Target, rows: scanned.tree.count() }).await?;
+        Ok(scanned)
+    }
+
+    /// The locate conversation: suspects go to a spool as they are found.
+    async fn locate(&mut self, scanned: Scanned) -> Result<Located, AgentError> {
+        self.tell(Event::Phase { phase: Phase::Locate }).await?;
+        let trips_before = self.link.counts().round_trips;
+        let bulk = self.writes() && self.task.options.repair.is_some_and(|allow| allow.insert);
+        let mut found = Found::new(self.agent);
+        let mut locator = Locator::target(scanned.run, scanned.tree, bulk);
+        for message in locator.start().map_err(locate_error)? {
+            self.link.send(Kind::Locate(message.encode().into())).await?;
+        }
+        let outcome = loop {
+            let bytes = match self.link.recv().await? {
+                Kind::Locate(bytes) => bytes,
+                Kind::Progress(rows) => {
+                    let _ = self.events.try_send(Event::Progress { side: Role::Source, rows });
+                    continue;
+                }
+                _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
+            };
+            let message = locate::Message::decode(&bytes).map_err(locate_error)?;
+            let step = locator.receive(message).map_err(locate_error)?;
+            if step.restarted {
+                found = Found::new(self.agent);
+            }
+            found.add(step.findings)?;
+            for message in step.send {
+                self.link.send(Kind::Locate(message.encode().into())).await?;
+            }
+            while let Some(message) = locator.next_outgoing().map_err(locate_error)? {
+                self.link.send(Kind::Locate(message.encode().into())).await?;
+            }
+            if let Some(outcome) = step.done {
+                break outcome;
+            }
+        };
+        self.outcome.source_rows = outcome.source_count;
+        self.outcome.target_rows = outcome.target_count;
+        self.outcome.source_root = outcome.source_root.to_string();
+        self.outcome.target_root = outcome.target_root.to_string();
+        self.outcome.proved = outcome.proved;
+        self.outcome.round_trips = self.link.counts().round_trips - trips_before;
+        self.tell(Event::Progress { side: Role::Source, rows: outcome.source_count }).await?;
+        Ok(Located {
+            suspects: found.suspects,
+            missing_runs: found.runs,
+            missing: found.missing,
+            changed: found.changed,
+            extra: found.extra,
+            run: locator.into_view(),
+            source_root: outcome.source_root,
+        })
+    }
+}
+
+struct Found {
+    suspects: Spool,
+    runs: Vec<MissingRun>,
+    missing: u64,
+    changed: u64,
+    extra: u64,
+}
+
+impl Found {
+    fn new(agent: &LocalAgent) -> Self {
+        let suspects = Spool::new(agent.limits.scratch.as_deref());
+        Self { suspects, runs: Vec::new(), missing: 0, changed: 0, extra: 0 }
+    }
+
+    fn add(&mut self, findings: Vec<locate::Finding>) -> Result<(), AgentError> {
+        for finding in findings {
+            match finding {
+                locate::Finding::MissingRun { run_id, count } => {
+                    self.runs.push(MissingRun { run_id, count });
+                    self.missing += count;
+                }
+                locate::Finding::Row { key, source, target } => {
+                    match (&source, &target) {
+                        (Some(_), Some(_)) => self.changed += 1,
+                        (None, _) => self.extra += 1,
+                        (Some(_), None) => self.missing += 1,
+                    }
+                    self.suspects.push(&Suspect { key, source, target, origin: source })?;
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,1 +1,311 @@
-//! w
+//! The one place where foreign bytes become types: plans, keys and rows as they cross the link.
+//!
+//! Everything here may come from a hostile peer: lengths are checked before anything is allocated for them.
+
+use crate::merkle::{RowDigest, SessionKey};
+use crate::model::{CanonicalRow, ENCODING_VERSION, Key, KeyedRow, Plan};
+
+use super::error::{AgentError, FailureKind};
+use super::{PROTOCOL_VERSION, SOFTWARE};
+
+/// An unpacked answer may be this large: one row of the largest size the engines allow, and room beside it.
+const UNPACKED_BYTES_MAX: usize = 1 << 30;
+/// Answers are cut into frames of this size, so that no frame is large and small frames are not stuck behind one.
+pub const FRAME_BYTES: usize = 256 << 10;
+/// A source stops adding rows to an answer here; the target asks again for the rest.
+pub const ANSWER_BYTES: usize = 4 << 20;
+const ZSTD_LEVEL: i32 = 3;
+/// Below this zstd's own frame costs more than it saves.
+const COMPRESS_FROM: usize = 128;
+
+/// What a source says of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Absent,
+    Digest(RowDigest),
+    Row(CanonicalRow),
+}
+
+fn malformed(what: &str) -> AgentError {
+    AgentError::protocol(format!("the peer sent malformed {what}"))
+}
+
+fn pack(plain: &[u8]) -> Result<Vec<u8>, AgentError> {
+    let mut out = vec![0];
+    if plain.len() >= COMPRESS_FROM {
+        let packed = zstd::bulk::compress(plain, ZSTD_LEVEL)
+            .map_err(|error| AgentError::new(FailureKind::Resource, format!("cannot compress rows: {error}")))?;
+        if packed.len() < plain.len() {
+            out[0] = 1;
+            out.extend_from_slice(&(plain.len() as u64).to_be_bytes());
+            out.extend_from_slice(&packed);
+            return Ok(out);
+        }
+    }
+    out.extend_from_slice(plain);
+    Ok(out)
+}
+
+fn unpack(packed: &[u8], what: &str) -> Result<Vec<u8>, AgentError> {
+    match packed.split_first() {
+        Some((0, plain)) => Ok(plain.to_vec()),
+        Some((1, rest)) => {
+            let (size, body) = rest.split_first_chunk::<8>().ok_or_else(|| malformed(what))?;
+            let size = usize::try_from(u64::from_be_bytes(*size)).unwrap_or(usize::MAX);
+            // A kilobyte of zeros packs to a few bytes; nothing honest packs better than that.
+            if size > UNPACKED_BYTES_MAX || size / 20_000 > body.len() {
+                return Err(malformed(what));
+            }
+            let plain = zstd::bulk::decompress(body, size).map_err(|_| malformed(what))?;
+            if plain.len() == size { Ok(plain) } else { Err(malformed(what)) }
+        }
+        _ => Err(malformed(what)),
+    }
+}
+
+pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, AgentError> {
+    let json = serde_json::to_vec(plan)
+        .map_err(|error| AgentError::new(FailureKind::Usage, format!("cannot write the plan: {error}")))?;
+    pack(&json)
+}
+
+pub fn unpack_plan(bytes: &[u8]) -> Result<Plan, AgentError> {
+    let plan: Plan = serde_json::from_slice(&unpack(bytes, "plan")?).map_err(|_| malformed("plan"))?;
+    if plan.encoding_version != ENCODING_VERSION {
+        return Err(version_mismatch(PROTOCOL_VERSION, plan.encoding_version, "the peer"));
+    }
+    if plan.key_len == 0 || plan.key_len > plan.columns.len() {
+        return Err(malformed("plan"));
+    }
+    Ok(plan)
+}
+
+/// The refusal of a peer of another version.
+pub fn version_mismatch(protocol: u32, encoding: u32, who: &str) -> AgentError {
+    AgentError::new(
+        FailureKind::Version,
+        format!(
+            "{who} speaks protocol {protocol} and encoding {encoding}, this is {SOFTWARE} with protocol {PROTOCOL_VERSION} and encoding {ENCODING_VERSION}"
+        ),
+    )
+    .with_hint("run the same release of trueup on both sides")
+}
+
+/// Keys, each as what it shares with the one before it and the rest.
+pub fn pack_keys<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Result<Vec<u8>, AgentError> {
+    let mut plain = Vec::new();
+    put_varint(&mut plain, keys.len() as u64);
+    let mut before: &[u8] = &[];
+    for key in keys {
+        put_front_coded(&mut plain, before, key.as_bytes());
+        before = key.as_bytes();
+    }
+    pack(&plain)
+}
+
+pub fn unpack_keys(bytes: &[u8]) -> Result<Vec<Key>, AgentError> {
+    let plain = unpack(bytes, "keys")?;
+    read_keys(&mut plain.as_slice()).ok_or_else(|| malformed("keys"))
+}
+
+fn read_keys(input: &mut &[u8]) -> Option<Vec<Key>> {
+    let count = take_varint(input)?;
+    let mut keys: Vec<Key> = Vec::new();
+    let mut before = Vec::new();
+    for _ in 0..count {
+        take_front_coded(input, &mut before)?;
+        keys.push(Key::from(before.as_slice()));
+    }
+    input.is_empty().then_some(keys)
+}
+
+/// Answers in the order of the keys that were asked; fewer than asked means: ask again for the rest.
+/// A keyed digest over the whole guards every row on its way.
+pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>, AgentError> {
+    let mut plain = Vec::new();
+    put_varint(&mut plain, answers.len() as u64);
+    for answer in answers {
+        match answer {
+            Answer::Absent => plain.push(0),
+            Answer::Digest(digest) => {
+                plain.push(1);
+                plain.extend_from_slice(digest.as_bytes());
+            }
+            Answer::Row(row) => {
+                plain.push(2);
+                put_varint(&mut plain, row.as_bytes().len() as u64);
+                plain.extend_from_slice(row.as_bytes());
+            }
+        }
+    }
+    seal(session, plain)
+}
+
+pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>, AgentError> {
+    let plain = unseal(session, bytes)?;
+    let mut input = plain.as_slice();
+    let mut read = || {
+        let input = &mut input;
+        let mut answers = Vec::new();
+        for _ in 0..take_varint(input)? {
+            answers.push(match take(input, 1)? {
+                [0] => Answer::Absent,
+                [1] => Answer::Digest(RowDigest::from_bytes(take(input, 16)?.try_into().ok()?)),
+                [2] => {
+                    let length = usize::try_from(take_varint(input)?).ok()?;
+                    Answer::Row(CanonicalRow::new(take(input, length)?))
+                }
+                _ => return None,
+            });
+        }
+        input.is_empty().then_some(answers)
+    };
+    read().ok_or_else(|| malformed("rows"))
+}
+
+/// Rows with their keys: a part of a streamed run.
+pub fn pack_rows(session: &SessionKey, rows: &[KeyedRow]) -> Result<Vec<u8>, AgentError> {
+    let mut plain = Vec::new();
+    put_varint(&mut plain, rows.len() as u64);
+    let mut before: &[u8] = &[];
+    for KeyedRow { key, row } in rows {
+        put_front_coded(&mut plain, before, key.as_bytes());
+        before = key.as_bytes();
+        put_varint(&mut plain, row.as_bytes().len() as u64);
+        plain.extend_from_slice(row.as_bytes());
+    }
+    seal(session, plain)
+}
+
+pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<Vec<KeyedRow>, AgentError> {
+    let plain = unseal(session, bytes)?;
+    let mut input = plain.as_slice();
+    let mut read = || {
+        let input = &mut input;
+        let mut rows = Vec::new();
+        let mut key = Vec::new();
+        for _ in 0..take_varint(input)? {
+            take_front_coded(input, &mut key)?;
+            let length = usize::try_from(take_varint(input)?).ok()?;
+            rows.push(KeyedRow { key: Key::from(key.as_slice()), row: CanonicalRow::new(take(input, length)?) });
+        }
+        input.is_empty().then_some(rows)
+    };
+    read().ok_or_else(|| malformed("rows"))
+}
+
+fn seal(session: &SessionKey, mut plain: Vec<u8>) -> Result<Vec<u8>, AgentError> {
+    let digest = session.row_digest(b"sealed rows", &plain);
+    plain.extend_from_slice(digest.as_bytes());
+    pack(&plain)
+}
+
+fn unseal(session: &SessionKey, bytes: &[u8]) -> Result<Vec<u8>, AgentError> {
+    let mut plain = unpack(bytes, "rows")?;
+    let body = plain.len().checked_sub(16).ok_or_else(|| malformed("rows"))?;
+    if session.row_digest(b"sealed rows", &plain[..body]).as_bytes() != &plain[body..] {
+        return Err(AgentError::protocol("rows arrived with another digest than they were sent with"));
+    }
+    plain.truncate(body);
+    Ok(plain)
+}
+
+fn put_front_coded(out: &mut Vec<u8>, before: &[u8], bytes: &[u8]) {
+    let shared = before.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+    put_varint(out, shared as u64);
+    put_varint(out, (bytes.len() - shared) as u64);
+    out.extend_from_slice(&bytes[shared..]);
+}
+
+fn take_front_coded(input: &mut &[u8], before: &mut Vec<u8>) -> Option<()> {
+    let shared = usize::try_from(take_varint(input)?).ok()?;
+    let fresh = usize::try_from(take_varint(input)?).ok()?;
+    if shared > before.len() {
+        return None;
+    }
+    before.truncate(shared);
+    before.extend_from_slice(take(input, fresh)?);
+    Some(())
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+fn take_varint(input: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..63).step_by(7) {
+        let byte = *take(input, 1)?.first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = input.split_at_checked(length)?;
+    *input = rest;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn session() -> SessionKey {
+        SessionKey::from_bytes([7; 32])
+    }
+
+    proptest! {
+        #[test]
+        fn keys_and_rows_arrive_as_sent(pairs in vec((vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..300)), 0..40)) {
+            let keys: Vec<Key> = pairs.iter().map(|(k, _)| Key::from(k.as_slice())).collect();
+            prop_assert_eq!(unpack_keys(&pack_keys(keys.iter()).unwrap()).unwrap(), keys.clone());
+            let rows: Vec<KeyedRow> = pairs.iter().zip(keys)
+                .map(|((_, row), key)| KeyedRow { key, row: CanonicalRow::new(row.as_slice()) }).collect();
+            prop_assert_eq!(unpack_rows(&session(), &pack_rows(&session(), &rows).unwrap()).unwrap(), rows.clone());
+            let answers: Vec<Answer> = rows.into_iter().enumerate().map(|(at, row)| match at % 3 {
+                0 => Answer::Absent,
+                1 => Answer::Digest(session().row_digest(row.key.as_bytes(), row.row.as_bytes())),
+                _ => Answer::Row(row.row),
+            }).collect();
+            prop_assert_eq!(unpack_answers(&session(), &pack_answers(&session(), &answers).unwrap()).unwrap(), answers);
+        }
+
+        #[test]
+        fn foreign_bytes_are_refused_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = (unpack_keys(&bytes), unpack_plan(&bytes));
+            prop_assert!(unpack_rows(&session(), &bytes).is_err());
+            prop_assert!(unpack_answers(&session(), &bytes).is_err());
+        }
+
+        #[test]
+        fn a_flipped_bit_in_rows_is_noticed(row in vec(any::<u8>(), 0..400), at: prop::sample::Index, bit in 0u8..8) {
+            let rows = [KeyedRow { key: Key::from(&b"k"[..]), row: CanonicalRow::new(row) }];
+            let mut sent = pack_rows(&session(), &rows).unwrap();
+            let at = at.index(sent.len());
+            sent[at] ^= 1 << bit;
+            // A bit that zstd does not use may change nothing; what changes is refused.
+            if let Ok(arrived) = unpack_rows(&session(), &sent) {
+                prop_assert_eq!(arrived, rows);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_is_unpacked() {
+        let mut bomb = vec![1];
+        bomb.extend_from_slice(&(1u64 << 40).to_be_bytes());
+        bomb.extend_from_slice(&[0; 64]);
+        assert!(unpack_keys(&bomb).is_err());
+    }
+}

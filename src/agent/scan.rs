@@ -1,0 +1,100 @@
+//! The scan pipeline: tokio reads, rayon encodes and hashes, one thread builds the digest run. Bounded end to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::error::{AgentError, FailureKind};
+use super::local::AgentLimits;
+use crate::engine::{Engine, EngineError, RawBatch, RowError};
+use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree};
+use crate::model::TableAccess;
+
+/// Batches read ahead of the hashing.
+const BATCHES_READ_AHEAD: usize = 8;
+
+/// A table as it was at one moment: its digests in key order, and the tree over them.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) run: DigestRun,
+    pub(super) tree: Tree,
+}
+
+/// Reads the whole table once. `rows` counts as it goes. Dropping the future stops the scan.
+pub(super) async fn scan_table(
+    engine: &Arc<dyn Engine>,
+    access: &Arc<TableAccess>,
+    session: &SessionKey,
+    limits: &AgentLimits,
+    rows: &Arc<AtomicU64>,
+) -> Result<Scanned, AgentError> {
+    let during = format!("read {}", access.table);
+    let snapshot = engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
+    let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
+    let (entry_tx, mut entry_rx) = mpsc::channel::<Result<EntryBatch, RowError>>(BATCHES_READ_AHEAD);
+
+    let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
+    let builder_session = session.clone();
+    let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, BuildError> {
+        let mut builder = RunBuilder::new(&builder_session, options);
+        while let Some(entries) = entry_rx.blocking_recv() {
+            builder.push(entries.map_err(BuildError::Row)?).map_err(BuildError::Run)?;
+        }
+        let (run, tree) = builder.finish().map_err(BuildError::Run)?;
+        Ok(Scanned { run, tree })
+    });
+
+    let read = snapshot.scan(batch_tx);
+    let hash = async {
+        let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + 2));
+        while let Some(batch) = batch_rx.recv().await {
+            let Ok(permit) = hashing.clone().acquire_owned().await else { break };
+            if entry_tx.is_closed() {
+                break;
+            }
+            let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), rows.clone());
+            rayon::spawn(move || {
+                let hashed = hash_batch(batch.as_ref(), &session);
+                rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
+                // A closed channel: the builder has failed and tells why.
+                let _ = entry_tx.blocking_send(hashed);
+                drop(permit);
+            });
+        }
+        drop(entry_tx);
+    };
+    // When hashing stops early the batch channel closes and the read ends quietly.
+    let (read, ()) = tokio::join!(read, async {
+        hash.await;
+        batch_rx.close();
+    });
+    let built = builder.await;
+    read?;
+    match built {
+        Ok(Ok(scanned)) => Ok(scanned),
+        Ok(Err(BuildError::Row(error))) => Err(EngineError::row(during, &error).into()),
+        Ok(Err(BuildError::Run(error))) => Err(run_error(&during, &error)),
+        Err(error) => Err(AgentError::new(FailureKind::Resource, format!("cannot {during}: the builder stopped: {error}"))),
+    }
+}
+
+enum BuildError {
+    Row(RowError),
+    Run(RunError),
+}
+
+fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, RowError> {
+    let mut entries = EntryBatch::with_capacity(batch.rows());
+    batch.encode(&mut |buffer| entries.push(&buffer.key, session.row_digest(&buffer.key, &buffer.row)))?;
+    Ok(entries)
+}
+
+pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {
+    match error {
+        RunError::DuplicateKey => AgentError::new(FailureKind::Usage, format!("cannot {during}: the key is not unique, two rows share one"))
+            .with_hint("name a unique, not-null key with --key; a filter or view must not repeat rows"),
+        RunError::Scratch { .. } => AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}"))
+            .with_hint("free space there, or name another folder with --scratch, or give more --memory"),
+    }
+}

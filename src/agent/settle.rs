@@ -1,0 +1,534 @@
+//! From suspects to a verdict: every suspect is read again on both sides, and reported or repaired if it persists.
+//!
+//! Passes go over the suspects front to back, with back-off between them. A suspect that no longer differs, or that
+//! the target follows, was in flight. One that still changes after the last pass is unsettled: nothing is claimed of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::{AgentError, FailureKind};
+use super::event::{Allow, DifferenceKind, Event, Phase};
+use super::judge::{Describer, Finding, Reread};
+use super::proto::{Fetch, StreamRun, frame::Kind};
+use super::spool::{Spool, SpoolReader, Suspect};
+use super::target::{Located, MissingRun, Target};
+use super::verify::Overlay;
+use super::wire::{Answer, pack_keys, unpack_answers, unpack_rows};
+use crate::model::canonical::DecodeError;
+use crate::model::{Change, ChangeOutcome, Key, KeyedRow, Operation, RejectionKind};
+
+/// Suspects read again with one question; smaller where rows turn out to be large.
+const CHUNK: usize = 500;
+/// Passes for rows that still change, beyond the rechecks asked for.
+const EXTRA_PASSES: u32 = 3;
+/// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
+const RETRY_ROUNDS_MAX: u32 = 16;
+/// Rows that can be replaced in one transaction.
+const REPLACE_MAX: usize = 10_000;
+/// An answer larger than this makes the next question smaller.
+const ANSWER_LARGE: usize = 2 << 20;
+
+/// What a pass does with a stable suspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Look again later.
+    Watch,
+    /// It is a difference: count it, tell it, repair it.
+    Confirm,
+    /// It was counted before: only try to write it.
+    Retry,
+}
+
+/// The work on one table's suspects.
+pub(super) struct Settlement<'a, 'b> {
+    target: &'a mut Target<'b>,
+    located: Located,
+    describer: Describer,
+    overlay: Overlay,
+    /// What repairs may do; nothing for a diff.
+    allow: Allow,
+    /// Writes are held back: too many rows would change.
+    over_limit: bool,
+    deletes_spread: bool,
+    chunk: usize,
+    /// Rows refused because of other rows, to be tried again.
+    refused: Spool,
+    /// Suspects of this pass to look at in the next.
+    again: Spool,
+    worked: u64,
+    of: u64,
+    told: u64,
+}
+
+const NOTHING: Allow = Allow { insert: false, update: false, delete: false };
+
+impl<'a, 'b> Settlement<'a, 'b> {
+    pub(super) async fn new(target: &'a mut Target<'b>, located: Located) -> Result<Self, AgentError> {
+        let options = &target.task.options;
+        let allow = options.repair.unwrap_or(NOTHING);
+        let schema = target.agent.engine.describe(&target.access.table).await?;
+        let describer = Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
+        let would_change = u64::from(allow.insert) * located.missing
+            + u64::from(allow.update) * located.changed
+            + u64::from(allow.delete) * located.extra;
+        let over_limit = target.writes() && options.max_changes.is_some_and(|max| would_change > max);
+        let overlay = Overlay::new(&target.session, &target.agent.limits);
+        let spool = || Spool::new(target.agent.limits.scratch.as_deref());
+        let (refused, again) = (spool(), spool());
+        Ok(Self {
+            describer,
+            overlay,
+            allow,
+            over_limit,
+            deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
+            chunk: CHUNK,
+            refused,
+            again,
+            worked: 0,
+            of: located.missing + located.changed + located.extra,
+            told: 0,
+            located,
+            target,
+        })
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::new(self.target.agent.limits.scratch.as_deref())
+    }
+
+    fn writes(&self) -> bool {
+        self.target.writes() && !self.over_limit
+    }
+
+    pub(super) async fn settle(mut self) -> Result<(), AgentError> {
+        let since = Instant::now();
+        let phase = if self.target.writes() { Phase::Repair } else { Phase::Recheck };
+        self.target.tell(Event::Phase { phase }).await?;
+        let empty = self.spool();
+        let suspects = std::mem::replace(&mut self.located.suspects, empty);
+        self.passes(suspects).await?;
+        let runs = std::mem::take(&mut self.located.missing_runs);
+        for run in runs {
+            self.missing_run(run).await?;
+        }
+        // Rows of runs that turned out to be there, or that changed under the writes.
+        let left_over = self.take_again();
+        self.passes(left_over).await?;
+        self.retry_refused().await?;
+        self.target.outcome.over_limit = self.over_limit;
+        let seconds = since.elapsed().as_secs_f64();
+        if self.target.writes() {
+            self.target.outcome.seconds.repair = seconds;
+            self.verify().await?;
+        } else {
+            self.target.outcome.seconds.recheck = seconds;
+        }
+        Ok(())
+    }
+
+    fn take_again(&mut self) -> Spool {
+        let empty = self.spool();
+        std::mem::replace(&mut self.again, empty)
+    }
+
+    /// Watches the suspects as often as asked, then confirms; what still changes gets a few passes more.
+    async fn passes(&mut self, mut suspects: Spool) -> Result<(), AgentError> {
+        let rechecks = self.target.task.options.recheck;
+        let delay = Duration::from_millis(self.target.task.options.recheck_delay_ms);
+        let mut not_before = self.target.began + delay;
+        for pass in 1..=rechecks.max(1) + EXTRA_PASSES {
+            if suspects.len() == 0 {
+                return Ok(());
+            }
+            if rechecks > 0 {
+                tokio::time::sleep_until(not_before).await;
+            }
+            self.pass(suspects, if pass < rechecks { Pass::Watch } else { Pass::Confirm }).await?;
+            suspects = self.take_again();
+            not_before = Instant::now() + delay * 2u32.saturating_pow(pass.min(16) - 1);
+        }
+        self.target.outcome.unsettled += suspects.len();
+        Ok(())
+    }
+
+    /// One pass: the next question is on its way while the answers to the last one are worked on.
+    async fn pass(&mut self, suspects: Spool, pass: Pass) -> Result<(), AgentError> {
+        let mut reader = suspects.read()?;
+        // Answers may cover fewer keys than were asked; the rest comes first next time.
+        let mut unanswered: VecDeque<Vec<Suspect>> = VecDeque::new();
+        let mut asked = self.ask_next(&mut reader, &mut unanswered).await?;
+        while let Some(chunk) = asked {
+            let next = self.ask_next(&mut reader, &mut unanswered).await?;
+            let (rereads, rest) = self.reread(chunk).await?;
+            if !rest.is_empty() {
+                unanswered.push_back(rest);
+            }
+            self.judge(rereads, pass).await?;
+            asked = match next {
+                Some(next) => Some(next),
+                None => self.ask_next(&mut reader, &mut unanswered).await?,
+            };
+        }
+        Ok(())
+    }
+
+    async fn ask_next(
+        &mut self,
+        reader: &mut SpoolReader,
+        unanswered: &mut VecDeque<Vec<Suspect>>,
+    ) -> Result<Option<Vec<Suspect>>, AgentError> {
+        let chunk = match unanswered.pop_front() {
+            Some(chunk) => chunk,
+            None => reader.next_chunk(self.chunk)?,
+        };
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
+        Ok(Some(chunk))
+    }
+
+    async fn ask<'k>(&self, keys: impl ExactSizeIterator<Item = &'k Key>, digests_only: bool) -> Result<(), AgentError> {
+        self.target.link.send(Kind::Fetch(Fetch { keys: pack_keys(keys)?.into(), digests_only })).await
+    }
+
+    /// The answers to the oldest question, together with the own rows; and the suspects that were not answered.
+    async fn reread(&mut self, mut chunk: Vec<Suspect>) -> Result<(Vec<Reread>, Vec<Suspect>), AgentError> {
+        let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
+        let engine = self.target.agent.engine.clone();
+        let access = self.target.access.clone();
+        let session = self.target.session.clone();
+        let (packed, own) = tokio::join!(self.receive_packed(), engine.fetch(&access, &keys));
+        let packed = packed?;
+        self.chunk = if packed.len() > ANSWER_LARGE { (self.chunk / 2).max(8) } else { (self.chunk * 2).min(CHUNK) };
+        let answers = unpack_answers(&session, &packed)?;
+        if answers.is_empty() || answers.len() > chunk.len() {
+            return Err(AgentError::protocol("the source agent answered another number of keys than were asked"));
+        }
+        let mut own: std::collections::BTreeMap<Key, _> = own?.into_iter().map(|row| (row.key, row.row)).collect();
+        let rest = chunk.split_off(answers.len());
+        self.target.outcome.source_rows_reread += answers.len() as u64;
+        self.target.outcome.target_rows_reread += keys.len() as u64;
+        let mut rereads = Vec::with_capacity(chunk.len());
+        for (suspect, answer) in chunk.into_iter().zip(answers) {
+            let source = match answer {
+                Answer::Absent => None,
+                Answer::Row(row) => Some(row),
+                Answer::Digest(_) => return Err(AgentError::protocol("the source agent sent a digest where a row was asked")),
+            };
+            let target = own.remove(&suspect.key);
+            rereads.push(Reread { suspect, source, target });
+        }
+        Ok((rereads, rest))
+    }
+
+    /// One packed answer, put together from its frames.
+    async fn receive_packed(&mut self) -> Result<Vec<u8>, AgentError> {
+        let mut packed = Vec::new();
+        loop {
+            match self.target.link.recv().await? {
+                Kind::Rows(part) => {
+                    packed.extend_from_slice(&part.rows);
+                    if part.last {
+                        return Ok(packed);
+                    }
+                }
+                Kind::Progress(_) => {}
+                _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
+            }
+        }
+    }
+
+    async fn judge(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
+        let mut changes = Vec::new();
+        let mut written = Vec::new();
+        for reread in rereads {
+            let finding = reread.finding(&self.target.session);
+            let sure = finding == Finding::Stable || self.target.task.options.recheck == 0 || pass == Pass::Retry;
+            match finding {
+                Finding::Settled => self.in_flight(&reread.suspect, pass)?,
+                Finding::Following if !sure => self.following(&reread, pass)?,
+                _ if sure && pass != Pass::Watch => {
+                    if let Some(change) = self.confirm(&reread, pass).await? {
+                        changes.push(change);
+                        written.push(reread);
+                    }
+                }
+                _ => self.again.push(&reread.renewed(&self.target.session))?,
+            }
+        }
+        self.apply(changes, written).await?;
+        self.target.tell(Event::Worked { done: self.worked, of: self.of }).await
+    }
+
+    fn in_flight(&mut self, suspect: &Suspect, pass: Pass) -> Result<(), AgentError> {
+        if pass != Pass::Retry {
+            self.target.outcome.in_flight += 1;
+            self.worked += 1;
+        }
+        self.overlay.settled(&suspect.key, suspect.origin)
+    }
+
+    /// The target has caught up with where the source was, and the source has moved on. For a diff that is enough to
+    /// know that it is lag; a repair waits until they agree, because its end must be proved.
+    fn following(&mut self, reread: &Reread, pass: Pass) -> Result<(), AgentError> {
+        if self.target.writes() {
+            self.again.push(&reread.renewed(&self.target.session))
+        } else {
+            self.in_flight(&reread.suspect, pass)
+        }
+    }
+
+    /// Counts and tells a difference; the change to make, where one is allowed.
+    async fn confirm(&mut self, reread: &Reread, pass: Pass) -> Result<Option<Change>, AgentError> {
+        if pass == Pass::Confirm {
+            self.worked += 1;
+            if self.describer.tolerated(reread).map_err(decode_error)? {
+                self.target.outcome.tolerated += 1;
+                return Ok(None);
+            }
+            let outcome = &mut self.target.outcome;
+            match reread.kind() {
+                DifferenceKind::Missing => outcome.missing += 1,
+                DifferenceKind::Changed => outcome.changed += 1,
+                DifferenceKind::Extra => outcome.extra += 1,
+            }
+            if self.told < self.target.task.options.details_max {
+                self.told += 1;
+                let difference = self.describer.difference(reread).map_err(decode_error)?;
+                self.target.tell(Event::Difference { difference }).await?;
+            }
+        }
+        let change =
+            Change { key: reread.suspect.key.clone(), before: reread.target.clone(), after: reread.source.clone() };
+        let allowed = match change.operation() {
+            Operation::Insert => self.allow.insert,
+            Operation::Update => self.allow.update,
+            Operation::Delete => self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade),
+        };
+        if allowed && self.target.task.options.sql && self.target.task.options.repair.is_some() {
+            let statement = self.target.agent.engine.statement(&self.target.access, &change)?;
+            self.target.tell(Event::Sql { statement }).await?;
+        }
+        if !allowed || !self.writes() {
+            self.target.outcome.left += 1;
+            return Ok(None);
+        }
+        Ok(Some(change))
+    }
+
+    async fn apply(&mut self, changes: Vec<Change>, rereads: Vec<Reread>) -> Result<(), AgentError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let engine = self.target.agent.engine.clone();
+        let mut attempt = 0;
+        let outcomes = loop {
+            match engine.apply(&self.target.access, &changes).await {
+                Ok(outcomes) => break outcomes,
+                // Applying again is safe: what was written meanwhile is found as it should be.
+                Err(error) if error.is_transient() && attempt < 5 => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+            match outcome {
+                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
+                ChangeOutcome::Stale => self.stale(&reread)?,
+                ChangeOutcome::Failed(rejection)
+                    if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
+                {
+                    self.refused.push(&reread.renewed(&self.target.session))?;
+                }
+                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
+        let outcome = &mut self.target.outcome;
+        match operation {
+            Operation::Insert => outcome.inserted += 1,
+            Operation::Update => outcome.updated += 1,
+            Operation::Delete => outcome.deleted += 1,
+        }
+        self.overlay.written(&reread.suspect)
+    }
+
+    /// The row changed between reading and writing: it goes round again, and is counted when that ends.
+    fn stale(&mut self, reread: &Reread) -> Result<(), AgentError> {
+        let outcome = &mut self.target.outcome;
+        match reread.kind() {
+            DifferenceKind::Missing => outcome.missing -= 1,
+            DifferenceKind::Changed => outcome.changed -= 1,
+            DifferenceKind::Extra => outcome.extra -= 1,
+        }
+        self.worked -= 1;
+        self.again.push(&reread.renewed(&self.target.session))
+    }
+
+    async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
+        self.target.outcome.set_aside += 1;
+        let key = self.describer.key(key).map_err(decode_error)?;
+        self.target.tell(Event::SetAside { key, reason: reason.to_owned() }).await
+    }
+
+    /// Rows that only the source has, streamed in key order and inserted as they come.
+    async fn missing_run(&mut self, run: MissingRun) -> Result<(), AgentError> {
+        if !self.writes() {
+            // Over the limit: the run is known by its count alone.
+            self.target.outcome.missing += run.count;
+            self.target.outcome.left += run.count;
+            return Ok(());
+        }
+        self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
+        let mut arrived = 0;
+        loop {
+            let packed = self.receive_packed().await?;
+            let rows = unpack_rows(&self.target.session, &packed)?;
+            if rows.is_empty() {
+                break;
+            }
+            arrived += rows.len() as u64;
+            self.insert_run_part(rows).await?;
+        }
+        // Rows that the source deleted since its snapshot.
+        let gone = run.count.saturating_sub(arrived);
+        self.target.outcome.in_flight += gone;
+        self.worked += gone;
+        Ok(())
+    }
+
+    async fn insert_run_part(&mut self, rows: Vec<KeyedRow>) -> Result<(), AgentError> {
+        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+        let own = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
+        let mut own: std::collections::BTreeMap<Key, _> = own.into_iter().map(|row| (row.key, row.row)).collect();
+        self.target.outcome.source_rows_reread += rows.len() as u64;
+        self.target.outcome.target_rows_reread += rows.len() as u64;
+        let rereads = rows
+            .into_iter()
+            .map(|KeyedRow { key, row }| {
+                let digest = self.target.session.row_digest(key.as_bytes(), row.as_bytes());
+                let target = own.remove(&key);
+                let suspect = Suspect { key, source: Some(digest), target: None, origin: Some(digest) };
+                Reread { suspect, source: Some(row), target }
+            })
+            .collect();
+        self.judge(rereads, Pass::Confirm).await
+    }
+
+    /// Rows refused because of other rows are tried again as long as that helps, then exchanged all at once.
+    async fn retry_refused(&mut self) -> Result<(), AgentError> {
+        for _ in 0..RETRY_ROUNDS_MAX {
+            let before = self.refused.len();
+            if before == 0 {
+                return Ok(());
+            }
+            let empty = self.spool();
+            let refused = std::mem::replace(&mut self.refused, empty);
+            self.pass(refused, Pass::Retry).await?;
+            if self.refused.len() >= before {
+                break;
+            }
+        }
+        let empty = self.spool();
+        let mut reader = std::mem::replace(&mut self.refused, empty).read()?;
+        let stuck = reader.next_chunk(REPLACE_MAX)?;
+        if !stuck.is_empty() {
+            self.replace(stuck).await?;
+        }
+        loop {
+            let rest = reader.next_chunk(CHUNK)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            for suspect in rest {
+                self.set_aside(&suspect.key, "refused because of other rows of the target").await?;
+            }
+        }
+    }
+
+    /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
+    async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
+        let (mut changes, mut rereads) = (Vec::new(), Vec::new());
+        while !stuck.is_empty() {
+            let rest = stuck.split_off(stuck.len().min(CHUNK));
+            self.ask(stuck.iter().map(|suspect| &suspect.key), false).await?;
+            let (chunk, unanswered) = self.reread(std::mem::replace(&mut stuck, rest)).await?;
+            stuck.splice(0..0, unanswered);
+            for reread in chunk {
+                let (before, after) = (reread.target.clone(), reread.source.clone());
+                if before == after {
+                    self.in_flight(&reread.suspect, Pass::Retry)?;
+                } else {
+                    changes.push(Change { key: reread.suspect.key.clone(), before, after });
+                    rereads.push(reread);
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let engine = self.target.agent.engine.clone();
+        // A delete that spreads to other tables is no way to make an update.
+        let outcomes = if self.deletes_spread {
+            engine.apply(&self.target.access, &changes).await?
+        } else {
+            engine.replace(&self.target.access, &changes).await?
+        };
+        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+            match outcome {
+                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
+                ChangeOutcome::Stale => self.set_aside(&change.key, "changed while it was being repaired").await?,
+                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the written rows again on both sides, then compares the target's new root with the source's.
+    async fn verify(&mut self) -> Result<(), AgentError> {
+        let since = Instant::now();
+        self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
+        let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
+        loop {
+            let mut chunk = reader.next_chunk(CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            while !chunk.is_empty() {
+                self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
+                let (rereads, rest) = self.reread(chunk).await?;
+                chunk = rest;
+                for reread in rereads {
+                    let now = reread.renewed(&self.target.session);
+                    if now.source == now.target {
+                        self.overlay.settled(&now.key, now.origin)?;
+                    } else {
+                        // Written over since, on one side or the other: the root must not be claimed.
+                        self.target.outcome.unsettled += 1;
+                        self.overlay.holds(&now.key, now.target)?;
+                    }
+                }
+            }
+        }
+        let root = self.overlay.root(&self.located.run, &self.target.session)?;
+        let outcome = &mut self.target.outcome;
+        outcome.repaired_root = Some(root.to_string());
+        outcome.proved =
+            root == self.located.source_root && outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0;
+        outcome.seconds.verify = since.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+fn decode_error(error: DecodeError) -> AgentError {
+    AgentError::new(FailureKind::Protocol, format!("a row cannot be read by the plan's types: {error}"))
+        .with_hint("check that both agents are the same release of trueup")
+}

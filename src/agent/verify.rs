@@ -1,0 +1,71 @@
+//! What the target holds after a repair, as changes over its digest run: enough to compute its new root without
+//! reading the table again.
+
+use super::error::AgentError;
+use super::local::{AgentLimits, LocalAgent};
+use super::scan::run_error;
+use super::spool::{Spool, Suspect};
+use crate::merkle::{DigestRun, EntryBatch, RootDigest, RowDigest, RunBuilder, RunOptions, SessionKey, overlay_root};
+use crate::model::Key;
+
+/// Stands for "no row" among the digests; no row has it but by a chance of 2^-128.
+const GONE: [u8; 16] = [0; 16];
+const BATCH: usize = 4_096;
+
+pub(super) struct Overlay {
+    builder: Option<RunBuilder>,
+    batch: EntryBatch,
+    written: Spool,
+}
+
+impl Overlay {
+    pub(super) fn new(session: &SessionKey, limits: &AgentLimits) -> Self {
+        let options = RunOptions { memory_bytes: limits.memory_bytes / 4, scratch_dir: limits.scratch.clone() };
+        Self {
+            builder: Some(RunBuilder::new(session, options)),
+            batch: EntryBatch::with_capacity(BATCH),
+            written: Spool::new(limits.scratch.as_deref()),
+        }
+    }
+
+    /// A row was written; it will be read again before it counts.
+    pub(super) fn written(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
+        self.written.push(suspect)
+    }
+
+    pub(super) fn take_written(&mut self, agent: &LocalAgent) -> Result<Spool, AgentError> {
+        Ok(std::mem::replace(&mut self.written, Spool::new(agent.limits.scratch.as_deref())))
+    }
+
+    /// Both sides agree on this row now: it stands for what the source's snapshot held.
+    pub(super) fn settled(&mut self, key: &Key, origin: Option<RowDigest>) -> Result<(), AgentError> {
+        self.holds(key, origin)
+    }
+
+    /// The target holds this.
+    pub(super) fn holds(&mut self, key: &Key, digest: Option<RowDigest>) -> Result<(), AgentError> {
+        self.batch.push(key.as_bytes(), digest.unwrap_or(RowDigest::from_bytes(GONE)));
+        if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), AgentError> {
+        let full = std::mem::replace(&mut self.batch, EntryBatch::with_capacity(BATCH));
+        match &mut self.builder {
+            Some(builder) => builder.push(full).map_err(|error| run_error("keep what was repaired", &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// The root of the run with all this laid over it.
+    pub(super) fn root(&mut self, run: &DigestRun, session: &SessionKey) -> Result<RootDigest, AgentError> {
+        self.flush()?;
+        let during = "compute the root after the repair";
+        let Some(builder) = self.builder.take() else {
+            return Err(AgentError::new(super::error::FailureKind::Resource, "the root was computed already"));
+        };
+        let (changes, _) = builder.finish().map_err(|error| run_error(during, &error))?;
+        let gone = RowDigest::from_bytes(GONE);
+        overlay_root(session, run, &changes, |digest| (digest != gone).then_some(digest))
+            .map_err(|error| run_error(during, &error))
+    }
+}
