@@ -5,15 +5,20 @@
 //! - Only `wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
 
+pub mod client;
 pub mod error;
 pub mod event;
 mod judge;
+mod handle;
 pub mod link;
 pub mod local;
 mod scan;
+pub mod security;
+pub mod server;
 mod settle;
 mod source;
 mod spool;
+mod status;
 mod target;
 mod verify;
 pub mod wire;
@@ -27,8 +32,10 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+pub use client::RemoteAgent;
 pub use error::AgentError;
-pub use event::{Allow, Difference, DifferenceKind, Event, Phase, TableOutcome, TableTask, TaskOptions};
+pub use event::{Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, TableOutcome, TableTask, TaskOptions, ValuePair};
+pub use handle::{AgentHandle, start};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
 

@@ -1,0 +1,243 @@
+//! An agent on another machine: dialled over gRPC, one HTTP/2 connection for all its tables.
+
+use std::error::Error;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, TableTask};
+use super::link::{FRAMES_IN_FLIGHT, Link};
+use super::proto::agent_client::AgentClient;
+use super::proto::{
+    DescribeRequest, Frame, Greeting, HelloRequest, RunRequest, TablesRequest, frame::Kind, run_request::Peer,
+};
+use super::security::{ClientSecurity, PeerToken};
+use super::status::from_status;
+use super::wire::version_mismatch;
+use super::{PROTOCOL_VERSION, SOFTWARE};
+use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
+const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms, and room for several tables at once.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A peer that does not answer a ping is gone, however quiet the conversation.
+pub(super) const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The largest message: a frontier over tables that differ throughout. Rows are cut smaller.
+pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+const EVENTS_AHEAD: usize = 64;
+
+/// Shows the token with every call.
+#[derive(Debug, Clone)]
+struct ShowToken(Option<PeerToken>);
+
+impl Interceptor for ShowToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            let header = token.header().parse().map_err(|_| Status::invalid_argument("the token is no header value"))?;
+            request.metadata_mut().insert("authorization", header);
+        }
+        Ok(request)
+    }
+}
+
+/// Whom a target's agent reconciles with.
+#[derive(Debug, Clone)]
+pub(super) enum PeerRef {
+    /// The source's agent, to be dialled.
+    Address(String),
+    /// The source's agent will dial in with this word.
+    Rendezvous(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct RemoteAgent {
+    client: AgentClient<InterceptedService<Channel, ShowToken>>,
+    /// As the user wrote it.
+    address: String,
+    server: ServerInfo,
+    may_write: bool,
+    peer_timeout: Duration,
+}
+
+impl RemoteAgent {
+    /// Dials `grpc://host:port` or `grpcs://host:port` and says hello.
+    pub async fn connect(address: &str, security: &ClientSecurity, peer_timeout: Duration) -> Result<Self, AgentError> {
+        let channel = dial(address, security).await?;
+        let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let mut hello = Request::new(HelloRequest {
+            protocol_version: PROTOCOL_VERSION,
+            encoding_version: ENCODING_VERSION,
+            software: SOFTWARE.to_owned(),
+        });
+        hello.set_timeout(UNARY_TIMEOUT);
+        let reply = client.hello(hello).await.map_err(|status| from_status(&status, address))?.into_inner();
+        if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
+            return Err(version_mismatch(reply.protocol_version, reply.encoding_version, &format!("the agent at {address}")));
+        }
+        let server = parse(&reply.server, address)?;
+        Ok(Self { client, address: address.to_owned(), server, may_write: reply.may_write, peer_timeout })
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn server(&self) -> &ServerInfo {
+        &self.server
+    }
+
+    pub fn may_write(&self) -> bool {
+        self.may_write
+    }
+
+    pub(super) async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
+        let mut request = Request::new(TablesRequest { schema: schema.unwrap_or_default().to_owned() });
+        request.set_timeout(UNARY_TIMEOUT);
+        let reply = self.client.clone().tables(request).await.map_err(|status| from_status(&status, &self.address))?;
+        reply.into_inner().tables.iter().map(|table| parse(table, &self.address)).collect()
+    }
+
+    pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
+        let mut request = Request::new(DescribeRequest { table: json(table)? });
+        request.set_timeout(UNARY_TIMEOUT);
+        let reply = self.client.clone().describe(request).await.map_err(|status| from_status(&status, &self.address))?;
+        parse(&reply.into_inner().schema, &self.address)
+    }
+
+    /// Has the agent run as the target. Dropping the receiver cancels the run there.
+    pub(super) async fn run(&self, task: &TableTask, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
+        let peer = match peer {
+            PeerRef::Address(address) => Peer::Address(address),
+            PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
+        };
+        let request = RunRequest { task: json(task)?, peer: Some(peer) };
+        let reply = self.client.clone().run(request).await.map_err(|status| from_status(&status, &self.address))?;
+        let mut stream = reply.into_inner();
+        let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
+        let address = self.address.clone();
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    message = stream.message() => message,
+                    () = tx.closed() => return,
+                };
+                let event = match message {
+                    Ok(Some(event)) => parse(&event.event, &address),
+                    Ok(None) => return,
+                    Err(status) => Err(from_status(&status, &address)),
+                };
+                let (event, last) = match event {
+                    Ok(event) => (event, false),
+                    Err(error) => (super::local::failed_event(error), true),
+                };
+                if tx.send(event).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(rx)
+    }
+
+    /// Opens an exchange: as the target, or, with a rendezvous, as the source of a waiting run.
+    pub(super) async fn exchange(&self, rendezvous: Option<&str>) -> Result<Link, AgentError> {
+        let (tx, rx) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let greeting = Greeting {
+            protocol_version: PROTOCOL_VERSION,
+            encoding_version: ENCODING_VERSION,
+            software: SOFTWARE.to_owned(),
+            rendezvous: rendezvous.unwrap_or_default().to_owned(),
+        };
+        let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
+        tx.try_send(greeting).map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
+        let reply = self
+            .client
+            .clone()
+            .exchange(ReceiverStream::new(rx))
+            .await
+            .map_err(|status| from_status(&status, &self.address))?;
+        let address = self.address.clone();
+        let frames = reply.into_inner().map(move |frame| frame.map_err(|status| from_status(&status, &address)));
+        let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
+        Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
+    }
+}
+
+async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, AgentError> {
+    let bad = || {
+        AgentError::new(FailureKind::Usage, format!("{address} is no agent address"))
+            .with_hint("write grpcs://HOST:PORT, or grpc://127.0.0.1:PORT on one machine")
+    };
+    let (rest, tls) = match address.strip_prefix("grpcs://") {
+        Some(rest) => (rest, true),
+        None => (address.strip_prefix("grpc://").ok_or_else(bad)?, false),
+    };
+    let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(bad)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    if !tls {
+        security.check_plaintext(host)?;
+    }
+    let uri = format!("{}://{host}:{port}", if tls { "https" } else { "http" });
+    let mut endpoint = Endpoint::from_shared(uri)
+        .map_err(|_| bad())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    if tls {
+        endpoint = endpoint.tls_config(security.tls_config()).map_err(|error| {
+            AgentError::new(FailureKind::Usage, format!("the TLS files cannot be used: {}", causes(&error)))
+                .with_hint("--ca, --cert and --key-file must be PEM files that belong together")
+        })?;
+    }
+    endpoint.connect().await.map_err(|error| {
+        let why = causes(&error);
+        let hint = if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
+            "check --ca (who signed that agent's certificate), the host name, and --cert/--key-file if it asks for one"
+        } else {
+            "is the agent running there, and is the port open? Start it with: trueup agent --database URL --listen ADDR"
+        };
+        AgentError::new(FailureKind::Unreachable, format!("cannot connect to the agent at {address}: {why}")).with_hint(hint)
+    })
+}
+
+/// The chain of causes in one line: transport errors say nothing themselves.
+fn causes(error: &dyn Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}
+
+pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, AgentError> {
+    serde_json::to_vec(value)
+        .map(Into::into)
+        .map_err(|error| AgentError::new(FailureKind::Usage, format!("cannot write a message: {error}")))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], address: &str) -> Result<T, AgentError> {
+    serde_json::from_slice(bytes).map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
+}

@@ -1,0 +1,114 @@
+//! An agent wherever it is, and the start of one table's run between any two.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::client::{PeerRef, RemoteAgent};
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, TableTask};
+use super::link::Link;
+use super::local::{LocalAgent, failed_event};
+use crate::model::{Role, ServerInfo, TableName, TableSchema, value::hex};
+
+const EVENTS_AHEAD: usize = 64;
+
+#[derive(Debug, Clone)]
+pub enum AgentHandle {
+    /// In this process.
+    Local(Arc<LocalAgent>),
+    /// On the other end of a connection.
+    Remote(RemoteAgent),
+}
+
+impl AgentHandle {
+    pub async fn server(&self) -> Result<ServerInfo, AgentError> {
+        match self {
+            Self::Local(agent) => agent.server().await,
+            Self::Remote(agent) => Ok(agent.server().clone()),
+        }
+    }
+
+    pub fn may_write(&self) -> bool {
+        match self {
+            Self::Local(agent) => agent.may_write(),
+            Self::Remote(agent) => agent.may_write(),
+        }
+    }
+
+    pub async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
+        match self {
+            Self::Local(agent) => agent.tables(schema).await,
+            Self::Remote(agent) => agent.tables(schema).await,
+        }
+    }
+
+    pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
+        match self {
+            Self::Local(agent) => agent.describe(table).await,
+            Self::Remote(agent) => agent.describe(table).await,
+        }
+    }
+}
+
+/// Starts one table's run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
+pub async fn start(source: &AgentHandle, target: &AgentHandle, task: TableTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+    match (source, target) {
+        (AgentHandle::Local(source), AgentHandle::Local(target)) => {
+            let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
+            let source = source.clone();
+            // An error of the source is told over the link.
+            tokio::spawn(async move { source.serve_source(source_end).await });
+            Ok(run_here(target.clone(), task, target_end))
+        }
+        (AgentHandle::Remote(source), AgentHandle::Local(target)) => {
+            let link = source.exchange(None).await.map_err(|error| error.on(Role::Source))?;
+            Ok(run_here(target.clone(), task, link))
+        }
+        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => {
+            target.run(&task, PeerRef::Address(source.address().to_owned())).await.map_err(|error| error.on(Role::Target))
+        }
+        (AgentHandle::Local(source), AgentHandle::Remote(target)) => meet(source.clone(), target, &task).await,
+    }
+}
+
+fn run_here(target: Arc<LocalAgent>, task: TableTask, link: Link) -> mpsc::Receiver<Event> {
+    let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = target.run_target(task, link, events.clone()) => {}
+            () = events.closed() => {}
+        }
+    });
+    rx
+}
+
+/// The target is elsewhere and the source is here: nobody can dial the source, so the source dials the target.
+async fn meet(source: Arc<LocalAgent>, target: &RemoteAgent, task: &TableTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+    let mut word = [0; 16];
+    getrandom::fill(&mut word)
+        .map_err(|error| AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}")))?;
+    let word = hex(&word);
+    let mut told = target.run(task, PeerRef::Rendezvous(word.clone())).await.map_err(|error| error.on(Role::Target))?;
+    let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+    let target = target.clone();
+    tokio::spawn(async move {
+        let link = match target.exchange(Some(&word)).await {
+            Ok(link) => link,
+            Err(error) => return drop(events.send(failed_event(error.on(Role::Target))).await),
+        };
+        let serving = tokio::spawn(async move { source.serve_source(link).await });
+        let forward = async {
+            while let Some(event) = told.recv().await {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = forward => {}
+            () = events.closed() => serving.abort(),
+        }
+    });
+    Ok(rx)
+}

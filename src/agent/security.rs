@@ -1,0 +1,192 @@
+//! Who may connect: TLS, certificates, bearer tokens, and where plaintext is allowed at all.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use subtle::ConstantTimeEq;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+
+use super::error::{AgentError, FailureKind};
+
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// A shared secret that a peer shows over TLS. Held as a digest, so that comparing tells nothing of it.
+#[derive(Clone)]
+pub struct PeerToken {
+    text: String,
+    digest: [u8; 32],
+}
+
+impl fmt::Debug for PeerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerToken(..)")
+    }
+}
+
+impl PeerToken {
+    /// From the content of a file or of an environment variable, named `from` in errors.
+    pub fn new(text: &str, from: &str) -> Result<Self, AgentError> {
+        let text = text.trim();
+        if text.len() < TOKEN_CHARS_MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(AgentError::new(
+                FailureKind::Usage,
+                format!("the token in {from} must be at least {TOKEN_CHARS_MIN} visible ASCII characters"),
+            )
+            .with_hint("make one with: openssl rand -hex 32"));
+        }
+        Ok(Self { text: text.to_owned(), digest: *blake3::hash(text.as_bytes()).as_bytes() })
+    }
+
+    /// In constant time, whatever the other's length.
+    pub fn matches(&self, shown: &str) -> bool {
+        self.digest.ct_eq(blake3::hash(shown.as_bytes()).as_bytes()).into()
+    }
+
+    pub(super) fn header(&self) -> String {
+        format!("Bearer {}", self.text)
+    }
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Clone)]
+pub struct KeyPair {
+    pub cert: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPair(..)")
+    }
+}
+
+/// What a listening agent asks of its peers.
+#[derive(Debug, Clone, Default)]
+pub struct ServerSecurity {
+    pub tls: Option<KeyPair>,
+    /// Peers must show a certificate of this CA.
+    pub client_ca: Option<Vec<u8>>,
+    /// Peers must show this token.
+    pub token: Option<PeerToken>,
+    /// Plaintext, or no authentication, also beyond loopback.
+    pub insecure: bool,
+}
+
+/// What a dialling agent shows, and whom it believes.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSecurity {
+    /// The CA that the peer's certificate must be of; the public roots where it is not given.
+    pub ca: Option<Vec<u8>>,
+    pub identity: Option<KeyPair>,
+    pub token: Option<PeerToken>,
+    pub insecure: bool,
+}
+
+fn usage(message: String, hint: &str) -> AgentError {
+    AgentError::new(FailureKind::Usage, message).with_hint(hint)
+}
+
+impl ServerSecurity {
+    /// Refuses what would be open to the network.
+    pub(super) fn check(&self, address: IpAddr) -> Result<(), AgentError> {
+        if self.client_ca.is_some() && self.tls.is_none() {
+            return Err(usage("client certificates need TLS".to_owned(), "give --cert and --key-file too"));
+        }
+        if self.insecure || address.is_loopback() {
+            return Ok(());
+        }
+        if self.tls.is_none() {
+            return Err(usage(
+                format!("listening on {address} without TLS would show rows to the network"),
+                "give --cert and --key-file, or listen on 127.0.0.1; --insecure accepts the risk",
+            ));
+        }
+        if self.client_ca.is_none() && self.token.is_none() {
+            return Err(usage(
+                format!("listening on {address} would serve anyone"),
+                "give --client-ca or --token-file (--token-env), so that peers must show who they are; --insecure accepts the risk",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tls_config(&self) -> Option<ServerTlsConfig> {
+        let pair = self.tls.as_ref()?;
+        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&pair.cert, &pair.key));
+        if let Some(ca) = &self.client_ca {
+            config = config.client_ca_root(Certificate::from_pem(ca));
+        }
+        Some(config)
+    }
+}
+
+impl ClientSecurity {
+    pub(super) fn tls_config(&self) -> ClientTlsConfig {
+        let mut config = match &self.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_webpki_roots(),
+        };
+        if let Some(pair) = &self.identity {
+            config = config.identity(Identity::from_pem(&pair.cert, &pair.key));
+        }
+        config
+    }
+
+    /// Plaintext to another machine is refused.
+    pub(super) fn check_plaintext(&self, host: &str) -> Result<(), AgentError> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if loopback || self.insecure {
+            return Ok(());
+        }
+        Err(usage(
+            format!("grpc://{host} would send rows in plaintext over the network"),
+            "use grpcs:// with a certificate on the other side; --insecure accepts the risk",
+        ))
+    }
+}
+
+/// Reads a PEM file; its name is in the error.
+pub fn read_pem(path: &Path) -> Result<Vec<u8>, AgentError> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        usage(format!("cannot read {}: {error}", path.display()), "check the path and its permissions")
+    })?;
+    if !String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
+        return Err(usage(format!("{} holds no PEM block", path.display()), "convert it: openssl x509 -inform der -in FILE"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_compared_whole_and_never_shown() {
+        let token = PeerToken::new("0123456789abcdef\n", "FILE").unwrap();
+        assert!(token.matches("0123456789abcdef"));
+        for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
+            assert!(!token.matches(other));
+        }
+        assert_eq!(format!("{token:?}"), "PeerToken(..)");
+        let refused = PeerToken::new("short", "the file x").unwrap_err();
+        assert!(refused.message.contains("the file x") && !refused.message.contains("short"));
+    }
+
+    #[test]
+    fn the_network_needs_tls_and_a_proof() {
+        let (near, far): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "0.0.0.0".parse().unwrap());
+        let mut security = ServerSecurity::default();
+        assert!(security.check(near).is_ok());
+        assert!(security.check(far).is_err());
+        security.tls = Some(KeyPair { cert: Vec::new(), key: Vec::new() });
+        assert!(security.check(far).is_err());
+        security.token = Some(PeerToken::new("0123456789abcdef", "x").unwrap());
+        assert!(security.check(far).is_ok());
+        assert!(ServerSecurity { insecure: true, ..ServerSecurity::default() }.check(far).is_ok());
+        let client = ClientSecurity::default();
+        assert!(["localhost", "127.0.0.1", "[::1]"].iter().all(|host| client.check_plaintext(host).is_ok()));
+        assert!(client.check_plaintext("db.example").is_err());
+    }
+}

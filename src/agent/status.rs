@@ -1,0 +1,55 @@
+//! Errors as gRPC statuses and back: the whole error travels in the status's details.
+
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::error::{AgentError, FailureKind};
+use super::proto::Failure;
+
+pub(super) fn to_status(error: &AgentError) -> Status {
+    let code = match error.kind {
+        FailureKind::Usage | FailureKind::Protocol => Code::InvalidArgument,
+        FailureKind::Unreachable => Code::Unavailable,
+        FailureKind::Refused => Code::PermissionDenied,
+        FailureKind::Version => Code::FailedPrecondition,
+        FailureKind::Timeout => Code::DeadlineExceeded,
+        FailureKind::Resource => Code::ResourceExhausted,
+        FailureKind::Database => Code::Internal,
+        FailureKind::Cancelled => Code::Cancelled,
+    };
+    let failure = Failure {
+        kind: error.kind.as_str().to_owned(),
+        message: error.message.clone(),
+        hint: error.hint.clone().unwrap_or_default(),
+    };
+    Status::with_details(code, error.message.clone(), failure.encode_to_vec().into())
+}
+
+/// The error a peer told; or what can be made of a status that is not ours.
+pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
+    if !status.details().is_empty()
+        && let Ok(failure) = Failure::decode(status.details())
+        && !failure.kind.is_empty()
+    {
+        return AgentError {
+            kind: FailureKind::from_name(&failure.kind),
+            side: None,
+            message: failure.message,
+            hint: (!failure.hint.is_empty()).then_some(failure.hint),
+        };
+    }
+    let (kind, hint) = match status.code() {
+        Code::Unauthenticated => (FailureKind::Refused, "give the token it was started with: --token-file or --token-env"),
+        Code::PermissionDenied => (FailureKind::Refused, "ask whoever runs that agent"),
+        Code::Unimplemented => (FailureKind::Version, "is that address a trueup agent of this release?"),
+        Code::DeadlineExceeded => (FailureKind::Timeout, "look whether its database is blocked"),
+        Code::ResourceExhausted => (FailureKind::Resource, "try again when it is less busy"),
+        Code::Cancelled => (FailureKind::Cancelled, "run the command again, it is safe to repeat"),
+        _ => (FailureKind::Unreachable, "is that address a trueup agent, and still running? The command is safe to repeat"),
+    };
+    let what = match status.message() {
+        "" => format!("{:?}", status.code()),
+        message => message.to_owned(),
+    };
+    AgentError::new(kind, format!("the agent at {peer}: {what}")).with_hint(hint)
+}

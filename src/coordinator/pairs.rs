@@ -1,0 +1,157 @@
+//! Which tables are reconciled with which, and in which order.
+
+use std::collections::BTreeSet;
+
+use crate::agent::{AgentError, AgentHandle, error::FailureKind};
+use crate::model::{Role, TableName, TableSchema};
+
+/// The tables asked for; none means all that both sides have.
+#[derive(Debug, Clone, Default)]
+pub struct PairRequest {
+    pub tables: Vec<(TableName, TableName)>,
+    pub source_schema: Option<String>,
+    pub target_schema: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct TablePairs {
+    pub pairs: Vec<TablePair>,
+    pub only_in_source: Vec<String>,
+    pub only_in_target: Vec<String>,
+}
+
+/// A pair with what both sides know of it; a side's error is the pair's, not the run's.
+#[derive(Debug)]
+pub struct TablePair {
+    pub source: TableName,
+    pub target: TableName,
+    pub schemas: Result<(TableSchema, TableSchema), AgentError>,
+}
+
+pub(super) async fn find(source: &AgentHandle, target: &AgentHandle, request: &PairRequest) -> Result<TablePairs, AgentError> {
+    let mut only = (Vec::new(), Vec::new());
+    let names = if request.tables.is_empty() {
+        let left = source.tables(request.source_schema.as_deref()).await.map_err(|error| error.on(Role::Source))?;
+        let right = target.tables(request.target_schema.as_deref()).await.map_err(|error| error.on(Role::Target))?;
+        let (shared, left, right) = shared(left, right);
+        if shared.is_empty() {
+            return Err(AgentError::new(FailureKind::Usage, "the two sides share no table")
+                .with_hint("name pairs with -t SOURCE_TABLE=TARGET_TABLE, or another schema with --schema"));
+        }
+        only = (left, right);
+        shared
+    } else {
+        let qualify = |table: &TableName, schema: &Option<String>| TableName {
+            schema: table.schema.clone().or_else(|| schema.clone()),
+            name: table.name.clone(),
+        };
+        request
+            .tables
+            .iter()
+            .map(|(left, right)| (qualify(left, &request.source_schema), qualify(right, &request.target_schema)))
+            .collect()
+    };
+    let mut pairs = Vec::with_capacity(names.len());
+    for (left, right) in names {
+        let (described_left, described_right) = tokio::join!(source.describe(&left), target.describe(&right));
+        let schemas = described_left
+            .map_err(|error| error.on(Role::Source))
+            .and_then(|left| Ok((left, described_right.map_err(|error| error.on(Role::Target))?)));
+        pairs.push(TablePair { source: left, target: right, schemas });
+    }
+    Ok(TablePairs { pairs, only_in_source: only.0, only_in_target: only.1 })
+}
+
+type Shared = (Vec<(TableName, TableName)>, Vec<String>, Vec<String>);
+
+/// Pairs by name; by name but for case where that is one to one. Schemas differ between engines, so names decide.
+fn shared(left: Vec<TableName>, right: Vec<TableName>) -> Shared {
+    let mut right: Vec<Option<TableName>> = right.into_iter().map(Some).collect();
+    let mut pairs = Vec::new();
+    let mut alone = Vec::new();
+    for table in left {
+        let exact = right.iter().position(|other| other.as_ref().is_some_and(|other| other.name == table.name));
+        match exact.and_then(|at| right[at].take()) {
+            Some(other) => pairs.push((table, other)),
+            None => alone.push(table),
+        }
+    }
+    let mut only_left = Vec::new();
+    for table in alone {
+        let folded = table.name.to_lowercase();
+        let near: Vec<usize> = (0..right.len())
+            .filter(|at| right[*at].as_ref().is_some_and(|other| other.name.to_lowercase() == folded))
+            .collect();
+        match near.as_slice() {
+            [at] if right[*at].is_some() => pairs.extend(right[*at].take().map(|other| (table, other))),
+            _ => only_left.push(table.to_string()),
+        }
+    }
+    pairs.sort();
+    (pairs, only_left, right.into_iter().flatten().map(|table| table.to_string()).collect())
+}
+
+/// Indexes with every table behind those its foreign keys point to; cycles keep their order.
+pub(super) fn parents_first(pairs: &[TablePair]) -> Vec<usize> {
+    let names: Vec<&TableName> = pairs
+        .iter()
+        .map(|pair| pair.schemas.as_ref().map_or(&pair.target, |(_, target)| &target.table))
+        .collect();
+    let mut order = Vec::with_capacity(pairs.len());
+    let mut placed = BTreeSet::new();
+    while order.len() < pairs.len() {
+        let waiting: Vec<usize> = (0..pairs.len()).filter(|at| !placed.contains(at)).collect();
+        let free = waiting.iter().copied().find(|at| {
+            let Ok((_, target)) = &pairs[*at].schemas else { return true };
+            target.references.iter().all(|parent| {
+                names.iter().position(|name| *name == parent).is_none_or(|parent| parent == *at || placed.contains(&parent))
+            })
+        });
+        let Some(next) = free.or_else(|| waiting.first().copied()) else { break };
+        placed.insert(next);
+        order.push(next);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> TableName {
+        TableName::new(None, text)
+    }
+
+    fn pair(table: &str, references: &[&str]) -> TablePair {
+        let schema = TableSchema {
+            table: name(table),
+            is_view: false,
+            columns: Vec::new(),
+            keys: Vec::new(),
+            estimated_rows: None,
+            references: references.iter().map(|parent| name(parent)).collect(),
+            referrers: Vec::new(),
+            triggers: Vec::new(),
+            notes: Vec::new(),
+        };
+        TablePair { source: name(table), target: name(table), schemas: Ok((schema.clone(), schema)) }
+    }
+
+    #[test]
+    fn tables_are_paired_by_name_then_but_for_case() {
+        let (pairs, left, right) = shared(
+            vec![name("Orders"), name("a"), name("only_s"), name("A")],
+            vec![name("orders"), name("A"), name("a"), name("only_t")],
+        );
+        assert_eq!(pairs, [(name("A"), name("A")), (name("Orders"), name("orders")), (name("a"), name("a"))]);
+        assert_eq!((left, right), (vec!["only_s".to_owned()], vec!["only_t".to_owned()]));
+    }
+
+    #[test]
+    fn parents_come_first_and_cycles_end() {
+        let pairs = [pair("item", &["order"]), pair("order", &["customer"]), pair("customer", &[]), pair("self", &["self"])];
+        assert_eq!(parents_first(&pairs), [2, 1, 0, 3]);
+        let cycle = [pair("a", &["b"]), pair("b", &["a"]), pair("c", &["elsewhere"])];
+        assert_eq!(parents_first(&cycle), [2, 0, 1]);
+    }
+}

@@ -1,0 +1,166 @@
+//! What a run found and did, as plain data: the JSON that `--format json` prints. `docs/json.md` documents it.
+
+use serde::Serialize;
+
+use crate::agent::{Difference, TableOutcome};
+
+pub mod render;
+
+/// Raised when a field changes its meaning or goes; new fields alone do not raise it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunReport {
+    pub schema_version: u32,
+    pub software: String,
+    pub command: String,
+    /// The endpoints, without secrets.
+    pub source: String,
+    pub target: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    pub seconds: f64,
+    pub verdict: Verdict,
+    pub tables: Vec<TableReport>,
+    /// Tables that only one side has, where all tables were asked for.
+    pub only_in_source: Vec<String>,
+    pub only_in_target: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Proved the same; after a repair: proved the same by now.
+    Same,
+    Different,
+    /// Something could not be told: an error, or rows that would not hold still. Never to be read as "the same".
+    Unknown,
+}
+
+impl Verdict {
+    /// As diff(1): 0 the same, 1 differences, 2 could not tell.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Same => 0,
+            Self::Different => 1,
+            Self::Unknown => 2,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TableReport {
+    pub source_table: String,
+    pub target_table: String,
+    pub verdict: Verdict,
+    #[serde(flatten)]
+    pub outcome: TableOutcome,
+    pub warnings: Vec<String>,
+    pub error: Option<TableError>,
+    /// At most as many as were asked for; the counts are always whole.
+    pub differences: Vec<Difference>,
+    pub rows_set_aside: Vec<RowSetAside>,
+    #[serde(skip)]
+    pub statements: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TableError {
+    pub kind: String,
+    pub side: Option<String>,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RowSetAside {
+    pub key: Vec<(String, String)>,
+    pub reason: String,
+}
+
+impl TableReport {
+    pub fn new(source_table: &str, target_table: &str) -> Self {
+        Self {
+            source_table: source_table.to_owned(),
+            target_table: target_table.to_owned(),
+            verdict: Verdict::Unknown,
+            outcome: TableOutcome::default(),
+            warnings: Vec::new(),
+            error: None,
+            differences: Vec::new(),
+            rows_set_aside: Vec::new(),
+            statements: Vec::new(),
+        }
+    }
+
+    /// The verdict that the outcome bears out. `repaired`: the run wrote.
+    pub fn judge(&mut self, repaired: bool) {
+        let outcome = &self.outcome;
+        self.verdict = if self.error.is_some() {
+            Verdict::Unknown
+        } else if repaired {
+            match outcome.proved {
+                true => Verdict::Same,
+                false if outcome.left + outcome.set_aside > 0 || outcome.over_limit => Verdict::Different,
+                false => Verdict::Unknown,
+            }
+        } else if outcome.differences() > 0 {
+            Verdict::Different
+        } else if outcome.unsettled > 0 || !outcome.proved {
+            Verdict::Unknown
+        } else {
+            Verdict::Same
+        };
+    }
+
+    pub fn name(&self) -> String {
+        if self.source_table == self.target_table {
+            self.source_table.clone()
+        } else {
+            format!("{} = {}", self.source_table, self.target_table)
+        }
+    }
+}
+
+/// The worst of the tables' verdicts; a table that only one side has is a difference.
+pub fn overall(tables: &[TableReport], unpaired: usize) -> Verdict {
+    let worst = tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Same);
+    if unpaired > 0 { worst.max(Verdict::Different) } else { worst }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(change: impl Fn(&mut TableReport), repaired: bool) -> Verdict {
+        let mut table = TableReport::new("a", "a");
+        table.outcome.proved = true;
+        change(&mut table);
+        table.judge(repaired);
+        table.verdict
+    }
+
+    #[test]
+    fn nothing_unproved_is_the_same() {
+        assert_eq!(judged(|_| {}, false), Verdict::Same);
+        assert_eq!(judged(|t| t.outcome.proved = false, false), Verdict::Unknown);
+        assert_eq!(judged(|t| t.outcome.unsettled = 1, false), Verdict::Unknown);
+        assert_eq!(judged(|t| t.outcome.missing = 1, false), Verdict::Different);
+        assert_eq!(judged(|t| t.outcome.missing = 1, true), Verdict::Same);
+        assert_eq!(
+            judged(|t| (t.outcome.left, t.outcome.proved) = (1, false), true),
+            Verdict::Different
+        );
+        assert_eq!(judged(|t| t.outcome.proved = false, true), Verdict::Unknown);
+        let error = TableError { kind: "usage".into(), side: None, message: String::new(), hint: None };
+        assert_eq!(judged(|t| t.error = Some(error.clone()), false), Verdict::Unknown);
+    }
+
+    #[test]
+    fn the_worst_table_decides() {
+        let table = |verdict| TableReport { verdict, ..TableReport::new("a", "a") };
+        assert_eq!(overall(&[], 0), Verdict::Same);
+        assert_eq!(overall(&[table(Verdict::Same)], 1), Verdict::Different);
+        assert_eq!(overall(&[table(Verdict::Unknown), table(Verdict::Different)], 0), Verdict::Unknown);
+    }
+}

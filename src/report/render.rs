@@ -1,0 +1,217 @@
+//! The three formats: text for people, one JSON document, one JSON object a line.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{RunReport, TableReport, Verdict};
+use crate::agent::{Difference, DifferenceKind};
+
+pub fn json(report: &RunReport) -> String {
+    serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
+}
+
+/// One line of ndjson, told as soon as it is known.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Line<'a> {
+    Difference { table: &'a str, difference: &'a Difference },
+    SetAside { table: &'a str, key: &'a [(String, String)], reason: &'a str },
+    Located { table: &'a str, missing: u64, changed: u64, extra: u64 },
+    Table { table: &'a TableReport },
+    Run { run: &'a RunReport },
+}
+
+pub fn line(line: &Line<'_>) -> String {
+    serde_json::to_string(line).unwrap_or_default() + "\n"
+}
+
+/// How the text is marked; nothing depends on colour alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    pub color: bool,
+}
+
+impl Style {
+    fn paint(self, text: &str, code: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+pub fn text(report: &RunReport, style: Style, repaired: bool) -> String {
+    let mut out = String::new();
+    for table in &report.tables {
+        table_text(&mut out, table, style, repaired);
+    }
+    for (names, side, other) in
+        [(&report.only_in_source, "source", "target"), (&report.only_in_target, "target", "source")]
+    {
+        for name in names {
+            let _ = writeln!(out, "{}: only in the {side}, not in the {other}", style.paint(name, "1"));
+        }
+    }
+    if report.tables.len() > 1 {
+        let count = |verdict| report.tables.iter().filter(|table| table.verdict == verdict).count();
+        let _ = writeln!(
+            out,
+            "{} tables: {} the same, {} different, {} not known",
+            report.tables.len(),
+            count(Verdict::Same),
+            count(Verdict::Different),
+            count(Verdict::Unknown)
+        );
+    }
+    out
+}
+
+fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static str) {
+    let outcome = &table.outcome;
+    let wrote = outcome.inserted + outcome.updated + outcome.deleted > 0;
+    match table.verdict {
+        Verdict::Same if repaired && wrote => ("repaired, proved the same", "32"),
+        Verdict::Same if outcome.tolerated > 0 => ("the same within the tolerance", "32"),
+        Verdict::Same if outcome.in_flight > 0 => ("the same, apart from rows in flight", "32"),
+        Verdict::Same => ("the same", "32"),
+        Verdict::Different if repaired && outcome.over_limit => ("different, not repaired: over --max-changes", "31"),
+        Verdict::Different if repaired => ("repaired in part, still different", "31"),
+        Verdict::Different => ("different", "31"),
+        Verdict::Unknown => ("not known", "33"),
+    }
+}
+
+fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: bool) {
+    let (verdict, code) = verdict_text(table, repaired);
+    let _ = writeln!(out, "{}: {}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    for warning in &table.warnings {
+        let _ = writeln!(out, "  note: {warning}");
+    }
+    if let Some(error) = &table.error {
+        let side = error.side.as_ref().map_or_else(String::new, |side| format!("{side}: "));
+        let _ = writeln!(out, "  error: {side}{}", error.message);
+        if let Some(hint) = &error.hint {
+            let _ = writeln!(out, "  hint: {hint}");
+        }
+        return;
+    }
+    let outcome = &table.outcome;
+    let mut facts = vec![format!("{} source rows, {} target rows", grouped(outcome.source_rows), grouped(outcome.target_rows))];
+    for (count, what) in [
+        (outcome.missing, "missing"),
+        (outcome.changed, "changed"),
+        (outcome.extra, "extra"),
+        (outcome.in_flight, "in flight"),
+        (outcome.unsettled, "unsettled"),
+        (outcome.tolerated, "within tolerance"),
+        (outcome.inserted, "inserted"),
+        (outcome.updated, "updated"),
+        (outcome.deleted, "deleted"),
+        (outcome.set_aside, "set aside"),
+    ] {
+        if count > 0 {
+            facts.push(format!("{} {what}", grouped(count)));
+        }
+    }
+    if repaired && outcome.left > 0 {
+        facts.push(format!("{} left as they are", grouped(outcome.left)));
+    }
+    let _ = writeln!(out, "  {}", facts.join(", "));
+    for difference in &table.differences {
+        let _ = writeln!(out, "  {}", difference_text(difference, style));
+    }
+    let told = table.differences.len() as u64;
+    if outcome.differences() > told {
+        let _ = writeln!(out, "  ... and {} more (--limit)", grouped(outcome.differences() - told));
+    }
+    for row in &table.rows_set_aside {
+        let _ = writeln!(out, "  ! {}: set aside: {}", key_text(&row.key), row.reason);
+    }
+    let seconds = &outcome.seconds;
+    let total = seconds.scan + seconds.locate + seconds.recheck + seconds.repair + seconds.verify;
+    let trips = if outcome.round_trips == 1 { "round trip" } else { "round trips" };
+    let _ = writeln!(
+        out,
+        "  {} to the source, {} to the target, {} {trips}, {total:.1} s",
+        bytes(outcome.bytes_to_source),
+        bytes(outcome.bytes_to_target),
+        outcome.round_trips
+    );
+}
+
+fn difference_text(difference: &Difference, style: Style) -> String {
+    let key = key_text(&difference.key);
+    let columns: Vec<String> = difference
+        .columns
+        .iter()
+        .map(|column| match &column.values {
+            None => column.name.clone(),
+            Some(values) => {
+                let show = |value: &Option<String>| value.as_ref().map_or_else(|| "NULL".to_owned(), |text| format!("{text:?}"));
+                match difference.kind {
+                    DifferenceKind::Missing => format!("{} {}", column.name, show(&values.source)),
+                    DifferenceKind::Extra => format!("{} {}", column.name, show(&values.target)),
+                    DifferenceKind::Changed => format!("{} {} -> {}", column.name, show(&values.target), show(&values.source)),
+                }
+            }
+        })
+        .collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(": {}", columns.join(", ")) };
+    match difference.kind {
+        DifferenceKind::Missing => style.paint(&format!("+ {key} missing{columns}"), "32"),
+        DifferenceKind::Changed => style.paint(&format!("~ {key} changed{columns}"), "33"),
+        DifferenceKind::Extra => style.paint(&format!("- {key} extra{columns}"), "31"),
+    }
+}
+
+fn key_text(key: &[(String, String)]) -> String {
+    key.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// 1234567 as 1,234,567.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes with a unit of thousands.
+pub fn bytes(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let value = count as f64;
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.2} GB", value / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{DifferingColumn, ValuePair};
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([grouped(0), grouped(999), grouped(1_000), grouped(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([bytes(12), bytes(1_500), bytes(2_500_000)], ["12 B", "1.5 kB", "2.5 MB"]);
+    }
+
+    #[test]
+    fn differences_for_people() {
+        let style = Style { color: false };
+        let mut difference = Difference {
+            kind: DifferenceKind::Changed,
+            key: vec![("id".into(), "7".into())],
+            columns: vec![DifferingColumn { name: "note".into(), values: None }],
+        };
+        assert_eq!(difference_text(&difference, style), "~ id=7 changed: note");
+        difference.columns[0].values = Some(ValuePair { source: Some("new".into()), target: None });
+        assert_eq!(difference_text(&difference, style), "~ id=7 changed: note NULL -> \"new\"");
+    }
+}
