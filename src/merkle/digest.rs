@@ -1,0 +1,142 @@
+//! The digests: of a row, of a node, of a table; and the secret they are keyed with.
+
+use std::fmt;
+
+const ROW_ON_STACK: usize = 512;
+
+/// The secret of a session: nobody who writes rows can search for collisions ahead, and nobody who sees a digest can
+/// guess a row from it.
+#[derive(Clone)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Digest of one row: keyed BLAKE3 over the length of the key, the key and the canonical row, 16 bytes kept.
+    pub fn row_digest(&self, key: &[u8], row: &[u8]) -> RowDigest {
+        let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let total = key_len.len() + key.len() + row.len();
+        // Most rows are small: one contiguous buffer spares the incremental hasher its bookkeeping.
+        let hash = if total <= ROW_ON_STACK {
+            let mut buffer = [0u8; ROW_ON_STACK];
+            let mut at = 0;
+            for part in [&key_len[..], key, row] {
+                if let Some(to) = buffer.get_mut(at..at + part.len()) {
+                    to.copy_from_slice(part);
+                }
+                at += part.len();
+            }
+            blake3::keyed_hash(&self.0, buffer.get(..total).unwrap_or_default())
+        } else {
+            let mut hasher = blake3::Hasher::new_keyed(&self.0);
+            hasher.update(&key_len).update(key).update(row);
+            hasher.finalize()
+        };
+        RowDigest(first_16(hash.as_bytes()))
+    }
+
+    /// A secret for another use, from which this one cannot be found.
+    pub(super) fn derive(&self, context: &'static str) -> [u8; 32] {
+        blake3::derive_key(context, &self.0)
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey(secret)")
+    }
+}
+
+pub(super) fn first_16(hash: &[u8; 32]) -> [u8; 16] {
+    let mut kept = [0; 16];
+    kept.copy_from_slice(&hash[..16]);
+    kept
+}
+
+/// Digest of one row with its key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowDigest(pub [u8; 16]);
+
+impl RowDigest {
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RowDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RowDigest({})", Hex(&self.0))
+    }
+}
+
+/// Digest of a leaf or an inner node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeDigest(pub [u8; 16]);
+
+impl fmt::Debug for NodeDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeDigest({})", Hex(&self.0))
+    }
+}
+
+/// Digest of a whole table: equal exactly when count, keys and rows are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RootDigest(pub [u8; 32]);
+
+impl RootDigest {
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for RootDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Hex(&self.0))
+    }
+}
+
+impl fmt::Debug for RootDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootDigest({self})")
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_border_between_key_and_row_counts() {
+        let key = SessionKey::new([7; 32]);
+        assert_ne!(key.row_digest(b"ab", b"c"), key.row_digest(b"a", b"bc"));
+        assert_ne!(key.row_digest(b"", b"abc"), key.row_digest(b"abc", b""));
+        assert_ne!(key.row_digest(b"a", b"b"), SessionKey::new([8; 32]).row_digest(b"a", b"b"));
+    }
+
+    #[test]
+    fn the_short_way_and_the_long_way_hash_alike() {
+        let key = SessionKey::new([7; 32]);
+        for len in [0, 1, 500, 507, 508, 509, 5000] {
+            let row = vec![3u8; len];
+            let mut hasher = blake3::Hasher::new_keyed(&[7; 32]);
+            hasher.update(&1u32.to_le_bytes()).update(b"k").update(&row);
+            assert_eq!(key.row_digest(b"k", &row).0, hasher.finalize().as_bytes()[..16], "{len}");
+        }
+    }
+
+    #[test]
+    fn the_secret_stays_out_of_debug() {
+        assert_eq!(format!("{:?}", SessionKey::new([0xab; 32])), "SessionKey(secret)");
+        assert_eq!(RootDigest([0xab; 32]).to_string(), "ab".repeat(32));
+    }
+}

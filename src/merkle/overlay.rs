@@ -1,0 +1,188 @@
+//! The root a run would have after changes: computed as the changes stream by, without a copy of the run.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use super::batch::EntryBatch;
+use super::boundary::{LEAF_BITS, Mark};
+use super::digest::{RootDigest, RowDigest};
+use super::error::RunError;
+use super::tree::{Leaf, LeafBuilder, NodeStack, Tree};
+use super::view::RunView;
+
+/// Entries of the run that are looked at together, so that dense changes cost one search for many.
+const WINDOW: u64 = 64;
+
+/// Takes changes in key order and gives the root. Leaves that no change touches are taken over from the tree.
+pub struct OverlayRoot<'a, V> {
+    view: V,
+    tree: &'a Tree,
+    leaves: LeafBuilder,
+    nodes: NodeStack,
+    /// First entry of the run that is not taken over yet, and the leaf it lies in.
+    at: u64,
+    leaf: usize,
+    window: EntryBatch,
+    window_start: u64,
+    last_key: Option<Vec<u8>>,
+    digests: Vec<RowDigest>,
+}
+
+impl<'a, V: RunView> OverlayRoot<'a, V> {
+    pub fn new(view: V, tree: &'a Tree) -> Self {
+        Self {
+            view,
+            tree,
+            leaves: LeafBuilder::new(tree.key().clone()),
+            nodes: NodeStack::new(tree.key().clone(), false),
+            at: 0,
+            leaf: 0,
+            window: EntryBatch::new(),
+            window_start: 0,
+            last_key: None,
+            digests: Vec::new(),
+        }
+    }
+
+    /// The entry of `key` becomes `digest`, or goes (`None`); a key that is not in the run is inserted.
+    pub fn apply(&mut self, key: &[u8], digest: Option<RowDigest>) -> Result<(), RunError> {
+        match &mut self.last_key {
+            Some(last) if last.as_slice() >= key => {
+                return Err(RunError::Misuse("changes are not in key order"));
+            }
+            Some(last) => {
+                last.clear();
+                last.extend_from_slice(key);
+            }
+            None => self.last_key = Some(key.to_vec()),
+        }
+        let (position, present) = self.locate(key)?;
+        self.take_over(position)?;
+        if present {
+            self.skip_one();
+        }
+        if let Some(digest) = digest {
+            let leaf = self.leaves.push(key, digest);
+            self.close(leaf);
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<RootDigest, RunError> {
+        self.take_over(self.view.len())?;
+        let leaf = self.leaves.finish();
+        self.close(leaf);
+        Ok(self.nodes.root())
+    }
+
+    fn close(&mut self, leaf: Option<Leaf>) {
+        if let Some(leaf) = leaf {
+            self.nodes.push(leaf);
+        }
+    }
+
+    /// Where `key` is or would be, and whether it is there.
+    fn locate(&mut self, key: &[u8]) -> Result<(u64, bool), RunError> {
+        if let Some(found) = self.locate_in_window(key) {
+            return Ok(found);
+        }
+        let position = self.view.lower_bound(key, self.at)?;
+        self.window = EntryBatch::new();
+        self.window_start = position;
+        let end = self.view.len().min(position.saturating_add(WINDOW));
+        let window = &mut self.window;
+        self.view.for_each_entry(position..end, &mut |key, digest| {
+            window.push(key, digest);
+            Ok(())
+        })?;
+        let present = !self.window.is_empty() && self.window.key(0) == key;
+        Ok((position, present))
+    }
+
+    fn locate_in_window(&self, key: &[u8]) -> Option<(u64, bool)> {
+        let skipped = usize::try_from(self.at.checked_sub(self.window_start)?).ok()?;
+        let (mut low, mut high) = (skipped, self.window.len());
+        if low >= high {
+            return None;
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.window.key(middle).cmp(key) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Some((self.position(middle), true)),
+                Ordering::Greater => high = middle,
+            }
+        }
+        (low < self.window.len()).then(|| (self.position(low), false))
+    }
+
+    fn position(&self, in_window: usize) -> u64 {
+        self.window_start + in_window as u64
+    }
+
+    /// The entries before `position` stay as they are.
+    fn take_over(&mut self, position: u64) -> Result<(), RunError> {
+        while self.at < position {
+            let (span, leaf) =
+                self.tree.leaf(self.leaf).ok_or(RunError::Misuse("tree and run do not belong together"))?;
+            let whole = self.at == span.start && span.end <= position;
+            if whole && self.leaves.is_at_border() && leaf.mark.bits >= LEAF_BITS {
+                self.nodes.push(leaf);
+                self.at = span.end;
+            } else {
+                let end = span.end.min(position);
+                let mut digests = std::mem::take(&mut self.digests);
+                digests.clear();
+                self.view.digests(self.at..end, &mut digests)?;
+                for digest in &digests {
+                    self.at += 1;
+                    // Inside a leaf no key is a border; only its last one may be.
+                    let mark = if self.at == span.end { leaf.mark } else { Mark { bits: 0, tag: 0 } };
+                    let leaf = self.leaves.push_marked(mark, *digest);
+                    self.close(leaf);
+                }
+                self.digests = digests;
+                if self.at != end {
+                    return Err(RunError::Misuse("the run gave fewer digests than asked for"));
+                }
+            }
+            if self.at == span.end {
+                self.leaf += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_one(&mut self) {
+        self.at += 1;
+        if let Some((span, _)) = self.tree.leaf(self.leaf)
+            && self.at == span.end
+        {
+            self.leaf += 1;
+        }
+    }
+}
+
+impl<V> fmt::Debug for OverlayRoot<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OverlayRoot(at entry {})", self.at)
+    }
+}
+
+/// Root of the run with a sorted sequence of changes laid over it.
+pub fn overlay_root<V, K>(
+    view: V,
+    tree: &Tree,
+    changes: impl IntoIterator<Item = Result<(K, Option<RowDigest>), RunError>>,
+) -> Result<RootDigest, RunError>
+where
+    V: RunView,
+    K: AsRef<[u8]>,
+{
+    let mut overlay = OverlayRoot::new(view, tree);
+    for change in changes {
+        let (key, digest) = change?;
+        overlay.apply(key.as_ref(), digest)?;
+    }
+    overlay.finish()
+}

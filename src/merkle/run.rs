@@ -1,0 +1,316 @@
+//! The digest run: every (key, digest) of a table in key order, in memory up to a budget, on disk beyond it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::batch::EntryBatch;
+use super::boundary::LEAF_BITS;
+use super::coding::{common_prefix, index};
+use super::digest::RowDigest;
+use super::error::RunError;
+use super::merge::merge;
+use super::segment::{Place, Segment, SegmentWriter};
+use super::sort::sorted_segment;
+use super::tree::{Leaf, LeafBuilder, NodeStack, Tree, TreeKey};
+use super::view::RunView;
+
+/// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
+const FAN_IN: usize = 128;
+/// What sorting adds to an entry's key while a chunk is in memory: its digest, its end, its place in the order.
+const ENTRY_OVERHEAD: usize = 16 + 8 + 16 + 8;
+const READ_AT_LEAST: usize = 8 * 1024;
+const READ_AT_MOST: usize = 256 * 1024;
+const ROWS_PER_PART: u64 = 32 * 1024;
+
+/// How a run is built.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Entries held at a time; beyond it sorted chunks go to disk.
+    pub memory_bytes: usize,
+    /// Where chunks go; the system's directory for temporary files where it is not given.
+    pub scratch_dir: Option<PathBuf>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { memory_bytes: 64 * 1024 * 1024, scratch_dir: None }
+    }
+}
+
+/// Takes entries in any order. Sorting, spilling and merging run on the rayon pool; calls block meanwhile.
+pub struct RunBuilder {
+    memory_bytes: usize,
+    dir: PathBuf,
+    rows_per_part: u64,
+    batches: Vec<EntryBatch>,
+    held: usize,
+    chunks: Vec<Segment>,
+    merged: Vec<Segment>,
+}
+
+impl RunBuilder {
+    pub fn new(options: RunOptions) -> Self {
+        Self {
+            memory_bytes: options.memory_bytes,
+            dir: options.scratch_dir.unwrap_or_else(std::env::temp_dir),
+            rows_per_part: ROWS_PER_PART,
+            batches: Vec::new(),
+            held: 0,
+            chunks: Vec::new(),
+            merged: Vec::new(),
+        }
+    }
+
+    /// Splits the merge into parts of about this many rows, so that tests reach it with small tables.
+    #[cfg(test)]
+    pub(super) fn rows_per_part(mut self, rows: u64) -> Self {
+        self.rows_per_part = rows;
+        self
+    }
+
+    pub fn push(&mut self, batch: EntryBatch) -> Result<(), RunError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.held += batch.key_bytes() + batch.len() * ENTRY_OVERHEAD;
+        self.batches.push(batch);
+        if self.held >= self.memory_bytes {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of entries that wait in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    fn spill(&mut self) -> Result<(), RunError> {
+        let batches = std::mem::take(&mut self.batches);
+        self.held = 0;
+        self.chunks.extend(sort_groups(&batches, &Place::Scratch(&self.dir))?);
+        drop(batches);
+        if self.chunks.len() >= FAN_IN {
+            let chunks = std::mem::take(&mut self.chunks);
+            let parts = self.merge_parts(&chunks, &Place::Scratch(&self.dir), None)?;
+            self.merged.extend(parts.into_iter().map(|part| part.segment));
+        }
+        Ok(())
+    }
+
+    /// The run and its tree. Two entries with the same key are an error.
+    pub fn finish(mut self, key: &TreeKey) -> Result<(DigestRun, Tree), RunError> {
+        let spilled = !self.chunks.is_empty() || !self.merged.is_empty();
+        let place = if spilled { Place::Scratch(&self.dir) } else { Place::Memory };
+        let batches = std::mem::take(&mut self.batches);
+        let mut segments = std::mem::take(&mut self.merged);
+        segments.append(&mut self.chunks);
+        segments.extend(sort_groups(&batches, &place)?);
+        drop(batches);
+        let parts = self.merge_parts(&segments, &place, Some(key))?;
+        drop(segments);
+
+        let mut nodes = NodeStack::new(key.clone(), true);
+        let mut run = DigestRun { parts: Vec::new(), starts: Vec::new(), len: 0 };
+        for part in parts {
+            part.leaves.into_iter().for_each(|leaf| nodes.push(leaf));
+            run.starts.push(run.len);
+            run.len += part.segment.len();
+            run.parts.push(part.segment);
+        }
+        Ok((run, nodes.tree()))
+    }
+
+    /// Merges the segments by ranges of keys, in parallel. With a tree key also cuts leaves; the ranges then end on
+    /// leaf borders.
+    fn merge_parts(
+        &self,
+        segments: &[Segment],
+        place: &Place<'_>,
+        key: Option<&TreeKey>,
+    ) -> Result<Vec<Part>, RunError> {
+        let rows: u64 = segments.iter().map(Segment::len).sum();
+        let threads = rayon::current_num_threads();
+        let wanted = index(rows / self.rows_per_part).min(threads * 4);
+        let pivots = pivots(segments, rows, wanted, key)?;
+        let shared = shared_prefix(segments);
+        let read_bytes =
+            (self.memory_bytes / 2 / threads / segments.len().max(1)).clamp(READ_AT_LEAST, READ_AT_MOST);
+
+        let mut ranges = Vec::with_capacity(pivots.len() + 1);
+        let mut from = vec![0; segments.len()];
+        for pivot in &pivots {
+            let to =
+                segments.iter().map(|segment| segment.upper_bound(pivot)).collect::<Result<Vec<_>, _>>()?;
+            ranges.push((from, to.clone()));
+            from = to;
+        }
+        ranges.push((from, segments.iter().map(Segment::len).collect()));
+
+        ranges
+            .into_par_iter()
+            .map(|(from, to)| {
+                let mut cursors = Vec::new();
+                for ((segment, from), to) in segments.iter().zip(from).zip(to) {
+                    if from < to {
+                        cursors.push(segment.cursor(from..to, read_bytes)?);
+                    }
+                }
+                let mut writer = SegmentWriter::new(place)?;
+                let mut leaves = Vec::new();
+                let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));
+                merge(cursors, shared, |key, digest| {
+                    writer.push(key, digest)?;
+                    if let Some(leaf) = cutter.as_mut().and_then(|cutter| cutter.push(key, digest)) {
+                        leaves.push(leaf);
+                    }
+                    Ok(())
+                })?;
+                leaves.extend(cutter.and_then(|mut cutter| cutter.finish()));
+                Ok(Part { segment: writer.finish()?, leaves })
+            })
+            .collect()
+    }
+}
+
+impl fmt::Debug for RunBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spilled = self.chunks.len() + self.merged.len();
+        write!(f, "RunBuilder({} bytes held, {spilled} chunks spilled)", self.held)
+    }
+}
+
+struct Part {
+    segment: Segment,
+    leaves: Vec<Leaf>,
+}
+
+/// Sorts the batches as one segment per thread.
+fn sort_groups(batches: &[EntryBatch], place: &Place<'_>) -> Result<Vec<Segment>, RunError> {
+    if batches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let per_group = batches.len().div_ceil(rayon::current_num_threads());
+    batches.par_chunks(per_group).map(|group| sorted_segment(group, place)).collect()
+}
+
+/// What all keys start with.
+fn shared_prefix(segments: &[Segment]) -> usize {
+    let bounds = || segments.iter().filter(|segment| segment.len() > 0).flat_map(|s| [s.first(), s.last()]);
+    match (bounds().min(), bounds().max()) {
+        (Some(least), Some(greatest)) => common_prefix(least, greatest),
+        _ => 0,
+    }
+}
+
+/// Keys that cut the whole into about `parts` equal parts, from a sample of blocks; leaf borders where a tree is built.
+fn pivots(
+    segments: &[Segment],
+    rows: u64,
+    parts: usize,
+    key: Option<&TreeKey>,
+) -> Result<Vec<Vec<u8>>, RunError> {
+    if parts < 2 {
+        return Ok(Vec::new());
+    }
+    let samples = (parts * 16) as u64;
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    for segment in segments {
+        let blocks = segment.blocks();
+        let wanted = (segment.len() * samples / rows.max(1)).clamp(1, blocks.max(1));
+        for sample in 0..wanted.min(blocks) {
+            let block = (2 * sample + 1) * blocks / (2 * wanted);
+            let mut cursor = segment.cursor(segment.block_entries(block), 1)?;
+            while cursor.advance()? {
+                if key.is_none_or(|key| key.bits(cursor.key()) >= LEAF_BITS) {
+                    keys.push(cursor.key().to_vec());
+                    if key.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    let mut pivots: Vec<Vec<u8>> = Vec::new();
+    for part in 1..parts {
+        if let Some(key) = keys.get(part * keys.len() / parts)
+            && pivots.last() != Some(key)
+        {
+            pivots.push(key.clone());
+        }
+    }
+    Ok(pivots)
+}
+
+/// Entries in key order; its scratch files are gone when it is dropped.
+pub struct DigestRun {
+    parts: Vec<Segment>,
+    starts: Vec<u64>,
+    len: u64,
+}
+
+impl DigestRun {
+    /// The run did not fit the memory budget.
+    pub fn on_disk(&self) -> bool {
+        self.parts.iter().any(Segment::on_disk)
+    }
+
+    /// The parts that a range of entries touches, each with its own range.
+    fn pieces(&self, range: Range<u64>) -> Result<impl Iterator<Item = (&Segment, Range<u64>)>, RunError> {
+        if range.end > self.len || range.start > range.end {
+            return Err(RunError::Misuse("entries beyond the end of the run"));
+        }
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        let parts = self.parts.iter().zip(&self.starts).skip(first);
+        Ok(parts.take_while(move |(_, start)| **start < range.end).filter_map(move |(part, start)| {
+            let from = range.start.max(*start) - start;
+            let to = range.end.min(start + part.len()) - start;
+            (from < to).then_some((part, from..to))
+        }))
+    }
+}
+
+impl RunView for DigestRun {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn digests(&self, range: Range<u64>, out: &mut Vec<RowDigest>) -> Result<(), RunError> {
+        self.pieces(range)?.try_for_each(|(part, range)| part.digests(range, out))
+    }
+
+    fn for_each_entry(
+        &self,
+        range: Range<u64>,
+        each: &mut dyn FnMut(&[u8], RowDigest) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        for (part, range) in self.pieces(range)? {
+            let mut cursor = part.entries(range)?;
+            while cursor.advance()? {
+                each(cursor.key(), cursor.digest())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lower_bound(&self, key: &[u8], from: u64) -> Result<u64, RunError> {
+        for (part, start) in self.parts.iter().zip(&self.starts) {
+            if part.len() > 0 && part.last() >= key && start + part.len() > from {
+                return Ok(start + part.lower_bound(key, from.saturating_sub(*start))?);
+            }
+        }
+        Ok(self.len.max(from))
+    }
+}
+
+impl fmt::Debug for DigestRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.on_disk() { "on disk" } else { "in memory" };
+        write!(f, "DigestRun({} entries {place})", self.len)
+    }
+}

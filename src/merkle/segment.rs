@@ -1,0 +1,409 @@
+//! A sorted stretch of entries in memory or in a scratch file: digests at fixed width, keys front-coded, by blocks.
+//!
+//! ```text
+//! block = 64 × 16-byte digest, then 64 × (varint shared, varint rest, rest bytes); offsets of all blocks stay in memory
+//! ```
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::coding::{common_prefix, get_varint, index, put_varint};
+use super::digest::RowDigest;
+use super::error::RunError;
+use crate::model::Key;
+
+const BLOCK: u64 = 64;
+const DIGEST: usize = 16;
+const WRITE_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+
+enum Store {
+    Memory(Vec<u8>),
+    File { file: File, dir: PathBuf },
+}
+
+/// Where a segment is written: in memory, or in an unlinked file, which no crash leaves behind.
+pub(super) enum Place<'a> {
+    Memory,
+    Scratch(&'a Path),
+}
+
+pub(super) struct Segment {
+    store: Store,
+    /// Offset of each block, and the end of the last.
+    offsets: Vec<u64>,
+    len: u64,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+pub(super) struct SegmentWriter {
+    store: Store,
+    buffer: Vec<u8>,
+    written: u64,
+    offsets: Vec<u64>,
+    digests: Vec<u8>,
+    keys: Vec<u8>,
+    len: u64,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl SegmentWriter {
+    pub(super) fn new(place: &Place<'_>) -> Result<Self, RunError> {
+        let store = match place {
+            Place::Memory => Store::Memory(Vec::new()),
+            Place::Scratch(dir) => {
+                let file = tempfile::tempfile_in(dir).map_err(|source| RunError::Scratch {
+                    action: "create",
+                    path: dir.to_path_buf(),
+                    source,
+                })?;
+                Store::File { file, dir: dir.to_path_buf() }
+            }
+        };
+        Ok(Self {
+            store,
+            buffer: Vec::new(),
+            written: 0,
+            offsets: Vec::new(),
+            digests: Vec::with_capacity(DIGEST * index(BLOCK)),
+            keys: Vec::new(),
+            len: 0,
+            first: Vec::new(),
+            last: Vec::new(),
+        })
+    }
+
+    /// Appends an entry; its key must be greater than the last one.
+    pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> Result<(), RunError> {
+        let mut shared = 0;
+        if self.len == 0 {
+            self.first = key.to_vec();
+        } else {
+            shared = common_prefix(key, &self.last);
+            match (key.get(shared), self.last.get(shared)) {
+                (None, None) => return Err(RunError::DuplicateKey { key: Key::from(key) }),
+                (None, Some(_)) => return Err(RunError::Misuse("entries are not in key order")),
+                (Some(new), Some(old)) if new < old => {
+                    return Err(RunError::Misuse("entries are not in key order"));
+                }
+                _ => {}
+            }
+        }
+        if self.len.is_multiple_of(BLOCK) {
+            self.end_block()?;
+            shared = 0;
+        }
+        let rest = key.get(shared..).unwrap_or_default();
+        put_varint(&mut self.keys, shared as u64);
+        put_varint(&mut self.keys, rest.len() as u64);
+        self.keys.extend_from_slice(rest);
+        self.digests.extend_from_slice(&digest.0);
+        self.last.truncate(shared);
+        self.last.extend_from_slice(rest);
+        self.len += 1;
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> Result<(), RunError> {
+        if self.digests.is_empty() {
+            return Ok(());
+        }
+        self.offsets.push(self.written);
+        self.written += (self.digests.len() + self.keys.len()) as u64;
+        match &mut self.store {
+            Store::Memory(bytes) => {
+                bytes.extend_from_slice(&self.digests);
+                bytes.extend_from_slice(&self.keys);
+            }
+            Store::File { .. } => {
+                self.buffer.extend_from_slice(&self.digests);
+                self.buffer.extend_from_slice(&self.keys);
+                if self.buffer.len() >= WRITE_BYTES {
+                    self.flush()?;
+                }
+            }
+        }
+        self.digests.clear();
+        self.keys.clear();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), RunError> {
+        if let Store::File { file, dir } = &mut self.store {
+            file.write_all(&self.buffer).map_err(|source| RunError::Scratch {
+                action: "write to",
+                path: dir.clone(),
+                source,
+            })?;
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Segment, RunError> {
+        self.end_block()?;
+        self.flush()?;
+        self.offsets.push(self.written);
+        if let Store::Memory(bytes) = &mut self.store {
+            bytes.shrink_to_fit();
+        }
+        Ok(Segment {
+            store: self.store,
+            offsets: self.offsets,
+            len: self.len,
+            first: self.first,
+            last: self.last,
+        })
+    }
+}
+
+impl Segment {
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    pub(super) fn last(&self) -> &[u8] {
+        &self.last
+    }
+
+    pub(super) fn on_disk(&self) -> bool {
+        matches!(self.store, Store::File { .. })
+    }
+
+    pub(super) fn blocks(&self) -> u64 {
+        self.len.div_ceil(BLOCK)
+    }
+
+    /// The entries of one block.
+    pub(super) fn block_entries(&self, block: u64) -> Range<u64> {
+        block * BLOCK..self.len.min((block + 1) * BLOCK)
+    }
+
+    fn damaged(&self) -> RunError {
+        let path = match &self.store {
+            Store::Memory(_) => PathBuf::from("memory"),
+            Store::File { dir, .. } => dir.clone(),
+        };
+        RunError::Damaged { path }
+    }
+
+    /// Bytes at an offset: borrowed from memory, or read from the file.
+    fn bytes(&self, offset: u64, len: usize) -> Result<Cow<'_, [u8]>, RunError> {
+        match &self.store {
+            Store::Memory(bytes) => {
+                let start = index(offset);
+                bytes.get(start..start.saturating_add(len)).map(Cow::Borrowed).ok_or_else(|| self.damaged())
+            }
+            Store::File { file, dir } => {
+                let mut buffer = vec![0; len];
+                read_exact_at(file, &mut buffer, offset).map_err(|source| RunError::Scratch {
+                    action: "read",
+                    path: dir.clone(),
+                    source,
+                })?;
+                Ok(Cow::Owned(buffer))
+            }
+        }
+    }
+
+    fn offset(&self, block: u64) -> Result<u64, RunError> {
+        self.offsets.get(index(block)).copied().ok_or_else(|| self.damaged())
+    }
+
+    pub(super) fn digests(&self, range: Range<u64>, out: &mut Vec<RowDigest>) -> Result<(), RunError> {
+        let mut at = range.start;
+        while at < range.end {
+            let block = at / BLOCK;
+            let entries = self.block_entries(block);
+            let end = range.end.min(entries.end);
+            if at >= end {
+                return Err(RunError::Misuse("entries beyond the end of the run"));
+            }
+            let skip = (at - entries.start) * DIGEST as u64;
+            let bytes = self.bytes(self.offset(block)? + skip, index(end - at) * DIGEST)?;
+            let (digests, _) = bytes.as_chunks::<DIGEST>();
+            out.extend(digests.iter().map(|digest| RowDigest(*digest)));
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn first_key_of(&self, block: u64) -> Result<Vec<u8>, RunError> {
+        let entries = self.block_entries(block);
+        let mut cursor = self.cursor(entries.start..entries.start + 1, 1)?;
+        cursor.advance()?;
+        Ok(cursor.key)
+    }
+
+    /// Position of the first entry at or after `from` whose key is not less than `key`: gallops from `from` on.
+    pub(super) fn lower_bound(&self, key: &[u8], from: u64) -> Result<u64, RunError> {
+        if from >= self.len || self.last.as_slice() < key {
+            return Ok(self.len.max(from));
+        }
+        // Invariant: the first key of block `low` is not greater than the wanted place, that of `high` is.
+        let mut low = from / BLOCK;
+        let mut step = 1;
+        let mut high = low + 1;
+        while high < self.blocks() && self.first_key_of(high)?.as_slice() < key {
+            low = high;
+            step *= 2;
+            high = low + step;
+        }
+        high = high.min(self.blocks());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.first_key_of(middle)?.as_slice() < key {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        let entries = self.block_entries(low);
+        let mut cursor = self.cursor(entries.clone(), 1)?;
+        let mut at = entries.start;
+        while cursor.advance()? && cursor.key() < key {
+            at += 1;
+        }
+        Ok(at.max(from))
+    }
+
+    /// Position behind the last entry whose key is not greater than `key`.
+    pub(super) fn upper_bound(&self, key: &[u8]) -> Result<u64, RunError> {
+        let at = self.lower_bound(key, 0)?;
+        if at < self.len {
+            let mut cursor = self.cursor(at..at + 1, 1)?;
+            if cursor.advance()? && cursor.key() == key {
+                return Ok(at + 1);
+            }
+        }
+        Ok(at)
+    }
+
+    pub(super) fn entries(&self, range: Range<u64>) -> Result<Cursor<'_>, RunError> {
+        self.cursor(range, READ_BYTES)
+    }
+
+    /// A cursor that reads about `read_bytes` of the file at a time (at least one block).
+    pub(super) fn cursor(&self, range: Range<u64>, read_bytes: usize) -> Result<Cursor<'_>, RunError> {
+        if range.end > self.len {
+            return Err(RunError::Misuse("entries beyond the end of the run"));
+        }
+        let start = range.start - range.start % BLOCK;
+        let mut cursor = Cursor {
+            segment: self,
+            next: start,
+            end: range.end,
+            read_bytes,
+            buffer: Cow::Borrowed(&[]),
+            base: 0,
+            loaded: start / BLOCK,
+            digest_at: 0,
+            key_at: 0,
+            key: Vec::new(),
+            digest: RowDigest([0; 16]),
+        };
+        while cursor.next < range.start && cursor.advance()? {}
+        Ok(cursor)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                buffer = &mut buffer[read..];
+                offset += read as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Walks over entries in key order.
+pub(super) struct Cursor<'a> {
+    segment: &'a Segment,
+    next: u64,
+    end: u64,
+    read_bytes: usize,
+    buffer: Cow<'a, [u8]>,
+    /// Offset of the buffer in the store, and the first block that is not in it.
+    base: u64,
+    loaded: u64,
+    digest_at: usize,
+    key_at: usize,
+    key: Vec<u8>,
+    digest: RowDigest,
+}
+
+impl Cursor<'_> {
+    /// Steps to the next entry; `false` at the end.
+    pub(super) fn advance(&mut self) -> Result<bool, RunError> {
+        if self.next >= self.end {
+            return Ok(false);
+        }
+        if self.next.is_multiple_of(BLOCK) {
+            self.enter_block(self.next / BLOCK)?;
+        }
+        self.decode().ok_or_else(|| self.segment.damaged())?;
+        self.next += 1;
+        Ok(true)
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    pub(super) fn digest(&self) -> RowDigest {
+        self.digest
+    }
+
+    fn enter_block(&mut self, block: u64) -> Result<(), RunError> {
+        if block >= self.loaded {
+            self.base = self.segment.offset(block)?;
+            let last = (self.end - 1) / BLOCK;
+            let mut until = block + 1;
+            while until <= last && self.segment.offset(until + 1)? - self.base <= self.read_bytes as u64 {
+                until += 1;
+            }
+            let len = index(self.segment.offset(until)? - self.base);
+            self.buffer = self.segment.bytes(self.base, len)?;
+            self.loaded = until;
+        }
+        let entries = self.segment.block_entries(block);
+        self.digest_at = index(self.segment.offset(block)? - self.base);
+        self.key_at = self.digest_at + index(entries.end - entries.start) * DIGEST;
+        Ok(())
+    }
+
+    fn decode(&mut self) -> Option<()> {
+        let digest = self.buffer.get(self.digest_at..)?.first_chunk::<DIGEST>()?;
+        self.digest = RowDigest(*digest);
+        self.digest_at += DIGEST;
+        let shared = index(get_varint(&self.buffer, &mut self.key_at)?);
+        let rest = index(get_varint(&self.buffer, &mut self.key_at)?);
+        let bytes = self.buffer.get(self.key_at..self.key_at.checked_add(rest)?)?;
+        if shared > self.key.len() {
+            return None;
+        }
+        self.key.truncate(shared);
+        self.key.extend_from_slice(bytes);
+        self.key_at += rest;
+        Some(())
+    }
+}

@@ -1,0 +1,367 @@
+//! The Merkle tree over a digest run: leaves of about 16 rows, and above them one level per factor of two.
+//!
+//! Leaf = hash of its row digests (each binds its key), inner node = hash of its children, a node with one child is
+//! its child, root = hash of the row count and the top. Three bytes a row are held: the node digests, where each
+//! node ends, and eight bits of the key it ends with (its tag).
+
+use std::fmt;
+use std::ops::Range;
+
+use super::boundary::{BoundaryKey, LEAF_BITS, Mark};
+use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
+use super::error::RunError;
+
+const LEAF: u8 = 0;
+const INNER: u8 = 1;
+const ROOT: u8 = 2;
+
+/// The secrets a tree is built with.
+#[derive(Clone)]
+pub struct TreeKey {
+    boundary: BoundaryKey,
+    node: [u8; 32],
+}
+
+impl TreeKey {
+    pub fn new(session: &SessionKey, boundary: BoundaryKey) -> Self {
+        Self { boundary, node: session.derive("trueup v1 tree nodes") }
+    }
+
+    pub fn from_session(session: &SessionKey) -> Self {
+        Self::new(session, BoundaryKey::from_session(session))
+    }
+
+    /// Zero bits of the key's boundary hash.
+    pub(super) fn bits(&self, key: &[u8]) -> u8 {
+        self.boundary.mark(key).bits
+    }
+
+    fn hash(&self, tagged: &[u8]) -> NodeDigest {
+        NodeDigest(first_16(blake3::keyed_hash(&self.node, tagged).as_bytes()))
+    }
+
+    fn root(&self, count: u64, top: Option<NodeDigest>) -> RootDigest {
+        let mut hasher = blake3::Hasher::new_keyed(&self.node);
+        hasher.update(&[ROOT]).update(&count.to_le_bytes());
+        if let Some(top) = top {
+            hasher.update(&top.0);
+        }
+        RootDigest(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for TreeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TreeKey(secret)")
+    }
+}
+
+/// One finished leaf.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaf {
+    pub(super) digest: NodeDigest,
+    pub(super) rows: u64,
+    pub(super) mark: Mark,
+}
+
+/// Cuts a run of entries into leaves.
+pub(super) struct LeafBuilder {
+    key: TreeKey,
+    pending: Vec<u8>,
+    rows: u64,
+    last: Mark,
+}
+
+impl LeafBuilder {
+    pub(super) fn new(key: TreeKey) -> Self {
+        Self { key, pending: vec![LEAF], rows: 0, last: Mark { bits: 0, tag: 0 } }
+    }
+
+    /// The leaf that this entry ends, if it ends one.
+    pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> Option<Leaf> {
+        let mark = self.key.boundary.mark(key);
+        self.push_marked(mark, digest)
+    }
+
+    pub(super) fn push_marked(&mut self, mark: Mark, digest: RowDigest) -> Option<Leaf> {
+        self.pending.extend_from_slice(&digest.0);
+        self.rows += 1;
+        self.last = mark;
+        if mark.bits >= LEAF_BITS { self.finish() } else { None }
+    }
+
+    /// No entry waits for its leaf to end.
+    pub(super) fn is_at_border(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The leaf that the end of the run ends.
+    pub(super) fn finish(&mut self) -> Option<Leaf> {
+        if self.rows == 0 {
+            return None;
+        }
+        let leaf = Leaf { digest: self.key.hash(&self.pending), rows: self.rows, mark: self.last };
+        self.pending.truncate(1);
+        self.rows = 0;
+        Some(leaf)
+    }
+}
+
+/// The nodes of one level, in key order.
+#[derive(Clone, Default)]
+struct Level {
+    digests: Vec<NodeDigest>,
+    ends: Vec<u64>,
+    tags: Vec<u8>,
+}
+
+struct OpenNode {
+    children: Vec<u8>,
+    nodes: u64,
+    last: Option<NodeDigest>,
+}
+
+/// Makes inner nodes of leaves; keeps them only where a tree is wanted and not just its root.
+pub(super) struct NodeStack {
+    key: TreeKey,
+    keep: bool,
+    count: u64,
+    leaf_bits: Vec<u8>,
+    open: Vec<OpenNode>,
+    levels: Vec<Level>,
+    last_tag: u8,
+}
+
+impl NodeStack {
+    pub(super) fn new(key: TreeKey, keep: bool) -> Self {
+        Self { key, keep, count: 0, leaf_bits: Vec::new(), open: Vec::new(), levels: Vec::new(), last_tag: 0 }
+    }
+
+    pub(super) fn push(&mut self, leaf: Leaf) {
+        self.count += leaf.rows;
+        self.last_tag = leaf.mark.tag;
+        if self.keep {
+            self.leaf_bits.push(leaf.mark.bits);
+        }
+        let closes = usize::from(leaf.mark.bits.saturating_sub(LEAF_BITS));
+        let mut digest = leaf.digest;
+        self.record(0, digest);
+        for level in 1.. {
+            self.adopt(level, digest);
+            if level > closes {
+                break;
+            }
+            match self.close(level) {
+                Some(closed) => digest = closed,
+                None => break,
+            }
+            self.record(level, digest);
+        }
+    }
+
+    fn ensure(&mut self, level: usize) {
+        while self.open.len() <= level {
+            self.open.push(OpenNode { children: vec![INNER], nodes: 0, last: None });
+            self.levels.push(Level::default());
+        }
+    }
+
+    fn adopt(&mut self, level: usize, child: NodeDigest) {
+        self.ensure(level);
+        if let Some(open) = self.open.get_mut(level) {
+            open.children.extend_from_slice(&child.0);
+        }
+    }
+
+    fn close(&mut self, level: usize) -> Option<NodeDigest> {
+        let open = self.open.get_mut(level)?;
+        let digest = match open.children.get(1..)? {
+            [] => return None,
+            only if only.len() == 16 => NodeDigest(only.try_into().ok()?),
+            _ => self.key.hash(&open.children),
+        };
+        open.children.truncate(1);
+        Some(digest)
+    }
+
+    fn record(&mut self, level: usize, digest: NodeDigest) {
+        self.ensure(level);
+        if let Some(open) = self.open.get_mut(level) {
+            open.nodes += 1;
+            open.last = Some(digest);
+        }
+        if self.keep
+            && let Some(kept) = self.levels.get_mut(level)
+        {
+            kept.digests.push(digest);
+            kept.ends.push(self.count);
+            kept.tags.push(self.last_tag);
+        }
+    }
+
+    /// Ends every open node. The top is the first level that has one node only.
+    fn close_all(&mut self) -> (usize, Option<NodeDigest>) {
+        if self.count == 0 {
+            return (0, None);
+        }
+        for level in 0.. {
+            match self.open.get(level) {
+                Some(open) if open.nodes == 1 => return (level + 1, open.last),
+                _ => {}
+            }
+            let above = level + 1;
+            self.ensure(above);
+            if let Some(digest) = self.close(above) {
+                self.record(above, digest);
+                self.adopt(above + 1, digest);
+            }
+        }
+        (0, None)
+    }
+
+    pub(super) fn root(mut self) -> RootDigest {
+        let (_, top) = self.close_all();
+        self.key.root(self.count, top)
+    }
+
+    pub(super) fn tree(mut self) -> Tree {
+        let (height, top) = self.close_all();
+        self.levels.truncate(height);
+        for level in &mut self.levels {
+            level.digests.shrink_to_fit();
+            level.ends.shrink_to_fit();
+            level.tags.shrink_to_fit();
+        }
+        Tree {
+            root: self.key.root(self.count, top),
+            count: self.count,
+            levels: self.levels,
+            leaf_bits: self.leaf_bits,
+            key: self.key,
+        }
+    }
+}
+
+/// Builds a tree from entries in key order.
+pub struct TreeBuilder {
+    leaves: LeafBuilder,
+    nodes: NodeStack,
+}
+
+impl TreeBuilder {
+    pub fn new(key: &TreeKey) -> Self {
+        Self { leaves: LeafBuilder::new(key.clone()), nodes: NodeStack::new(key.clone(), true) }
+    }
+
+    pub fn push(&mut self, key: &[u8], digest: RowDigest) {
+        if let Some(leaf) = self.leaves.push(key, digest) {
+            self.nodes.push(leaf);
+        }
+    }
+
+    pub fn finish(mut self) -> Tree {
+        if let Some(leaf) = self.leaves.finish() {
+            self.nodes.push(leaf);
+        }
+        self.nodes.tree()
+    }
+}
+
+impl fmt::Debug for TreeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TreeBuilder({} rows in finished leaves)", self.nodes.count)
+    }
+}
+
+/// Level 0 are the leaves; the highest level has one node. An empty table has no level.
+#[derive(Clone)]
+pub struct Tree {
+    root: RootDigest,
+    count: u64,
+    levels: Vec<Level>,
+    leaf_bits: Vec<u8>,
+    key: TreeKey,
+}
+
+impl Tree {
+    pub fn root(&self) -> RootDigest {
+        self.root
+    }
+
+    /// Rows under the root.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Number of levels; a level above them would hold the same one node as the highest.
+    pub fn height(&self) -> usize {
+        self.levels.len()
+    }
+
+    fn level(&self, level: usize) -> Option<&Level> {
+        self.levels.get(level).or(self.levels.last())
+    }
+
+    /// The nodes of a level that make up an entry range, which must begin and end on borders of that level.
+    pub fn nodes(&self, level: usize, range: Range<u64>) -> Result<Range<usize>, RunError> {
+        const OFF: RunError = RunError::Misuse("a range that does not end on node borders");
+        if range.start >= range.end {
+            return Ok(0..0);
+        }
+        let ends = &self.level(level).ok_or(OFF)?.ends;
+        let first = ends.partition_point(|end| *end <= range.start);
+        let last = ends.partition_point(|end| *end < range.end);
+        let begins = first.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied());
+        if begins != Some(range.start) || ends.get(last) != Some(&range.end) {
+            return Err(OFF);
+        }
+        Ok(first..last + 1)
+    }
+
+    /// The entries of the nodes `nodes` of a level.
+    pub fn span(&self, level: usize, nodes: Range<usize>) -> Range<u64> {
+        let border = |node: usize| {
+            let ends = self.level(level).map(|level| level.ends.as_slice()).unwrap_or_default();
+            node.checked_sub(1).map_or(0, |before| ends.get(before).copied().unwrap_or(self.count))
+        };
+        border(nodes.start)..border(nodes.end)
+    }
+
+    /// Digest and tag of a run of nodes of one level.
+    pub fn summaries(
+        &self,
+        level: usize,
+        nodes: Range<usize>,
+    ) -> impl Iterator<Item = (NodeDigest, u8)> + '_ {
+        let (digests, tags) = self.level(level).map_or((&[][..], &[][..]), |level| {
+            (
+                level.digests.get(nodes.clone()).unwrap_or_default(),
+                level.tags.get(nodes.clone()).unwrap_or_default(),
+            )
+        });
+        digests.iter().copied().zip(tags.iter().copied())
+    }
+
+    pub(super) fn key(&self) -> &TreeKey {
+        &self.key
+    }
+
+    /// One leaf as it was finished, with the entries it covers.
+    pub(super) fn leaf(&self, at: usize) -> Option<(Range<u64>, Leaf)> {
+        let level = self.levels.first()?;
+        let span = self.span(0, at..at + 1);
+        let mark = Mark { bits: *self.leaf_bits.get(at)?, tag: *level.tags.get(at)? };
+        Some((span.clone(), Leaf { digest: *level.digests.get(at)?, rows: span.end - span.start, mark }))
+    }
+
+    /// Bytes held.
+    pub fn memory_bytes(&self) -> usize {
+        self.levels.iter().map(|level| level.ends.len() * 25).sum::<usize>() + self.leaf_bits.len()
+    }
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tree({} rows, {} levels, root {})", self.count, self.levels.len(), self.root)
+    }
+}
