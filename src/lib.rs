@@ -11,7 +11,10 @@
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
 
 pub mod agent;
+pub mod cli;
+pub mod coordinator;
 pub mod engine;
 pub mod locate;
 pub mod merkle;
 pub mod model;
+pub mod report;

@@ -1,5 +1,5 @@
 //! The binary: hands the arguments to the library and returns its exit status.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    trueup::cli::run(std::env::args_os())
 }

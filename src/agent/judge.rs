@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn reread(origin: [Option<u8>; 2], now: [Option<u8>; 2]) -> Finding {
-        let session = SessionKey::from_bytes([1; 32]);
+        let session = SessionKey::new([1; 32]);
         let key = Key::from(&b"k"[..]);
         let row = |n: Option<u8>| n.map(|n| CanonicalRow::new([n]));
         let digest = |n: Option<u8>| n.map(|n| session.row_digest(key.as_bytes(), &[n]));

@@ -1,7 +1,7 @@
 //! The link to the other agent: an ordered, bounded pipe of frames that counts what passes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -59,7 +59,8 @@ impl LinkSender {
 /// One end of an exchange.
 pub struct Link {
     sender: LinkSender,
-    rx: BoxStream<'static, Result<Frame, AgentError>>,
+    /// In a mutex only so that a link can be shared by reference; it is never locked.
+    rx: Mutex<BoxStream<'static, Result<Frame, AgentError>>>,
     counts: LinkCounts,
     /// Messages sent when the last wait began, so that a wait without a question is no round trip.
     asked: u64,
@@ -88,7 +89,7 @@ impl Link {
         silence_max: Duration,
     ) -> Self {
         let sender = LinkSender { tx, bytes: Arc::default(), messages: Arc::default() };
-        Self { sender, rx, counts: LinkCounts::default(), asked: 0, silence_max, peer }
+        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), asked: 0, silence_max, peer }
     }
 
     /// Two ends in one process: the target's, then the source's.
@@ -130,7 +131,8 @@ impl Link {
             self.asked = sent;
             self.counts.round_trips += 1;
         }
-        let next = tokio::time::timeout(self.silence_max, self.rx.next()).await.map_err(|_| {
+        let rx = self.rx.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let next = tokio::time::timeout(self.silence_max, rx.next()).await.map_err(|_| {
             AgentError::new(
                 FailureKind::Timeout,
                 format!("the {} agent has not answered for {} s", self.peer, self.silence_max.as_secs()),

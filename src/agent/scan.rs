@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::error::{AgentError, FailureKind};
 use super::local::AgentLimits;
 use crate::engine::{Engine, EngineError, RawBatch, RowError};
-use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree};
+use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
 use crate::model::TableAccess;
 
 /// Batches read ahead of the hashing.
@@ -35,25 +35,25 @@ pub(super) async fn scan_table(
     let (entry_tx, mut entry_rx) = mpsc::channel::<Result<EntryBatch, RowError>>(BATCHES_READ_AHEAD);
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
-    let builder_session = session.clone();
+    let tree_key = TreeKey::from_session(session);
     let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, BuildError> {
-        let mut builder = RunBuilder::new(&builder_session, options);
+        let mut builder = RunBuilder::new(options);
         while let Some(entries) = entry_rx.blocking_recv() {
             builder.push(entries.map_err(BuildError::Row)?).map_err(BuildError::Run)?;
         }
-        let (run, tree) = builder.finish().map_err(BuildError::Run)?;
+        let (run, tree) = builder.finish(&tree_key).map_err(BuildError::Run)?;
         Ok(Scanned { run, tree })
     });
 
     let read = snapshot.scan(batch_tx);
-    let hash = async {
+    let hash = async move {
         let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + 2));
         while let Some(batch) = batch_rx.recv().await {
             let Ok(permit) = hashing.clone().acquire_owned().await else { break };
             if entry_tx.is_closed() {
                 break;
             }
-            let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), rows.clone());
+            let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), Arc::clone(rows));
             rayon::spawn(move || {
                 let hashed = hash_batch(batch.as_ref(), &session);
                 rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
@@ -65,10 +65,7 @@ pub(super) async fn scan_table(
         drop(entry_tx);
     };
     // When hashing stops early the batch channel closes and the read ends quietly.
-    let (read, ()) = tokio::join!(read, async {
-        hash.await;
-        batch_rx.close();
-    });
+    let (read, ()) = tokio::join!(read, hash);
     let built = builder.await;
     read?;
     match built {
@@ -85,16 +82,19 @@ enum BuildError {
 }
 
 fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, RowError> {
-    let mut entries = EntryBatch::with_capacity(batch.rows());
+    let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
     batch.encode(&mut |buffer| entries.push(&buffer.key, session.row_digest(&buffer.key, &buffer.row)))?;
     Ok(entries)
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {
     match error {
-        RunError::DuplicateKey => AgentError::new(FailureKind::Usage, format!("cannot {during}: the key is not unique, two rows share one"))
+        RunError::DuplicateKey { .. } => AgentError::new(FailureKind::Usage, format!("cannot {during}: the key is not unique, two rows share one"))
             .with_hint("name a unique, not-null key with --key; a filter or view must not repeat rows"),
-        RunError::Scratch { .. } => AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}"))
+        RunError::Scratch { source, .. } => AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}: {source}"))
             .with_hint("free space there, or name another folder with --scratch, or give more --memory"),
+        RunError::Damaged { .. } | RunError::Misuse(_) => {
+            AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}")).with_hint("check the scratch disk, then run the command again")
+        }
     }
 }

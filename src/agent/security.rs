@@ -89,7 +89,7 @@ fn usage(message: String, hint: &str) -> AgentError {
 
 impl ServerSecurity {
     /// Refuses what would be open to the network.
-    pub(super) fn check(&self, address: IpAddr) -> Result<(), AgentError> {
+    pub fn check(&self, address: IpAddr) -> Result<(), AgentError> {
         if self.client_ca.is_some() && self.tls.is_none() {
             return Err(usage("client certificates need TLS".to_owned(), "give --cert and --key-file too"));
         }

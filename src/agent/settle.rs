@@ -74,7 +74,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
             + u64::from(allow.update) * located.changed
             + u64::from(allow.delete) * located.extra;
         let over_limit = target.writes() && options.max_changes.is_some_and(|max| would_change > max);
-        let overlay = Overlay::new(&target.session, &target.agent.limits);
+        let overlay = Overlay::new(&target.agent.limits);
         let spool = || Spool::new(target.agent.limits.scratch.as_deref());
         let (refused, again) = (spool(), spool());
         Ok(Self {
@@ -518,7 +518,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 }
             }
         }
-        let root = self.overlay.root(&self.located.run, &self.target.session)?;
+        let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;
         let outcome = &mut self.target.outcome;
         outcome.repaired_root = Some(root.to_string());
         outcome.proved =

@@ -61,7 +61,7 @@ async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError>
 fn read_open(open: &Open) -> Result<(Plan, SessionKey), AgentError> {
     let key: [u8; 32] =
         open.session_key.as_ref().try_into().map_err(|_| AgentError::protocol("the session key has another length"))?;
-    Ok((unpack_plan(&open.plan)?, SessionKey::from_bytes(key)))
+    Ok((unpack_plan(&open.plan)?, SessionKey::new(key)))
 }
 
 /// The table must still be what the plan was made from: a column that changed its type would be read as another.

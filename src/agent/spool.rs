@@ -116,7 +116,7 @@ impl SpoolReader {
             }
             let mut bytes = [0; 16];
             self.file.read_exact(&mut bytes)?;
-            Ok(Some(RowDigest::from_bytes(bytes)))
+            Ok(Some(RowDigest(bytes)))
         };
         Ok(Suspect {
             source: digest(flags[0] & 1 != 0)?,
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_went_in_also_from_disk() {
         let mut spool = Spool::new(None);
-        let digest = |n: u8| Some(RowDigest::from_bytes([n; 16]));
+        let digest = |n: u8| Some(RowDigest([n; 16]));
         let all: Vec<Suspect> = (0..60_000u32)
             .map(|n| Suspect {
                 key: Key::new(vec![1; n as usize % 300]),

@@ -18,7 +18,7 @@ use super::source::{check_columns, locate_error};
 use super::spool::{Spool, Suspect};
 use super::wire::pack_plan;
 use crate::locate::{self, Locator};
-use crate::merkle::{DigestRun, SessionKey};
+use crate::merkle::{DigestRun, RootDigest, SessionKey, Tree};
 use crate::model::{Role, TableAccess};
 
 /// How often a scan's progress is told to the coordinator.
@@ -39,7 +39,8 @@ pub(super) struct Located {
     pub(super) changed: u64,
     pub(super) extra: u64,
     pub(super) run: DigestRun,
-    pub(super) source_root: crate::merkle::RootDigest,
+    pub(super) tree: Tree,
+    pub(super) source_root: RootDigest,
 }
 
 /// One table's run as it stands: what is asked, whom to ask, what came out so far.
@@ -62,7 +63,7 @@ pub(super) async fn run(
 ) -> Result<(), AgentError> {
     agent.permit(&task.plan.target).map_err(|error| error.on(Role::Target))?;
     let access = Arc::new(task.plan.access(Role::Target));
-    let session = SessionKey::from_bytes(random_key()?);
+    let session = SessionKey::new(random_key()?);
     let mut target =
         Target { agent, task, access, session, link, events, outcome: TableOutcome::default(), began: Instant::now() };
     let outcome = target.run().await;
@@ -95,7 +96,7 @@ impl Target<'_> {
             self.agent.permit_write()?;
             self.agent.engine.check_writable(&self.access).await?;
         }
-        let open = Open { plan: pack_plan(&self.task.plan)?.into(), session_key: self.session.as_bytes().to_vec().into() };
+        let open = Open { plan: pack_plan(&self.task.plan)?.into(), session_key: self.session.expose().to_vec().into() };
         self.link.send(Kind::Open(open)).await?;
         let scanned = self.scan().await?;
         self.outcome.seconds.scan = self.began.elapsed().as_secs_f64();
@@ -194,13 +195,15 @@ impl Target<'_> {
         self.outcome.proved = outcome.proved;
         self.outcome.round_trips = self.link.counts().round_trips - trips_before;
         self.tell(Event::Progress { side: Role::Source, rows: outcome.source_count }).await?;
+        let (run, tree) = locator.into_parts();
         Ok(Located {
             suspects: found.suspects,
             missing_runs: found.runs,
             missing: found.missing,
             changed: found.changed,
             extra: found.extra,
-            run: locator.into_view(),
+            run,
+            tree,
             source_root: outcome.source_root,
         })
     }

@@ -5,7 +5,9 @@ use super::error::AgentError;
 use super::local::{AgentLimits, LocalAgent};
 use super::scan::run_error;
 use super::spool::{Spool, Suspect};
-use crate::merkle::{DigestRun, EntryBatch, RootDigest, RowDigest, RunBuilder, RunOptions, SessionKey, overlay_root};
+use crate::merkle::{
+    DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey, Tree, TreeKey,
+};
 use crate::model::Key;
 
 /// Stands for "no row" among the digests; no row has it but by a chance of 2^-128.
@@ -19,11 +21,11 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    pub(super) fn new(session: &SessionKey, limits: &AgentLimits) -> Self {
+    pub(super) fn new(limits: &AgentLimits) -> Self {
         let options = RunOptions { memory_bytes: limits.memory_bytes / 4, scratch_dir: limits.scratch.clone() };
         Self {
-            builder: Some(RunBuilder::new(session, options)),
-            batch: EntryBatch::with_capacity(BATCH),
+            builder: Some(RunBuilder::new(options)),
+            batch: EntryBatch::new(),
             written: Spool::new(limits.scratch.as_deref()),
         }
     }
@@ -44,12 +46,12 @@ impl Overlay {
 
     /// The target holds this.
     pub(super) fn holds(&mut self, key: &Key, digest: Option<RowDigest>) -> Result<(), AgentError> {
-        self.batch.push(key.as_bytes(), digest.unwrap_or(RowDigest::from_bytes(GONE)));
+        self.batch.push(key.as_bytes(), digest.unwrap_or(RowDigest(GONE)));
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), AgentError> {
-        let full = std::mem::replace(&mut self.batch, EntryBatch::with_capacity(BATCH));
+        let full = std::mem::take(&mut self.batch);
         match &mut self.builder {
             Some(builder) => builder.push(full).map_err(|error| run_error("keep what was repaired", &error)),
             None => Ok(()),
@@ -57,15 +59,20 @@ impl Overlay {
     }
 
     /// The root of the run with all this laid over it.
-    pub(super) fn root(&mut self, run: &DigestRun, session: &SessionKey) -> Result<RootDigest, AgentError> {
+    pub(super) fn root(&mut self, run: &DigestRun, tree: &Tree, session: &SessionKey) -> Result<RootDigest, AgentError> {
         self.flush()?;
         let during = "compute the root after the repair";
         let Some(builder) = self.builder.take() else {
             return Err(AgentError::new(super::error::FailureKind::Resource, "the root was computed already"));
         };
-        let (changes, _) = builder.finish().map_err(|error| run_error(during, &error))?;
-        let gone = RowDigest::from_bytes(GONE);
-        overlay_root(session, run, &changes, |digest| (digest != gone).then_some(digest))
-            .map_err(|error| run_error(during, &error))
+        let root = || {
+            let (changes, _) = builder.finish(&TreeKey::from_session(session))?;
+            let mut overlay = OverlayRoot::new(run, tree);
+            changes.for_each_entry(0..changes.len(), &mut |key, digest| {
+                overlay.apply(key, (digest != RowDigest(GONE)).then_some(digest))
+            })?;
+            overlay.finish()
+        };
+        root().map_err(|error| run_error(during, &error))
     }
 }

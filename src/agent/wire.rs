@@ -150,7 +150,7 @@ pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>,
         for _ in 0..take_varint(input)? {
             answers.push(match take(input, 1)? {
                 [0] => Answer::Absent,
-                [1] => Answer::Digest(RowDigest::from_bytes(take(input, 16)?.try_into().ok()?)),
+                [1] => Answer::Digest(RowDigest(take(input, 16)?.try_into().ok()?)),
                 [2] => {
                     let length = usize::try_from(take_varint(input)?).ok()?;
                     Answer::Row(CanonicalRow::new(take(input, length)?))
@@ -203,7 +203,7 @@ fn seal(session: &SessionKey, mut plain: Vec<u8>) -> Result<Vec<u8>, AgentError>
 fn unseal(session: &SessionKey, bytes: &[u8]) -> Result<Vec<u8>, AgentError> {
     let mut plain = unpack(bytes, "rows")?;
     let body = plain.len().checked_sub(16).ok_or_else(|| malformed("rows"))?;
-    if session.row_digest(b"sealed rows", &plain[..body]).as_bytes() != &plain[body..] {
+    if session.row_digest(b"sealed rows", &plain[..body]).as_bytes().as_slice() != &plain[body..] {
         return Err(AgentError::protocol("rows arrived with another digest than they were sent with"));
     }
     plain.truncate(body);
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     fn session() -> SessionKey {
-        SessionKey::from_bytes([7; 32])
+        SessionKey::new([7; 32])
     }
 
     proptest! {

@@ -12,8 +12,10 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub mod error;
+mod open;
 
 pub use error::{EngineError, ErrorKind};
+pub use open::open;
 
 use crate::model::{
     CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, RowBuffer, ServerInfo,

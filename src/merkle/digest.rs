@@ -14,6 +14,11 @@ impl SessionKey {
         Self(bytes)
     }
 
+    /// For the peer of this session alone: it goes over the link once and nowhere else.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Digest of one row: keyed BLAKE3 over the length of the key, the key and the canonical row, 16 bytes kept.
     pub fn row_digest(&self, key: &[u8], row: &[u8]) -> RowDigest {
         let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes();

@@ -1,0 +1,141 @@
+//! Endpoints: from what was typed to an agent, here or elsewhere.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use super::args::{LimitArgs, PeerArgs};
+use crate::agent::security::{ClientSecurity, KeyPair, PeerToken, read_pem};
+use crate::agent::{AgentError, AgentHandle, AgentLimits, LocalAgent, RemoteAgent, Serves};
+use crate::engine;
+use crate::model::Role;
+
+/// A URL, and the same fit to be shown.
+#[derive(Debug, Clone)]
+pub(super) struct EndpointUrl {
+    pub(super) url: String,
+    pub(super) shown: String,
+}
+
+impl EndpointUrl {
+    /// `env:NAME` reads the URL from the environment, so that no password stands in the process list.
+    pub(super) fn read(text: &str) -> Result<Self, Failure> {
+        let url = match text.strip_prefix("env:") {
+            None => text.to_owned(),
+            Some(name) => std::env::var(name).map_err(|_| {
+                Failure::new(format!("the environment variable {name} is not set"), format!("set it to a URL: export {name}=..."))
+            })?,
+        };
+        let shown = without_secrets(&url);
+        Ok(Self { url, shown })
+    }
+
+    fn is_agent(&self) -> bool {
+        self.url.starts_with("grpc://") || self.url.starts_with("grpcs://")
+    }
+
+    pub(super) async fn open(&self, limits: &AgentLimits, peers: &ClientSecurity, side: Role) -> Result<AgentHandle, Failure> {
+        let opened = if self.is_agent() {
+            RemoteAgent::connect(&self.url, peers, limits.peer_timeout).await.map(AgentHandle::Remote)
+        } else {
+            open_local(&self.url, limits, Serves::everything()).await.map(|agent| AgentHandle::Local(Arc::new(agent)))
+        };
+        opened.map_err(|error| error.on(side).into())
+    }
+
+    pub(super) fn is_database(&self) -> bool {
+        !self.is_agent()
+    }
+}
+
+pub(super) async fn open_local(url: &str, limits: &AgentLimits, serves: Serves) -> Result<LocalAgent, AgentError> {
+    Ok(LocalAgent::new(engine::open(url).await?, limits.clone(), serves))
+}
+
+/// The password, and everything in the query (which may hold one), is left out.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((login, host)) => format!("{scheme}://{}@{host}", login.split(':').next().unwrap_or_default()),
+        None => url.to_owned(),
+    }
+}
+
+pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
+    if let Some(dir) = &args.scratch
+        && !dir.is_dir()
+    {
+        return Err(Failure::new(format!("--scratch {} is no folder", dir.display()), "create it, or name another"));
+    }
+    Ok(AgentLimits {
+        memory_bytes: args.memory,
+        scratch: args.scratch.clone().or_else(|| Some(std::env::temp_dir())),
+        parallelism: args.parallelism.clamp(1, 64),
+        peer_timeout: args.peer_timeout,
+    })
+}
+
+pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
+    let token = match (&args.token_file, &args.token_env) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::new(format!("cannot read the token in {}: {error}", path.display()), "check the path and its permissions")
+            })?;
+            warn_if_readable(path);
+            PeerToken::new(&text, &path.display().to_string())?
+        }
+        (None, Some(name)) => {
+            let text = std::env::var(name)
+                .map_err(|_| Failure::new(format!("the environment variable {name} is not set"), "set it to the token"))?;
+            PeerToken::new(&text, name)?
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(token))
+}
+
+#[cfg(unix)]
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+        tracing::warn!("others may read the token in {}: chmod 600 it", path.display());
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_readable(_: &Path) {}
+
+pub(super) fn key_pair(args: &PeerArgs) -> Result<Option<KeyPair>, Failure> {
+    match (&args.cert, &args.key_file) {
+        (Some(cert), Some(key)) => Ok(Some(KeyPair { cert: read_pem(cert)?, key: read_pem(key)? })),
+        _ => Ok(None),
+    }
+}
+
+pub(super) fn client_security(args: &PeerArgs) -> Result<ClientSecurity, Failure> {
+    Ok(ClientSecurity {
+        ca: args.ca.as_deref().map(read_pem).transpose()?,
+        identity: key_pair(args)?,
+        token: token(args)?,
+        insecure: args.insecure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn no_secret_is_shown() {
+        for (url, shown) in [
+            ("postgres://app:s3cret@db:5432/shop?sslmode=require&password=s3cret", "postgres://app@db:5432/shop"),
+            ("mysql://app:p@ss:w@db/shop", "mysql://app@db/shop"),
+            ("postgres://db/shop", "postgres://db/shop"),
+            ("sqlite:///tmp/a.db", "sqlite:///tmp/a.db"),
+            ("grpcs://west:7443", "grpcs://west:7443"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! People: arguments, progress, colours, exit status. The only floor that reads the clock, the environment and
+//! the terminal, and the only one that prints.
+//!
+//! Data goes to standard output; progress, messages and logs to standard error.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+mod args;
+mod command;
+mod demo;
+mod endpoint;
+mod files;
+mod terminal;
+
+use args::{Cli, Command};
+
+use crate::agent::AgentError;
+
+/// Something could not be told: bad usage, unreachable, refused, interrupted. See `report::Verdict` for 0 and 1.
+pub const EXIT_COULD_NOT_TELL: u8 = 2;
+
+/// Why a command ended without an answer: what, and what to do next.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let message = match error.side {
+            Some(side) => format!("{side}: {}", error.message),
+            None => error.message,
+        };
+        Self { message, hint: error.hint }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { message: error.to_string(), hint: None }
+    }
+}
+
+/// Runs the command line and gives the exit status.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is nobody's error.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_COULD_NOT_TELL),
+            };
+        }
+    };
+    start_logs(cli.verbose);
+    match execute(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            let (red, end) = if color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+            let mut stderr = std::io::stderr().lock();
+            let _ = writeln!(stderr, "{red}error:{end} {}", failure.message);
+            if let Some(hint) = failure.hint {
+                let _ = writeln!(stderr, "\nhint: {hint}");
+            }
+            ExitCode::from(EXIT_COULD_NOT_TELL)
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}"), "raise the limits on threads (ulimit -u)"))?;
+    let status = match cli.command {
+        Command::Demo(args) => runtime.block_on(demo::run(&args)),
+        Command::Diff(args) => runtime.block_on(command::diff(&args)),
+        Command::Repair(args) => runtime.block_on(command::repair(&args)),
+        Command::Agent(args) => runtime.block_on(command::agent(&args)),
+        Command::Completions { shell } => files::completions(shell),
+        Command::Man { dir } => files::man(dir.as_deref()),
+    };
+    // A blocking read of a database must not hold up the end of the program.
+    runtime.shutdown_background();
+    status
+}
+
+fn start_logs(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "trueup=info,warn",
+        2 => "trueup=debug,info",
+        _ => "trace",
+    };
+    let filter = match std::env::var("TRUEUP_LOG") {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => format!("{level},sqlx=error"),
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter));
+    let _ = subscriber.try_init();
+}
