@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
+use super::mysql::MySqlEngine;
+use super::sqlite::SqliteEngine;
 use super::{Engine, EngineError, ErrorKind};
 
 /// Opens the database of a URL; the scheme chooses the engine.
 pub async fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
     let scheme = url.split(':').next().unwrap_or_default();
-    match scheme {
-        _ => Err(EngineError::new(ErrorKind::Usage, "open the database", format!("no engine for {scheme}://"))
-            .with_hint("write postgres://, mysql:// or sqlite://; grpc(s):// for an agent")),
-    }
+    Ok(match scheme {
+        "mysql" | "mariadb" => Arc::new(MySqlEngine::connect(url).await?),
+        "sqlite" => Arc::new(SqliteEngine::connect(url).await?),
+        _ => {
+            return Err(EngineError::new(ErrorKind::Usage, "open the database", "the URL's scheme is none of those known")
+                .with_hint("write postgres://, mysql:// or sqlite:// for a database, grpc:// or grpcs:// for an agent"));
+        }
+    })
 }

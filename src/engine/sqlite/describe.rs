@@ -1,0 +1,183 @@
+//! What a table is, from SQLite's pragmas and its schema table.
+
+use rusqlite::{Connection, Error};
+
+use super::errors::engine_error;
+use super::params::quote;
+use super::types::column_type;
+use crate::engine::{EngineError, ErrorKind};
+use crate::model::{Column, Filled, Referrer, TableName, TableSchema, UniqueKey};
+
+const SIMILAR: f64 = 0.7;
+
+pub(super) fn tables(connection: &Connection) -> Result<Vec<TableName>, Error> {
+    names(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name")
+        .map(|names| names.into_iter().map(|name| TableName { schema: None, name }).collect())
+}
+
+fn names(connection: &Connection, sql: &str) -> Result<Vec<String>, Error> {
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+pub(super) fn describe(connection: &Connection, table: &TableName) -> Result<TableSchema, EngineError> {
+    let during = format!("describe table {table}");
+    if table.schema.as_deref().is_some_and(|schema| schema != "main") {
+        return Err(EngineError::new(ErrorKind::NoSuchTable, during, "SQLite has no schemas").with_hint("name the table alone"));
+    }
+    let failed = |error: Error| engine_error(&during, &error);
+    let found = connection.query_row(
+        "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE ORDER BY name = ?1 DESC",
+        [&table.name],
+        |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+    );
+    let (name, kind) = match found {
+        Ok(found) => found,
+        Err(Error::QueryReturnedNoRows) => return Err(no_such_table(connection, &table.name)),
+        Err(error) => return Err(failed(error)),
+    };
+    read(connection, name, kind == "view").map_err(failed)
+}
+
+fn no_such_table(connection: &Connection, name: &str) -> EngineError {
+    let all = names(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").unwrap_or_default();
+    let near: Vec<String> = all
+        .into_iter()
+        .filter(|other| strsim::jaro_winkler(&other.to_lowercase(), &name.to_lowercase()) > SIMILAR)
+        .take(3)
+        .collect();
+    let hint = if near.is_empty() { "sqlite3 FILE .tables lists them".to_owned() } else { format!("did you mean {}?", near.join(", ")) };
+    EngineError::new(ErrorKind::NoSuchTable, format!("find table {name}"), "there is no such table").with_hint(hint)
+}
+
+fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSchema, Error> {
+    let (mut columns, primary) = columns(connection, &name)?;
+    let mut keys = Vec::new();
+    if !primary.is_empty() {
+        keys.push(primary_key(connection, &name, primary, &mut columns)?);
+    }
+    keys.extend(unique_indexes(connection, &name, &mut columns)?);
+    let references = names_of(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)", &name)?;
+    Ok(TableSchema {
+        references: references.into_iter().map(|name| TableName { schema: None, name }).collect(),
+        referrers: referrers(connection, &name)?,
+        triggers: names_of(connection, "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE", &name)?,
+        estimated_rows: if is_view { None } else { estimate(connection, &name) },
+        table: TableName { schema: None, name },
+        is_view,
+        columns,
+        keys,
+        notes: Vec::new(),
+    })
+}
+
+fn names_of(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>, Error> {
+    connection.prepare(sql)?.query_map([table], |row| row.get(0))?.collect()
+}
+
+/// Columns, and the names of the primary key's with their place in it.
+fn columns(connection: &Connection, table: &str) -> Result<(Vec<Column>, Vec<(i64, String)>), Error> {
+    let mut statement =
+        connection.prepare("SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)")?;
+    let mut rows = statement.query([table])?;
+    let (mut columns, mut primary) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);
+        let (place, hidden): (i64, i64) = (row.get(4)?, row.get(5)?);
+        // 1: a hidden column of a virtual table; 2 and 3: generated.
+        if hidden == 1 {
+            continue;
+        }
+        if place > 0 {
+            primary.push((place, name.clone()));
+        }
+        columns.push(Column {
+            ty: column_type(&declared.to_lowercase().replace(" generated always", "")),
+            declared,
+            nullable: !row.get::<_, bool>(2)?,
+            filled: if hidden >= 2 { Filled::Generated } else { Filled::ByWriter },
+            has_default: row.get(3)?,
+            collation: None,
+            collation_folds: false,
+            name,
+        });
+    }
+    primary.sort();
+    Ok((columns, primary))
+}
+
+/// SQLite lets a primary key be NULL, but for INTEGER PRIMARY KEY, WITHOUT ROWID and STRICT: then the rows decide.
+fn primary_key(connection: &Connection, table: &str, primary: Vec<(i64, String)>, columns: &mut [Column]) -> Result<UniqueKey, Error> {
+    let names: Vec<String> = primary.into_iter().map(|(_, name)| name).collect();
+    let nullable = |name: &&String| columns.iter().any(|column| column.name == **name && column.nullable);
+    let doubtful: Vec<String> = names.iter().filter(nullable).map(|name| format!("{} IS NULL", quote(name))).collect();
+    let integer_alone = names.len() == 1
+        && columns.iter().any(|column| column.name == names[0] && column.declared.eq_ignore_ascii_case("integer"));
+    let identifies = doubtful.is_empty() || integer_alone || {
+        let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE {})", quote(table), doubtful.join(" OR "));
+        connection.query_row(&sql, [], |row| row.get(0))?
+    };
+    mark_collations(connection, table, "origin = 'pk'", columns)?;
+    Ok(UniqueKey { name: "PRIMARY KEY".to_owned(), primary: true, columns: names, identifies })
+}
+
+fn unique_indexes(connection: &Connection, table: &str, columns: &mut [Column]) -> Result<Vec<UniqueKey>, Error> {
+    let indexes: Vec<(String, bool)> = connection
+        .prepare("SELECT name, partial FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk'")?
+        .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut keys = Vec::new();
+    for (name, partial) in indexes {
+        let parts: Vec<Option<String>> = connection
+            .prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?
+            .query_map([&name], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let plain = parts.iter().all(Option::is_some);
+        let names: Vec<String> = parts.into_iter().flatten().collect();
+        let not_null = names.iter().all(|part| columns.iter().any(|column| column.name == *part && !column.nullable));
+        keys.push(UniqueKey { name, primary: false, columns: names, identifies: plain && not_null && !partial });
+    }
+    mark_collations(connection, table, "\"unique\"", columns)?;
+    Ok(keys)
+}
+
+/// NOCASE and RTRIM hold texts equal that differ.
+fn mark_collations(connection: &Connection, table: &str, which: &str, columns: &mut [Column]) -> Result<(), Error> {
+    let sql = format!(
+        "SELECT x.name, x.coll FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x WHERE l.{which} AND x.key AND x.name IS NOT NULL"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([table])?;
+    while let Some(row) = rows.next()? {
+        let (name, collation): (String, String) = (row.get(0)?, row.get(1)?);
+        if let Some(column) = columns.iter_mut().find(|column| column.name == name) {
+            column.collation_folds |= !collation.eq_ignore_ascii_case("binary");
+            column.collation = Some(collation);
+        }
+    }
+    Ok(())
+}
+
+fn referrers(connection: &Connection, table: &str) -> Result<Vec<Referrer>, Error> {
+    let sql = "SELECT t.name, f.on_delete FROM sqlite_schema t, pragma_foreign_key_list(t.name) f \
+               WHERE t.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE";
+    connection
+        .prepare(sql)?
+        .query_map([table], |row| {
+            let rule: String = row.get(1)?;
+            Ok(Referrer {
+                table: TableName { schema: None, name: row.get(0)? },
+                delete_spreads: !matches!(rule.to_uppercase().as_str(), "NO ACTION" | "RESTRICT"),
+            })
+        })?
+        .collect()
+}
+
+/// From ANALYZE's figures, where it ran; else the largest rowid, which is near where rows are not deleted much.
+fn estimate(connection: &Connection, table: &str) -> Option<u64> {
+    let analyzed = connection.query_row("SELECT stat FROM sqlite_stat1 WHERE tbl = ?1 LIMIT 1", [table], |row| row.get::<_, String>(0));
+    if let Some(rows) = analyzed.ok().and_then(|stat| stat.split(' ').next()?.parse().ok()) {
+        return Some(rows);
+    }
+    let sql = format!("SELECT max(rowid) FROM {}", quote(table));
+    connection.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten().and_then(|rows| u64::try_from(rows).ok())
+}

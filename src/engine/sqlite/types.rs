@@ -1,0 +1,80 @@
+//! SQLite's types: what a declaration means, and how a stored value, of whatever class, becomes canonical.
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use crate::engine::RowError;
+use crate::model::{ColumnType, RowBuffer, StoredClass, TableAccess};
+
+/// From the declared type, by the names that other databases use; SQLite itself knows affinities only.
+pub(super) fn column_type(declared: &str) -> ColumnType {
+    let lower = declared.to_lowercase();
+    let (base, arguments) = lower.split_once('(').unwrap_or((&lower, ""));
+    let base = base.trim();
+    let mut numbers = arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
+    let (first, second) = (numbers.next().flatten(), numbers.next().flatten());
+    match base {
+        "" | "any" => ColumnType::Unsupported("untyped SQLite column".to_owned()),
+        "boolean" | "bool" => ColumnType::Bool,
+        "decimal" | "numeric" | "number" | "money" => {
+            ColumnType::Decimal { precision: first, scale: first.map(|_| second.unwrap_or(0)) }
+        }
+        "date" => ColumnType::Date,
+        "time" => ColumnType::Time { digits: 6 },
+        "datetime" | "timestamp" => ColumnType::Timestamp { digits: 6 },
+        "timestamptz" | "timestamp with time zone" => ColumnType::TimestampTz { digits: 6 },
+        "json" | "jsonb" => ColumnType::Json,
+        "uuid" | "guid" | "uniqueidentifier" => ColumnType::Uuid,
+        _ if base.contains("int") => ColumnType::Int { bits: 64, signed: true },
+        _ if ["char", "clob", "text", "string"].iter().any(|word| base.contains(word)) => ColumnType::Text { padded: false },
+        _ if base.contains("blob") || base.contains("binary") => ColumnType::Bytes,
+        _ if ["real", "floa", "doub"].iter().any(|word| base.contains(word)) => ColumnType::Float { bits: 64 },
+        _ => ColumnType::Unsupported(declared.to_owned()),
+    }
+}
+
+/// The canonical bytes of the current row of a statement that selects the access's columns.
+pub(super) fn encode(access: &TableAccess, row: &Row<'_>, buffer: &mut RowBuffer) -> Result<(), RowError> {
+    buffer.clear();
+    for (at, column) in access.columns.iter().enumerate() {
+        let value = row
+            .get_ref(at)
+            .map_err(|_| RowError::Malformed { column: column.name.clone(), what: "is not in the answer".to_owned() })?;
+        let writer = buffer.column(at, access.key_len);
+        match value {
+            ValueRef::Null => writer.null().map_err(RowError::null_key(&column.name))?,
+            ValueRef::Integer(value) => writer.int_as(&column.comparison, value),
+            ValueRef::Real(value) => writer.real_as(&column.comparison, value),
+            ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => writer.text_as(&column.comparison, text),
+                Err(_) => writer.irregular(StoredClass::Text, bytes),
+            },
+            ValueRef::Blob(bytes) => writer.bytes_as(&column.comparison, bytes),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_mean_what_their_names_say() {
+        for (declared, expected) in [
+            ("INTEGER", ColumnType::Int { bits: 64, signed: true }),
+            ("UNSIGNED BIG INT", ColumnType::Int { bits: 64, signed: true }),
+            ("VARCHAR(16)", ColumnType::Text { padded: false }),
+            ("NATIVE CHARACTER(70)", ColumnType::Text { padded: false }),
+            ("DECIMAL(12, 2)", ColumnType::Decimal { precision: Some(12), scale: Some(2) }),
+            ("NUMERIC", ColumnType::Decimal { precision: None, scale: None }),
+            ("DOUBLE PRECISION", ColumnType::Float { bits: 64 }),
+            ("timestamp", ColumnType::Timestamp { digits: 6 }),
+            ("BLOB", ColumnType::Bytes),
+            ("UUID", ColumnType::Uuid),
+        ] {
+            assert_eq!(column_type(declared), expected, "{declared}");
+        }
+        assert!(matches!(column_type(""), ColumnType::Unsupported(_)));
+    }
+}
