@@ -360,6 +360,12 @@ impl Tree {
     }
 }
 
+impl AsRef<Self> for Tree {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tree({} rows, {} levels, root {})", self.count, self.levels.len(), self.root)
