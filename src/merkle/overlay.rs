@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::batch::EntryBatch;
-use super::boundary::{LEAF_BITS, Mark};
+use super::boundary::LEAF_BITS;
 use super::digest::{RootDigest, RowDigest};
 use super::error::RunError;
 use super::tree::{Leaf, LeafBuilder, NodeStack, Tree};
@@ -25,7 +25,6 @@ pub struct OverlayRoot<V, T> {
     window: EntryBatch,
     window_start: u64,
     last_key: Option<Vec<u8>>,
-    digests: Vec<RowDigest>,
 }
 
 impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
@@ -41,7 +40,6 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
             window: EntryBatch::new(),
             window_start: 0,
             last_key: None,
-            digests: Vec::new(),
         }
     }
 
@@ -136,19 +134,16 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
                 self.at = span.end;
             } else {
                 let end = span.end.min(position);
-                let mut digests = std::mem::take(&mut self.digests);
-                digests.clear();
-                self.view.digests(self.at..end, &mut digests)?;
-                for digest in &digests {
-                    self.at += 1;
-                    // Inside a leaf no key is a border; only its last one may be.
-                    let mark = if self.at == span.end { leaf.mark } else { Mark { bits: 0, tag: 0 } };
-                    let leaf = self.leaves.push_marked(mark, *digest);
-                    self.close(leaf);
-                }
-                self.digests = digests;
+                let (leaves, nodes, at) = (&mut self.leaves, &mut self.nodes, &mut self.at);
+                self.view.for_each_entry(*at..end, &mut |key, digest| {
+                    *at += 1;
+                    if let Some(leaf) = leaves.push(key, digest) {
+                        nodes.push(leaf);
+                    }
+                    Ok(())
+                })?;
                 if self.at != end {
-                    return Err(RunError::Misuse("the run gave fewer digests than asked for"));
+                    return Err(RunError::Misuse("the run gave fewer entries than asked for"));
                 }
             }
             if self.at == span.end {
