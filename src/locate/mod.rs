@@ -1,1 +1,47 @@
-//! The locate protocol: two state machines that find the differing rows.
+//! The locate protocol: two state machines that find the differing rows, fed messages and giving messages.
+//!
+//! Where a node ends depends on keys alone, so equal digests mean the same node on both sides. Each side sends, for a
+//! stretch of the table that is still in question (a *segment*), short digests of its own nodes at a level of its
+//! choice, or of its entries. The receiver aligns them with its own, in order: what lies between matches differs. It
+//! answers for each such gap with a finer list of its own, so that every message goes one step down, until entries are
+//! compared; then each side knows the positions of its own entries that the other does not have.
+//!
+//! ```text
+//! target                                                      source
+//!   Open      root, count, ~10 nodes of the whole table    ──►   same root: Equal, and both are done
+//!   Frontier  ◄── for each gap in what was sent: where it is, and my nodes (16 each; many gaps: 8 each)
+//!   Frontier      the same, one step down                  ──►
+//!   Frontier  ◄── few rows left in a gap: a digest of each entry
+//!   Frontier      which of those entries I have not        ──►
+//!   Findings  ◄── key and full digest of each of my entries that had no match, in key order, in chunks
+//!   MissingRun ◄─ (only with `bulk`) a long stretch that faces no target row: only its bounds and its count
+//!   End       ◄── my root and count
+//!   Closed        the target's run with the findings laid over it has that root: proved ──►
+//!                 or Open again, with another part of the digests, if short digests had collided
+//! ```
+//! The target classifies by key, so that a wrong alignment (tags and short digests are only hints) costs bytes and
+//! never an answer. Replies come in the order of the lists they answer; a list is never named by number. Messages are
+//! cut at about 32 KiB, so that both directions can be busy at once.
+//!
+//! How a segment is compared is its [`Mode`], chosen by the sender per segment; a difference sketch would be one more.
+
+mod align;
+mod classify;
+mod codec;
+mod error;
+mod frontier;
+mod locator;
+mod message;
+mod spans;
+
+#[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
+mod duet;
+#[cfg(test)]
+mod tests;
+
+pub use classify::{Finding, FindingKind};
+pub use error::{LocateError, ProtocolError};
+pub use locator::{LocateOptions, Locator, Outcome, Progress, Proof, Role, Step};
+pub use message::{Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Window};

@@ -5,7 +5,7 @@ use std::fmt;
 use super::digest::RowDigest;
 
 /// Entries in the order in which their rows were read.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct EntryBatch {
     keys: Vec<u8>,
     ends: Vec<usize>,
@@ -43,16 +43,16 @@ impl EntryBatch {
         (0..self.len()).map(|at| (self.key(at), self.digest(at)))
     }
 
-    pub(super) fn key(&self, at: usize) -> &[u8] {
+    pub(crate) fn key(&self, at: usize) -> &[u8] {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.keys[start..self.ends[at]]
     }
 
-    pub(super) fn digest(&self, at: usize) -> RowDigest {
+    pub(crate) fn digest(&self, at: usize) -> RowDigest {
         self.digests[at]
     }
 
-    pub(super) fn key_bytes(&self) -> usize {
+    pub(crate) fn key_bytes(&self) -> usize {
         self.keys.len()
     }
 }

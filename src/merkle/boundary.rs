@@ -26,7 +26,7 @@ impl BoundaryKey {
     pub(super) fn mark(&self, key: &[u8]) -> Mark {
         let hash = SipHasher13::new_with_key(&self.0).hash(key);
         let [tag, ..] = hash.to_be_bytes();
-        Mark { bits: u8::try_from(hash.trailing_zeros()).unwrap_or(64), tag }
+        Mark { hash, bits: u8::try_from(hash.trailing_zeros()).unwrap_or(64), tag }
     }
 }
 
@@ -36,9 +36,10 @@ impl fmt::Debug for BoundaryKey {
     }
 }
 
-/// What a key's hash says: how many zero bits it ends with, and eight other bits that tell one border from another.
+/// A key's hash and what it says: how many zero bits it ends with, and eight other bits that tell one border from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
+    pub(super) hash: u64,
     pub(super) bits: u8,
     pub(super) tag: u8,
 }

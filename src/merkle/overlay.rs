@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::batch::EntryBatch;
-use super::boundary::{LEAF_BITS, Mark};
+use super::boundary::LEAF_BITS;
 use super::digest::{RootDigest, RowDigest};
 use super::error::RunError;
 use super::tree::{Leaf, LeafBuilder, NodeStack, Tree};
@@ -14,9 +14,9 @@ use super::view::RunView;
 const WINDOW: u64 = 64;
 
 /// Takes changes in key order and gives the root. Leaves that no change touches are taken over from the tree.
-pub struct OverlayRoot<'a, V> {
+pub struct OverlayRoot<V, T> {
     view: V,
-    tree: &'a Tree,
+    tree: T,
     leaves: LeafBuilder,
     nodes: NodeStack,
     /// First entry of the run that is not taken over yet, and the leaf it lies in.
@@ -25,27 +25,27 @@ pub struct OverlayRoot<'a, V> {
     window: EntryBatch,
     window_start: u64,
     last_key: Option<Vec<u8>>,
-    digests: Vec<RowDigest>,
 }
 
-impl<'a, V: RunView> OverlayRoot<'a, V> {
-    pub fn new(view: V, tree: &'a Tree) -> Self {
+impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
+    pub fn new(view: V, tree: T) -> Self {
+        let key = tree.as_ref().key().clone();
         Self {
             view,
             tree,
-            leaves: LeafBuilder::new(tree.key().clone()),
-            nodes: NodeStack::new(tree.key().clone(), false),
+            leaves: LeafBuilder::new(key.clone()),
+            nodes: NodeStack::new(key, false),
             at: 0,
             leaf: 0,
             window: EntryBatch::new(),
             window_start: 0,
             last_key: None,
-            digests: Vec::new(),
         }
     }
 
     /// The entry of `key` becomes `digest`, or goes (`None`); a key that is not in the run is inserted.
-    pub fn apply(&mut self, key: &[u8], digest: Option<RowDigest>) -> Result<(), RunError> {
+    /// Gives what the run held for the key.
+    pub fn apply(&mut self, key: &[u8], digest: Option<RowDigest>) -> Result<Option<RowDigest>, RunError> {
         match &mut self.last_key {
             Some(last) if last.as_slice() >= key => {
                 return Err(RunError::Misuse("changes are not in key order"));
@@ -56,16 +56,16 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
             }
             None => self.last_key = Some(key.to_vec()),
         }
-        let (position, present) = self.locate(key)?;
+        let (position, held) = self.locate(key)?;
         self.take_over(position)?;
-        if present {
+        if held.is_some() {
             self.skip_one();
         }
         if let Some(digest) = digest {
             let leaf = self.leaves.push(key, digest);
             self.close(leaf);
         }
-        Ok(())
+        Ok(held)
     }
 
     pub fn finish(mut self) -> Result<RootDigest, RunError> {
@@ -81,8 +81,8 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
         }
     }
 
-    /// Where `key` is or would be, and whether it is there.
-    fn locate(&mut self, key: &[u8]) -> Result<(u64, bool), RunError> {
+    /// Where `key` is or would be, and what is held for it.
+    fn locate(&mut self, key: &[u8]) -> Result<(u64, Option<RowDigest>), RunError> {
         if let Some(found) = self.locate_in_window(key) {
             return Ok(found);
         }
@@ -95,11 +95,11 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
             window.push(key, digest);
             Ok(())
         })?;
-        let present = !self.window.is_empty() && self.window.key(0) == key;
-        Ok((position, present))
+        let held = (!self.window.is_empty() && self.window.key(0) == key).then(|| self.window.digest(0));
+        Ok((position, held))
     }
 
-    fn locate_in_window(&self, key: &[u8]) -> Option<(u64, bool)> {
+    fn locate_in_window(&self, key: &[u8]) -> Option<(u64, Option<RowDigest>)> {
         let skipped = usize::try_from(self.at.checked_sub(self.window_start)?).ok()?;
         let (mut low, mut high) = (skipped, self.window.len());
         if low >= high {
@@ -109,11 +109,11 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
             let middle = low + (high - low) / 2;
             match self.window.key(middle).cmp(key) {
                 Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Some((self.position(middle), true)),
+                Ordering::Equal => return Some((self.position(middle), Some(self.window.digest(middle)))),
                 Ordering::Greater => high = middle,
             }
         }
-        (low < self.window.len()).then(|| (self.position(low), false))
+        (low < self.window.len()).then(|| (self.position(low), None))
     }
 
     fn position(&self, in_window: usize) -> u64 {
@@ -123,27 +123,27 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
     /// The entries before `position` stay as they are.
     fn take_over(&mut self, position: u64) -> Result<(), RunError> {
         while self.at < position {
-            let (span, leaf) =
-                self.tree.leaf(self.leaf).ok_or(RunError::Misuse("tree and run do not belong together"))?;
+            let (span, leaf) = self
+                .tree
+                .as_ref()
+                .leaf(self.leaf)
+                .ok_or(RunError::Misuse("tree and run do not belong together"))?;
             let whole = self.at == span.start && span.end <= position;
             if whole && self.leaves.is_at_border() && leaf.mark.bits >= LEAF_BITS {
                 self.nodes.push(leaf);
                 self.at = span.end;
             } else {
                 let end = span.end.min(position);
-                let mut digests = std::mem::take(&mut self.digests);
-                digests.clear();
-                self.view.digests(self.at..end, &mut digests)?;
-                for digest in &digests {
-                    self.at += 1;
-                    // Inside a leaf no key is a border; only its last one may be.
-                    let mark = if self.at == span.end { leaf.mark } else { Mark { bits: 0, tag: 0 } };
-                    let leaf = self.leaves.push_marked(mark, *digest);
-                    self.close(leaf);
-                }
-                self.digests = digests;
+                let (leaves, nodes, at) = (&mut self.leaves, &mut self.nodes, &mut self.at);
+                self.view.for_each_entry(*at..end, &mut |key, digest| {
+                    *at += 1;
+                    if let Some(leaf) = leaves.push(key, digest) {
+                        nodes.push(leaf);
+                    }
+                    Ok(())
+                })?;
                 if self.at != end {
-                    return Err(RunError::Misuse("the run gave fewer digests than asked for"));
+                    return Err(RunError::Misuse("the run gave fewer entries than asked for"));
                 }
             }
             if self.at == span.end {
@@ -155,7 +155,7 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
 
     fn skip_one(&mut self) {
         self.at += 1;
-        if let Some((span, _)) = self.tree.leaf(self.leaf)
+        if let Some((span, _)) = self.tree.as_ref().leaf(self.leaf)
             && self.at == span.end
         {
             self.leaf += 1;
@@ -163,7 +163,7 @@ impl<'a, V: RunView> OverlayRoot<'a, V> {
     }
 }
 
-impl<V> fmt::Debug for OverlayRoot<'_, V> {
+impl<V, T> fmt::Debug for OverlayRoot<V, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OverlayRoot(at entry {})", self.at)
     }

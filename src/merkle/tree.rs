@@ -1,6 +1,7 @@
 //! The Merkle tree over a digest run: leaves of about 16 rows, and above them one level per factor of two.
 //!
-//! Leaf = hash of its row digests (each binds its key), inner node = hash of its children, a node with one child is
+//! Leaf = hash of the key hash and the row digest of each of its rows (the key hash is there so that a root binds the
+//! keys even where rows are known by digest only, as in an overlay of what a peer has told); inner node = hash of its children, a node with one child is
 //! its child, root = hash of the row count and the top. Three bytes a row are held: the node digests, where each
 //! node ends, and eight bits of the key it ends with (its tag).
 
@@ -74,16 +75,13 @@ pub(super) struct LeafBuilder {
 
 impl LeafBuilder {
     pub(super) fn new(key: TreeKey) -> Self {
-        Self { key, pending: vec![LEAF], rows: 0, last: Mark { bits: 0, tag: 0 } }
+        Self { key, pending: vec![LEAF], rows: 0, last: Mark { hash: 0, bits: 0, tag: 0 } }
     }
 
     /// The leaf that this entry ends, if it ends one.
     pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> Option<Leaf> {
         let mark = self.key.boundary.mark(key);
-        self.push_marked(mark, digest)
-    }
-
-    pub(super) fn push_marked(&mut self, mark: Mark, digest: RowDigest) -> Option<Leaf> {
+        self.pending.extend_from_slice(&mark.hash.to_le_bytes());
         self.pending.extend_from_slice(&digest.0);
         self.rows += 1;
         self.last = mark;
@@ -350,13 +348,20 @@ impl Tree {
     pub(super) fn leaf(&self, at: usize) -> Option<(Range<u64>, Leaf)> {
         let level = self.levels.first()?;
         let span = self.span(0, at..at + 1);
-        let mark = Mark { bits: *self.leaf_bits.get(at)?, tag: *level.tags.get(at)? };
+        // The hash itself has gone into the leaf's digest.
+        let mark = Mark { hash: 0, bits: *self.leaf_bits.get(at)?, tag: *level.tags.get(at)? };
         Some((span.clone(), Leaf { digest: *level.digests.get(at)?, rows: span.end - span.start, mark }))
     }
 
     /// Bytes held.
     pub fn memory_bytes(&self) -> usize {
         self.levels.iter().map(|level| level.ends.len() * 25).sum::<usize>() + self.leaf_bits.len()
+    }
+}
+
+impl AsRef<Self> for Tree {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 
