@@ -44,7 +44,10 @@ struct ShowToken(Option<PeerToken>);
 impl Interceptor for ShowToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            let header = token.header().parse().map_err(|_| Status::invalid_argument("the token is no header value"))?;
+            let header = token
+                .header()
+                .parse()
+                .map_err(|_| Status::invalid_argument("the token is no header value"))?;
             request.metadata_mut().insert("authorization", header);
         }
         Ok(request)
@@ -72,7 +75,11 @@ pub struct RemoteAgent {
 
 impl RemoteAgent {
     /// Dials `grpc://host:port` or `grpcs://host:port` and says hello.
-    pub async fn connect(address: &str, security: &ClientSecurity, peer_timeout: Duration) -> Result<Self, AgentError> {
+    pub async fn connect(
+        address: &str,
+        security: &ClientSecurity,
+        peer_timeout: Duration,
+    ) -> Result<Self, AgentError> {
         let channel = dial(address, security).await?;
         let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -85,7 +92,11 @@ impl RemoteAgent {
         hello.set_timeout(UNARY_TIMEOUT);
         let reply = client.hello(hello).await.map_err(|status| from_status(&status, address))?.into_inner();
         if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
-            return Err(version_mismatch(reply.protocol_version, reply.encoding_version, &format!("the agent at {address}")));
+            return Err(version_mismatch(
+                reply.protocol_version,
+                reply.encoding_version,
+                &format!("the agent at {address}"),
+            ));
         }
         let server = parse(&reply.server, address)?;
         Ok(Self { client, address: address.to_owned(), server, may_write: reply.may_write, peer_timeout })
@@ -106,25 +117,40 @@ impl RemoteAgent {
     pub(super) async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
         let mut request = Request::new(TablesRequest { schema: schema.unwrap_or_default().to_owned() });
         request.set_timeout(UNARY_TIMEOUT);
-        let reply = self.client.clone().tables(request).await.map_err(|status| from_status(&status, &self.address))?;
+        let reply = self
+            .client
+            .clone()
+            .tables(request)
+            .await
+            .map_err(|status| from_status(&status, &self.address))?;
         reply.into_inner().tables.iter().map(|table| parse(table, &self.address)).collect()
     }
 
     pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
         let mut request = Request::new(DescribeRequest { table: json(table)? });
         request.set_timeout(UNARY_TIMEOUT);
-        let reply = self.client.clone().describe(request).await.map_err(|status| from_status(&status, &self.address))?;
+        let reply = self
+            .client
+            .clone()
+            .describe(request)
+            .await
+            .map_err(|status| from_status(&status, &self.address))?;
         parse(&reply.into_inner().schema, &self.address)
     }
 
     /// Has the agent run as the target. Dropping the receiver cancels the run there.
-    pub(super) async fn run(&self, task: &TableTask, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
+    pub(super) async fn run(
+        &self,
+        task: &TableTask,
+        peer: PeerRef,
+    ) -> Result<mpsc::Receiver<Event>, AgentError> {
         let peer = match peer {
             PeerRef::Address(address) => Peer::Address(address),
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
         let request = RunRequest { task: json(task)?, peer: Some(peer) };
-        let reply = self.client.clone().run(request).await.map_err(|status| from_status(&status, &self.address))?;
+        let reply =
+            self.client.clone().run(request).await.map_err(|status| from_status(&status, &self.address))?;
         let mut stream = reply.into_inner();
         let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
         let address = self.address.clone();
@@ -161,7 +187,8 @@ impl RemoteAgent {
             rendezvous: rendezvous.unwrap_or_default().to_owned(),
         };
         let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
-        tx.try_send(greeting).map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
+        tx.try_send(greeting)
+            .map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
         let reply = self
             .client
             .clone()
@@ -169,7 +196,8 @@ impl RemoteAgent {
             .await
             .map_err(|status| from_status(&status, &self.address))?;
         let address = self.address.clone();
-        let frames = reply.into_inner().map(move |frame| frame.map_err(|status| from_status(&status, &address)));
+        let frames =
+            reply.into_inner().map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
     }
@@ -239,5 +267,6 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Agent
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], address: &str) -> Result<T, AgentError> {
-    serde_json::from_slice(bytes).map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
+    serde_json::from_slice(bytes)
+        .map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
 }

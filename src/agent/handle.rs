@@ -52,7 +52,11 @@ impl AgentHandle {
 }
 
 /// Starts one table's run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
-pub async fn start(source: &AgentHandle, target: &AgentHandle, task: TableTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+pub async fn start(
+    source: &AgentHandle,
+    target: &AgentHandle,
+    task: TableTask,
+) -> Result<mpsc::Receiver<Event>, AgentError> {
     match (source, target) {
         (AgentHandle::Local(source), AgentHandle::Local(target)) => {
             let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
@@ -65,10 +69,13 @@ pub async fn start(source: &AgentHandle, target: &AgentHandle, task: TableTask) 
             let link = source.exchange(None).await.map_err(|error| error.on(Role::Source))?;
             Ok(run_here(target.clone(), task, link))
         }
-        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => {
-            target.run(&task, PeerRef::Address(source.address().to_owned())).await.map_err(|error| error.on(Role::Target))
+        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => target
+            .run(&task, PeerRef::Address(source.address().to_owned()))
+            .await
+            .map_err(|error| error.on(Role::Target)),
+        (AgentHandle::Local(source), AgentHandle::Remote(target)) => {
+            meet(source.clone(), target, &task).await
         }
-        (AgentHandle::Local(source), AgentHandle::Remote(target)) => meet(source.clone(), target, &task).await,
     }
 }
 
@@ -84,12 +91,18 @@ fn run_here(target: Arc<LocalAgent>, task: TableTask, link: Link) -> mpsc::Recei
 }
 
 /// The target is elsewhere and the source is here: nobody can dial the source, so the source dials the target.
-async fn meet(source: Arc<LocalAgent>, target: &RemoteAgent, task: &TableTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+async fn meet(
+    source: Arc<LocalAgent>,
+    target: &RemoteAgent,
+    task: &TableTask,
+) -> Result<mpsc::Receiver<Event>, AgentError> {
     let mut word = [0; 16];
-    getrandom::fill(&mut word)
-        .map_err(|error| AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}")))?;
+    getrandom::fill(&mut word).map_err(|error| {
+        AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}"))
+    })?;
     let word = hex(&word);
-    let mut told = target.run(task, PeerRef::Rendezvous(word.clone())).await.map_err(|error| error.on(Role::Target))?;
+    let mut told =
+        target.run(task, PeerRef::Rendezvous(word.clone())).await.map_err(|error| error.on(Role::Target))?;
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
     let target = target.clone();
     tokio::spawn(async move {

@@ -136,7 +136,8 @@ impl ClientSecurity {
     /// Plaintext to another machine is refused.
     pub(super) fn check_plaintext(&self, host: &str) -> Result<(), AgentError> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let loopback =
+            bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         if loopback || self.insecure {
             return Ok(());
         }
@@ -153,7 +154,10 @@ pub fn read_pem(path: &Path) -> Result<Vec<u8>, AgentError> {
         usage(format!("cannot read {}: {error}", path.display()), "check the path and its permissions")
     })?;
     if !String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
-        return Err(usage(format!("{} holds no PEM block", path.display()), "convert it: openssl x509 -inform der -in FILE"));
+        return Err(usage(
+            format!("{} holds no PEM block", path.display()),
+            "convert it: openssl x509 -inform der -in FILE",
+        ));
     }
     Ok(bytes)
 }

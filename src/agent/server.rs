@@ -16,8 +16,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{
-    CONNECTION_WINDOW_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, PeerRef, RemoteAgent, STREAM_WINDOW_BYTES,
-    json,
+    CONNECTION_WINDOW_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, PeerRef, RemoteAgent,
+    STREAM_WINDOW_BYTES, json,
 };
 use super::error::{AgentError, FailureKind};
 use super::event::TableTask;
@@ -25,8 +25,8 @@ use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::{Agent, AgentServer};
 use super::proto::{
-    DESCRIPTORS, DescribeReply, DescribeRequest, Frame, HelloReply, HelloRequest, RunEvent, RunRequest, TablesReply,
-    TablesRequest, frame::Kind, run_request::Peer,
+    DESCRIPTORS, DescribeReply, DescribeRequest, Frame, HelloReply, HelloRequest, RunEvent, RunRequest,
+    TablesReply, TablesRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken, ServerSecurity};
 use super::status::{from_status, to_status};
@@ -70,17 +70,14 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()
         .map_err(|error| failed("describe the service", &error))?;
-    let service = Service {
-        agent,
-        peers,
-        sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
-        waiting: Arc::default(),
-    };
+    let service =
+        Service { agent, peers, sessions: Arc::new(Semaphore::new(SESSIONS_MAX)), waiting: Arc::default() };
     let service = AgentServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let token = security.token.clone();
-    let guarded = InterceptedService::new(service, move |request: Request<()>| check_token(token.as_ref(), request));
+    let guarded =
+        InterceptedService::new(service, move |request: Request<()>| check_token(token.as_ref(), request));
     server
         .add_service(health_service)
         .add_service(reflection)
@@ -115,7 +112,10 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Service {
     fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
         self.sessions.clone().try_acquire_owned().map_err(|_| {
-            let error = AgentError::new(FailureKind::Resource, format!("this agent has {SESSIONS_MAX} conversations already"));
+            let error = AgentError::new(
+                FailureKind::Resource,
+                format!("this agent has {SESSIONS_MAX} conversations already"),
+            );
             to_status(&error.with_hint("try again when some have ended"))
         })
     }
@@ -127,7 +127,8 @@ impl Service {
 
 #[expect(clippy::result_large_err, reason = "tonic's own error type")]
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(bytes).map_err(|_| to_status(&AgentError::protocol("the caller sent a malformed message")))
+    serde_json::from_slice(bytes)
+        .map_err(|_| to_status(&AgentError::protocol("the caller sent a malformed message")))
 }
 
 #[expect(clippy::result_large_err, reason = "tonic's own error type")]
@@ -200,7 +201,8 @@ impl Agent for Service {
                     let link = tokio::time::timeout(RENDEZVOUS_TIMEOUT, arriving).await;
                     waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&word);
                     link.ok().and_then(Result::ok).ok_or_else(|| {
-                        AgentError::new(FailureKind::Timeout, "the source agent did not dial in").on(Role::Source)
+                        AgentError::new(FailureKind::Timeout, "the source agent did not dial in")
+                            .on(Role::Source)
                     })
                 }
                 (PeerRef::Address(address), _) | (PeerRef::Rendezvous(address), None) => {
@@ -228,16 +230,24 @@ impl Agent for Service {
 
     type ExchangeStream = Replies<Frame>;
 
-    async fn exchange(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::ExchangeStream>, Status> {
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
         let permit = self.session()?;
         let mut frames = request.into_inner();
         let greeting = match frames.message().await?.and_then(|frame| frame.kind) {
             Some(Kind::Greeting(greeting)) => greeting,
-            _ => return Err(to_status(&AgentError::protocol("the conversation did not begin with a greeting"))),
+            _ => {
+                return Err(to_status(&AgentError::protocol(
+                    "the conversation did not begin with a greeting",
+                )));
+            }
         };
         check_version(greeting.protocol_version, greeting.encoding_version, &greeting.software)?;
         let (tx, rx) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let frames = frames.map(|frame| frame.map_err(|status| from_status(&status, "the other end"))).boxed();
+        let frames =
+            frames.map(|frame| frame.map_err(|status| from_status(&status, "the other end"))).boxed();
         let timeout = self.agent.limits().peer_timeout;
         if greeting.rendezvous.is_empty() {
             let agent = self.agent.clone();

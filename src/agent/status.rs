@@ -39,13 +39,18 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
         };
     }
     let (kind, hint) = match status.code() {
-        Code::Unauthenticated => (FailureKind::Refused, "give the token it was started with: --token-file or --token-env"),
+        Code::Unauthenticated => {
+            (FailureKind::Refused, "give the token it was started with: --token-file or --token-env")
+        }
         Code::PermissionDenied => (FailureKind::Refused, "ask whoever runs that agent"),
         Code::Unimplemented => (FailureKind::Version, "is that address a trueup agent of this release?"),
         Code::DeadlineExceeded => (FailureKind::Timeout, "look whether its database is blocked"),
         Code::ResourceExhausted => (FailureKind::Resource, "try again when it is less busy"),
         Code::Cancelled => (FailureKind::Cancelled, "run the command again, it is safe to repeat"),
-        _ => (FailureKind::Unreachable, "is that address a trueup agent, and still running? The command is safe to repeat"),
+        _ => (
+            FailureKind::Unreachable,
+            "is that address a trueup agent, and still running? The command is safe to repeat",
+        ),
     };
     let what = match status.message() {
         "" => format!("{:?}", status.code()),
