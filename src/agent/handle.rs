@@ -18,7 +18,7 @@ pub enum AgentHandle {
     /// In this process.
     Local(Arc<LocalAgent>),
     /// On the other end of a connection.
-    Remote(RemoteAgent),
+    Remote(Box<RemoteAgent>),
 }
 
 impl AgentHandle {

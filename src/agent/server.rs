@@ -87,7 +87,6 @@ pub async fn serve(
         .map_err(|error| failed("serve", &error))
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own signature")]
 fn check_token(token: Option<&PeerToken>, request: Request<()>) -> Result<Request<()>, Status> {
     let Some(token) = token else { return Ok(request) };
     let shown = request.metadata().get("authorization").and_then(|header| header.to_str().ok());
@@ -108,7 +107,6 @@ struct Service {
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
 impl Service {
     fn session(&self) -> Result<OwnedSemaphorePermit, Status> {
         self.sessions.clone().try_acquire_owned().map_err(|_| {
@@ -125,13 +123,11 @@ impl Service {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
     serde_json::from_slice(bytes)
         .map_err(|_| to_status(&AgentError::protocol("the caller sent a malformed message")))
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
 fn check_version(protocol: u32, encoding: u32, software: &str) -> Result<(), Status> {
     if protocol == PROTOCOL_VERSION && encoding == ENCODING_VERSION {
         return Ok(());

@@ -1,5 +1,14 @@
 //! The one integration binary: everything that needs a real database, a second process or the sources themselves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::zombie_processes,
+    reason = "a test fails by panicking"
+)]
 
+mod agents;
 mod architecture;
+mod cli;
+mod reconcile;
 mod support;
 mod tidy;
