@@ -66,7 +66,7 @@ fn bad_usage_says_what_to_do() {
         &["127.0.0.1:1/x", "is the server running there"],
     );
     refused(
-        &["diff", "grpc://127.0.0.1:1", "sqlite://b"],
+        &["diff", "grpc://127.0.0.1:1", "grpc://127.0.0.1:1/"],
         &["cannot connect to the agent at grpc://127.0.0.1:1"],
     );
     refused(&["diff", "grpc://db.example:7443", "grpc://db.example:7444"], &["plaintext", "grpcs://"]);
