@@ -63,7 +63,7 @@ fn bad_usage_says_what_to_do() {
     refused(&["diff", "env:TRUEUP_NOT_SET", "sqlite://b"], &["TRUEUP_NOT_SET is not set"]);
     refused(
         &["diff", "mysql://u@127.0.0.1:1/x", "mysql://u@127.0.0.1:1/y"],
-        &["127.0.0.1:1/x", "is the server running there"],
+        &["127.0.0.1:1/", "is the server running there"],
     );
     refused(
         &["diff", "grpc://127.0.0.1:1", "grpc://127.0.0.1:1/"],
