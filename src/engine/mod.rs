@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 pub mod error;
 pub mod mysql;
 mod open;
+pub mod postgres;
 pub mod sqlite;
 
 pub use error::{EngineError, ErrorKind};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::mysql::MySqlEngine;
+use super::postgres::PgEngine;
 use super::sqlite::SqliteEngine;
 use super::{Engine, EngineError, ErrorKind};
 
@@ -10,6 +11,7 @@ use super::{Engine, EngineError, ErrorKind};
 pub async fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
     let scheme = url.split(':').next().unwrap_or_default();
     Ok(match scheme {
+        "postgres" | "postgresql" => Arc::new(PgEngine::connect(url).await?),
         "mysql" | "mariadb" => Arc::new(MySqlEngine::connect(url).await?),
         "sqlite" => Arc::new(SqliteEngine::connect(url).await?),
         _ => {

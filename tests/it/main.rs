@@ -9,6 +9,7 @@
 mod agents;
 mod architecture;
 mod cli;
+mod engine_postgres;
 mod reconcile;
 mod support;
 mod tidy;

@@ -1,0 +1,250 @@
+//! A canonical value as text that one column's input accepts, or why the column cannot hold it.
+
+use crate::model::temporal::{is_ordinary, time_text};
+use crate::model::value::{ArrayValue, StoredClass, hex, uuid_text};
+use crate::model::{AccessColumn, ColumnType, ComparisonType, Rejection, RejectionKind, Value};
+
+fn reject<T>(column: &AccessColumn, what: &str) -> Result<T, Rejection> {
+    Err(Rejection {
+        kind: RejectionKind::Value,
+        reason: format!("column {} ({}): {what}", column.name, column.declared),
+    })
+}
+
+/// PostgreSQL's longest `name`, in bytes; its cast would cut silently.
+const NAME_MAX: usize = 63;
+
+/// `None` is NULL.
+pub(super) fn text_of(column: &AccessColumn, value: &Value) -> Result<Option<String>, Rejection> {
+    let text = match plain(column, &column.ty, &column.comparison, value)? {
+        None => return Ok(None),
+        Some(text) => text,
+    };
+    if text.contains('\0') {
+        return reject(column, "PostgreSQL's text cannot hold a zero byte");
+    }
+    match column.declared.as_str() {
+        "name" if text.len() > NAME_MAX => reject(column, "a name is at most 63 bytes long"),
+        "\"char\"" if text.len() > 1 && !(text.len() == 4 && text.starts_with('\\')) => {
+            reject(column, "it holds a single byte")
+        }
+        _ => Ok(Some(text)),
+    }
+}
+
+fn plain(
+    column: &AccessColumn,
+    ty: &ColumnType,
+    comparison: &ComparisonType,
+    value: &Value,
+) -> Result<Option<String>, Rejection> {
+    use ColumnType as T;
+    if column.as_text {
+        return match value {
+            Value::Irregular(..) => reject(column, "the value is not valid text"),
+            value => Ok(value.to_text()),
+        };
+    }
+    Ok(match (ty, value) {
+        (_, Value::Null) => None,
+        // Text that is no uuid or no JSON is still text, and bytes that are no uuid are still bytes.
+        (T::Text { .. }, Value::Irregular(StoredClass::Text, bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => Some(text.to_owned()),
+            Err(_) => return reject(column, "the value is not valid text"),
+        },
+        (T::Bytes, Value::Irregular(StoredClass::Blob, bytes)) => Some(format!("\\x{}", hex(bytes))),
+        (_, Value::Irregular(..)) => return reject(column, "the other side's value is not of this type"),
+        (T::Bool, Value::Int(0)) => Some("false".to_owned()),
+        (T::Bool, Value::Int(1)) => Some("true".to_owned()),
+        (T::Bool, Value::Decimal(number)) => match number.to_int() {
+            Some(0) => Some("false".to_owned()),
+            Some(1) => Some("true".to_owned()),
+            _ => return reject(column, "the number is neither 0 nor 1"),
+        },
+        (T::Bool, _) => return reject(column, "the number is neither 0 nor 1"),
+        (T::Int { .. }, Value::Decimal(number)) => match number.to_int() {
+            Some(number) => Some(number.to_string()),
+            None => return reject(column, "the number is not an integer"),
+        },
+        (T::Bits, Value::Int(number)) => Some(bits_text(column, *number)?),
+        (T::Bytes, Value::Uuid(bytes)) => Some(format!("\\x{}", hex(bytes))),
+        (T::Text { .. }, Value::Uuid(bytes)) => Some(uuid_text(bytes)),
+        (T::Date, Value::Date(_))
+        | (T::Timestamp { .. }, Value::Timestamp(_) | Value::TimestampTz(_))
+        | (T::TimestampTz { .. }, Value::TimestampTz(_)) => calendar_text(column, value)?,
+        (T::Time { .. }, Value::Time(micros)) if !(0..=86_400_000_000).contains(micros) => {
+            return reject(column, "the time is beyond a day");
+        }
+        (T::Interval, Value::Interval { months, days, micros }) => {
+            Some(interval_text(*months, *days, *micros))
+        }
+        (T::Array(inner), Value::Array(array)) => {
+            let ComparisonType::Array(inner_comparison) = comparison else {
+                return reject(column, "the plan does not compare it as an array");
+            };
+            let mut items = Vec::with_capacity(array.items.len());
+            for item in &array.items {
+                items.push(match plain(column, inner, inner_comparison, item)? {
+                    Some(text) => Value::Text(text),
+                    None => Value::Null,
+                });
+            }
+            let dims = array.dims.clone();
+            Value::Array(ArrayValue { dims, items }).to_text()
+        }
+        (_, value) => value.to_text(),
+    })
+}
+
+/// Dates that no calendar has are MySQL's alone.
+fn calendar_text(column: &AccessColumn, value: &Value) -> Result<Option<String>, Rejection> {
+    let odd = match value {
+        Value::Date(days) => *days != i32::MIN && *days < -2_500_000,
+        Value::Timestamp(micros) | Value::TimestampTz(micros) => {
+            *micros != i64::MIN && !is_ordinary(*micros) && *micros != i64::MAX
+        }
+        _ => false,
+    };
+    if odd {
+        return reject(column, "PostgreSQL's calendar has no such date");
+    }
+    let text = value.to_text();
+    // A zoned text would lose its zone in a column without one; both are UTC here.
+    Ok(match (&column.ty, text) {
+        (ColumnType::Timestamp { .. }, Some(text)) => Some(text.replacen("+00", "", 1)),
+        (_, text) => text,
+    })
+}
+
+fn interval_text(months: i32, days: i32, micros: i64) -> String {
+    match (months, days, micros) {
+        (i32::MAX, i32::MAX, i64::MAX) => return "infinity".to_owned(),
+        (i32::MIN, i32::MIN, i64::MIN) => return "-infinity".to_owned(),
+        _ => {}
+    }
+    format!("{months} mons {days} days {}", time_text(micros))
+}
+
+fn bits_text(column: &AccessColumn, number: i128) -> Result<String, Rejection> {
+    if number < 0 {
+        return reject(column, "a negative number has no bits");
+    }
+    let text = format!("{number:b}");
+    // bit(n) takes exactly n; bit varying takes what it gets.
+    let width = column
+        .declared
+        .strip_prefix("bit(")
+        .and_then(|rest| rest.strip_suffix(')'))
+        .and_then(|width| width.parse::<usize>().ok());
+    match width {
+        Some(width) if text.len() > width => reject(column, "the number has more bits than the column"),
+        Some(width) => Ok(format!("{text:0>width$}")),
+        None => Ok(text),
+    }
+}
+
+/// The texts under which a key's value may be stored, where a comparison type takes several for the same.
+pub(super) fn key_texts(column: &AccessColumn, value: &Value) -> Vec<String> {
+    let Ok(Some(text)) = text_of(column, value) else { return Vec::new() };
+    if let (ColumnType::Int { bits, .. }, Ok(number)) = (&column.ty, text.parse::<i128>()) {
+        // What the column cannot hold is in no row; asking for it would fail.
+        let limit = 1i128 << (i128::from(*bits) - 1);
+        if number < -limit || number >= limit {
+            return Vec::new();
+        }
+    }
+    if let (ColumnType::Text { .. }, Value::Uuid(_)) = (&column.ty, value) {
+        let bare = text.replace('-', "");
+        return vec![text.to_uppercase(), bare.to_uppercase(), bare, text];
+    }
+    vec![text]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Filled;
+    use crate::model::decimal::Decimal;
+    use crate::model::temporal::mysql_date;
+
+    fn column(ty: ColumnType, declared: &str, comparison: ComparisonType) -> AccessColumn {
+        AccessColumn {
+            name: "c".into(),
+            ty,
+            declared: declared.into(),
+            comparison,
+            as_text: false,
+            filled: Filled::ByWriter,
+        }
+    }
+
+    #[test]
+    fn values_take_the_form_of_their_column() {
+        let int = ComparisonType::Integer;
+        for (column, value, text) in [
+            (column(ColumnType::Bool, "boolean", int.clone()), Value::Int(1), "true"),
+            (column(ColumnType::Bits, "bit(4)", int.clone()), Value::Int(5), "0101"),
+            (column(ColumnType::Bits, "bit varying(9)", int), Value::Int(5), "101"),
+            (
+                column(ColumnType::Bytes, "bytea", ComparisonType::Uuid),
+                Value::Uuid([0xab; 16]),
+                "\\xabababababababababababababababab",
+            ),
+            (
+                column(
+                    ColumnType::Timestamp { digits: 6 },
+                    "timestamp",
+                    ComparisonType::TimestampTz { digits: 6, rounding: crate::model::Rounding::Truncate },
+                ),
+                Value::TimestampTz(-62_135_596_800_000_001),
+                "0001-12-31 23:59:59.999999 BC",
+            ),
+        ] {
+            assert_eq!(text_of(&column, &value), Ok(Some(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_a_column_cannot_hold_is_refused() {
+        let int = ComparisonType::Integer;
+        for (column, value) in [
+            (column(ColumnType::Bool, "boolean", int.clone()), Value::Int(2)),
+            (column(ColumnType::Bits, "bit(2)", int.clone()), Value::Int(5)),
+            (column(ColumnType::Bits, "bit(2)", int.clone()), Value::Int(-1)),
+            (column(ColumnType::Int { bits: 32, signed: true }, "integer", int), {
+                Value::Irregular(StoredClass::Text, b"12".to_vec())
+            }),
+            (
+                column(
+                    ColumnType::Int { bits: 32, signed: true },
+                    "integer",
+                    ComparisonType::Decimal { scale: None },
+                ),
+                Value::Decimal(Decimal::parse("1.5").unwrap()),
+            ),
+            (
+                column(ColumnType::Text { padded: false }, "text", ComparisonType::Text { trim: false }),
+                Value::Text("a\0b".into()),
+            ),
+            (
+                column(ColumnType::Text { padded: false }, "name", ComparisonType::Text { trim: false }),
+                Value::Text("n".repeat(64)),
+            ),
+            (
+                column(ColumnType::Date, "date", ComparisonType::Date),
+                Value::Date(mysql_date(0, 0, 0).unwrap()),
+            ),
+        ] {
+            let refused = text_of(&column, &value).unwrap_err();
+            assert_eq!(refused.kind, RejectionKind::Value);
+            assert!(refused.reason.starts_with("column c ("));
+        }
+    }
+
+    #[test]
+    fn uuid_keys_in_text_are_looked_for_in_their_usual_spellings() {
+        let text = column(ColumnType::Text { padded: false }, "text", ComparisonType::Uuid);
+        assert_eq!(key_texts(&text, &Value::Uuid([0xab; 16])).len(), 4);
+        assert!(key_texts(&text, &Value::Null).is_empty());
+    }
+}

@@ -1,0 +1,351 @@
+//! The catalog's description of a table: columns, keys, references, triggers, and what a person must know.
+
+use sqlx::Executor;
+use sqlx::postgres::PgConnection;
+
+use super::errors::engine_error;
+use super::live::{self, Relation, get, letter};
+use super::near::nearest;
+use super::types::{base_of, column_type};
+use crate::engine::{EngineError, ErrorKind};
+use crate::model::{Column, ColumnType, Filled, Referrer, TableAccess, TableName, TableSchema, UniqueKey};
+
+pub(super) async fn tables(
+    connection: &mut PgConnection,
+    name: &str,
+    schema: Option<&str>,
+) -> Result<Vec<TableName>, EngineError> {
+    let query = sqlx::query(
+        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = COALESCE($1::text::name, pg_catalog.current_schema()) \
+           AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname",
+    )
+    .bind(schema.map(str::to_owned));
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|e| engine_error(format!("list the tables of {name}"), &e))?;
+    rows.iter().map(|row| Ok(TableName { schema: Some(get(row, 0)?), name: get(row, 1)? })).collect()
+}
+
+pub(super) async fn describe(
+    connection: &mut PgConnection,
+    name: &str,
+    table: &TableName,
+) -> Result<TableSchema, EngineError> {
+    let Some(relation) = live::find(connection, table).await? else {
+        return Err(no_such_table(connection, name, table).await?);
+    };
+    let columns = columns(connection, &relation).await?;
+    let keys = keys(connection, &relation, &columns).await?;
+    let (references, referrers) = relations(connection, &relation).await?;
+    let triggers = triggers(connection, &relation).await?;
+    let (estimated_rows, notes) = estimate_and_notes(connection, &relation).await?;
+    Ok(TableSchema {
+        is_view: matches!(relation.kind, 'v' | 'm' | 'f'),
+        table: relation.table,
+        columns,
+        keys,
+        estimated_rows,
+        references,
+        referrers,
+        triggers,
+        notes,
+    })
+}
+
+async fn no_such_table(
+    connection: &mut PgConnection,
+    name: &str,
+    table: &TableName,
+) -> Result<EngineError, EngineError> {
+    let rows = connection
+        .fetch_all(
+            "SELECT n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.oid) \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+               AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') LIMIT 10000",
+        )
+        .await
+        .map_err(|e| engine_error(format!("list the tables of {name}"), &e))?;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (schema, relation, visible): (String, String, bool) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
+        let plain = visible && table.schema.is_none();
+        known.push(if plain { relation } else { format!("{schema}.{relation}") });
+    }
+    let wanted = table.to_string();
+    let mut near = nearest(&wanted, &known);
+    if near.is_empty() {
+        // The right name in another schema.
+        let suffix = format!(".{}", table.name.to_lowercase());
+        near = known.iter().filter(|name| name.to_lowercase().ends_with(&suffix)).take(3).cloned().collect();
+    }
+    let error = EngineError::new(
+        ErrorKind::NoSuchTable,
+        format!("describe {table}"),
+        format!("there is no table or view {table} in {name}"),
+    );
+    Ok(if near.is_empty() {
+        error.with_hint("check the name and its schema; names are case-sensitive")
+    } else {
+        error.with_hint(format!("did you mean {}?", near.join(", ")))
+    })
+}
+
+async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<Column>, EngineError> {
+    let types = live::types(connection, relation.oid).await?;
+    let query = sqlx::query(
+        "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.atttypmod, \
+                NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef, \
+                COALESCE(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''), COALESCE(pg_catalog.to_jsonb(a) ->> 'attidentity', ''), \
+                CASE WHEN l.collname <> 'default' THEN l.collname::text END, \
+                COALESCE((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::boolean, true), a.attnotnull \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
+         WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+    )
+    .bind(relation.oid);
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|e| engine_error(format!("read the columns of {}", relation.table), &e))?;
+    let mut columns = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let declared: String = get(row, 1)?;
+        let (oid, modifier): (i64, i32) = (get(row, 2)?, get(row, 3)?);
+        let ty = column_type(&types, oid, modifier, &declared);
+        let deterministic: bool = get(row, 9)?;
+        let citext =
+            base_of(&types, oid, modifier).is_some_and(|(base, _)| base.name == "citext" && !base.builtin);
+        let identity = letter(&get::<String>(row, 7)?);
+        let filled = if letter(&get::<String>(row, 6)?) != ' ' {
+            Filled::Generated
+        } else if identity == 'a' {
+            Filled::IdentityAlways
+        } else {
+            Filled::ByWriter
+        };
+        columns.push(Column {
+            name: get(row, 0)?,
+            nullable: get(row, 4)?,
+            has_default: get::<bool>(row, 5)? && filled != Filled::Generated || identity != ' ',
+            collation: get(row, 8)?,
+            collation_folds: !deterministic || citext || ty == ColumnType::Text { padded: true },
+            filled,
+            declared,
+            ty,
+        });
+    }
+    Ok(columns)
+}
+
+async fn keys(
+    connection: &mut PgConnection,
+    relation: &Relation,
+    columns: &[Column],
+) -> Result<Vec<UniqueKey>, EngineError> {
+    let query = sqlx::query(
+        "SELECT i.relname::text, x.indisprimary, \
+                x.indisvalid AND x.indisready AND x.indpred IS NULL AND x.indexprs IS NULL, \
+                ARRAY(SELECT COALESCE(a.attname::text, '') FROM pg_catalog.unnest(x.indkey::int2[]) WITH ORDINALITY k(num, place) \
+                      LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.num AND k.num > 0 \
+                      WHERE k.place <= COALESCE((pg_catalog.to_jsonb(x) ->> 'indnkeyatts')::int, x.indnatts) ORDER BY k.place), \
+                ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
+                      WHERE a.attrelid = x.indrelid AND a.attnum > 0 AND a.attnotnull) \
+         FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
+         WHERE x.indrelid = $1::int8::oid AND x.indisunique ORDER BY x.indisprimary DESC, i.relname",
+    )
+    .bind(relation.oid);
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|e| engine_error(format!("read the keys of {}", relation.table), &e))?;
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (whole, names): (bool, Vec<String>) = (get(row, 2)?, get(row, 3)?);
+        // Declared on the column itself: a domain's NOT NULL does not hold for every way a row can come to be.
+        let not_null: Vec<String> = get(row, 4)?;
+        let all = names.iter().all(|name| not_null.contains(name) && columns.iter().any(|c| c.name == *name));
+        keys.push(UniqueKey {
+            name: get(row, 0)?,
+            primary: get(row, 1)?,
+            identifies: whole && all && !names.is_empty(),
+            columns: names.into_iter().filter(|name| !name.is_empty()).collect(),
+        });
+    }
+    Ok(keys)
+}
+
+async fn relations(
+    connection: &mut PgConnection,
+    relation: &Relation,
+) -> Result<(Vec<TableName>, Vec<Referrer>), EngineError> {
+    // Of a constraint on partitions only the one on the whole is named.
+    let query = sqlx::query(
+        "SELECT c.confrelid = $1::int8::oid, n.nspname::text, r.relname::text, \
+                pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')) \
+         FROM pg_catalog.pg_constraint c \
+         CROSS JOIN LATERAL (VALUES (c.conrelid, c.confrelid), (c.confrelid, c.conrelid)) v(mine, other) \
+         JOIN pg_catalog.pg_class r ON r.oid = v.other JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
+         WHERE c.contype = 'f' AND v.mine = $1::int8::oid \
+           AND COALESCE((pg_catalog.to_jsonb(c) ->> 'conparentid')::int8, 0) = 0 \
+           AND (c.confrelid <> c.conrelid OR c.conrelid = $1::int8::oid) \
+         GROUP BY 1, 2, 3, v.mine = c.conrelid ORDER BY 2, 3",
+    )
+    .bind(relation.oid);
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|e| engine_error(format!("read the foreign keys of {}", relation.table), &e))?;
+    let (mut references, mut referrers): (Vec<TableName>, Vec<Referrer>) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let (points_here, delete_spreads): (bool, bool) = (get(row, 0)?, get(row, 3)?);
+        let table = TableName { schema: Some(get(row, 1)?), name: get(row, 2)? };
+        let itself = table == relation.table;
+        if (!points_here || itself) && !references.contains(&table) {
+            references.push(table.clone());
+        }
+        if points_here && !referrers.iter().any(|known| known.table == table) {
+            referrers.push(Referrer { table, delete_spreads });
+        }
+    }
+    Ok((references, referrers))
+}
+
+async fn triggers(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<String>, EngineError> {
+    // Disabled ones, and those for replication sessions only, do not fire here.
+    let query = sqlx::query(
+        "SELECT tgname::text FROM pg_catalog.pg_trigger \
+         WHERE tgrelid = $1::int8::oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
+    )
+    .bind(relation.oid);
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|e| engine_error(format!("read the triggers of {}", relation.table), &e))?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+async fn estimate_and_notes(
+    connection: &mut PgConnection,
+    relation: &Relation,
+) -> Result<(Option<u64>, Vec<String>), EngineError> {
+    let query = sqlx::query(
+        "WITH RECURSIVE leaf(oid) AS ( \
+           SELECT $1::int8::oid UNION \
+           SELECT i.inhrelid FROM leaf JOIN pg_catalog.pg_inherits i ON i.inhparent = leaf.oid), \
+         part AS (SELECT p.* FROM leaf JOIN pg_catalog.pg_class p ON p.oid = leaf.oid) \
+         SELECT (SELECT CASE WHEN pg_catalog.bool_or(p.reltuples < 0 OR (p.reltuples = 0 AND p.relpages = 0 \
+                              AND p.relkind = 'r' AND pg_catalog.pg_relation_size(p.oid) > 0)) THEN NULL \
+                        ELSE pg_catalog.sum(p.reltuples)::float8 END FROM part p WHERE p.relkind <> 'p'), \
+                pg_catalog.row_security_active(c.oid), \
+                EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1'), \
+                c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
+                c.relpersistence = 'u', pg_catalog.pg_is_in_recovery() \
+         FROM pg_catalog.pg_class c WHERE c.oid = $1::int8::oid",
+    )
+    .bind(relation.oid);
+    let row = connection
+        .fetch_one(query)
+        .await
+        .map_err(|e| engine_error(format!("read the size of {}", relation.table), &e))?;
+    let estimate: Option<f64> = get(&row, 0)?;
+    let mut notes = Vec::new();
+    let mut note = |holds: bool, text: &str| {
+        if holds {
+            notes.push(text.to_owned());
+        }
+    };
+    note(
+        get(&row, 1)?,
+        "row-level security is active for this login: only the rows its policies show are compared",
+    );
+    note(
+        get(&row, 2)? && relation.kind != 'v',
+        "the table has rewrite rules, which change what a write does",
+    );
+    note(
+        get(&row, 3)?,
+        "other tables inherit from this one: their rows are read with it, and its key does not cover them",
+    );
+    note(get(&row, 4)?, "the table is unlogged: a crash empties it");
+    note(
+        relation.kind == 'f',
+        "a foreign table: its rows are read from another server, outside this snapshot",
+    );
+    note(relation.kind == 'm', "a materialized view: it holds what its last refresh saw");
+    // Views have no count of their own; what the catalog says of them is always zero.
+    let estimate = estimate.filter(|_| relation.kind != 'v');
+    Ok((estimate.and_then(whole), notes))
+}
+
+fn whole(count: f64) -> Option<u64> {
+    if !(0.0..9e15).contains(&count) {
+        return None;
+    }
+    format!("{count:.0}").parse().ok()
+}
+
+/// Fails where this login could not insert and update; a delete it may not make is told when it is tried.
+pub(super) async fn check_writable(
+    connection: &mut PgConnection,
+    name: &str,
+    access: &TableAccess,
+) -> Result<(), EngineError> {
+    let during = format!("write {} in {name}", access.table);
+    let refuse = |what: &str, hint: &str| {
+        Err(EngineError::new(ErrorKind::Permission, during.clone(), what).with_hint(hint))
+    };
+    let relation = live::find_planned(connection, access).await?;
+    if matches!(relation.kind, 'm' | 'v') {
+        return refuse("it is a view", "name the table behind it");
+    }
+    let row = connection
+        .fetch_one(
+            "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')::boolean, \
+                    current_user::text",
+        )
+        .await
+        .map_err(|e| engine_error(during.clone(), &e))?;
+    if get(&row, 0)? {
+        return refuse("the server is a standby, which accepts no writes", "name the primary in the URL");
+    }
+    if get(&row, 1)? {
+        return refuse(
+            "transactions of this login are read-only",
+            "ALTER ROLE ... SET default_transaction_read_only = off, or name another server",
+        );
+    }
+    let user: String = get(&row, 2)?;
+    for (at, column) in access.columns.iter().enumerate() {
+        let wanted: &[&str] = match column.filled {
+            Filled::ByWriter if at < access.key_len => &["SELECT", "INSERT"],
+            Filled::ByWriter => &["SELECT", "INSERT", "UPDATE"],
+            Filled::IdentityAlways => &["SELECT", "INSERT"],
+            Filled::Generated => &["SELECT"],
+        };
+        for privilege in wanted {
+            let query = sqlx::query(
+                "SELECT COALESCE(pg_catalog.has_column_privilege($1::int8::oid, $2::text, $3::text), false) \
+                        AND pg_catalog.has_schema_privilege((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = $1::int8::oid), 'USAGE')",
+            )
+            .bind(relation.oid)
+            .bind(column.name.clone())
+            .bind((*privilege).to_owned());
+            let row = connection.fetch_one(query).await.map_err(|e| engine_error(during.clone(), &e))?;
+            if !get::<bool>(&row, 0)? {
+                return refuse(
+                    &format!("{user} lacks {privilege} on column {}", column.name),
+                    &format!(
+                        "GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}; and USAGE on its schema",
+                        super::statement::table(&access.table),
+                        super::statement::ident(&user)
+                    ),
+                );
+            }
+        }
+    }
+    Ok(())
+}

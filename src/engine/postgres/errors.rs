@@ -1,0 +1,241 @@
+//! Driver errors into engine errors and rejections: the database's own words only where they hold no row value.
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::engine::error::{EngineError, ErrorKind};
+use crate::model::{Rejection, RejectionKind};
+
+/// The PostgreSQL error inside a driver error.
+pub(super) fn database(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    match error {
+        sqlx::Error::Database(inner) => inner.try_downcast_ref::<PgDatabaseError>(),
+        _ => None,
+    }
+}
+
+/// An error of a statement on an open connection.
+pub(super) fn engine_error(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    let Some(db) = database(error) else { return driver_error(during, error) };
+    let (kind, what, hint) = judge(db);
+    let mut out = EngineError::new(kind, during, what);
+    out.hint = hint.or_else(|| safe_hint(kind, db));
+    out
+}
+
+/// An error of a statement that holds the user's own condition.
+pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    let Some(db) = database(error) else { return driver_error(during, error) };
+    let mine = matches!(class(db), "22" | "38" | "39")
+        || matches!(
+            db.code(),
+            // The user's spelling: syntax, unknown column, function or operator, ambiguous name, wrong type.
+            "42601"
+                | "42703"
+                | "42883"
+                | "42702"
+                | "42804"
+                | "42725"
+                | "42846"
+                | "42P01"
+                | "42803"
+                | "42P10"
+                | "42P18"
+                | "42P02"
+                | "42704"
+                | "0A000"
+                | "42P20"
+                | "42809"
+        );
+    if !mine {
+        return engine_error(during, error);
+    }
+    let what = if class(db) == "22" {
+        format!("the filter fails on some row: {}", words_of_data_error(db.code()))
+    } else {
+        format!("PostgreSQL does not accept the filter: {}", db.message())
+    };
+    EngineError::new(ErrorKind::Filter, during, what)
+        .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL")
+}
+
+fn driver_error(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    match error {
+        sqlx::Error::Io(error) => {
+            EngineError::new(ErrorKind::Lost, during, format!("the connection broke: {error}"))
+        }
+        sqlx::Error::Tls(error) => {
+            EngineError::new(ErrorKind::Unreachable, during, format!("TLS failed: {error}"))
+                .with_hint("check sslmode, sslrootcert and the host name in the URL")
+        }
+        // Neither text nor values of these reach a user: they name a fault of the driver's own.
+        sqlx::Error::Protocol(_) => EngineError::new(
+            ErrorKind::Lost,
+            during,
+            "the server sent something unexpected on the connection",
+        ),
+        _ => EngineError::new(ErrorKind::Database, during, "the driver could not read the server's answer"),
+    }
+}
+
+fn class(db: &PgDatabaseError) -> &str {
+    db.code().get(..2).unwrap_or("")
+}
+
+fn judge(db: &PgDatabaseError) -> (ErrorKind, String, Option<String>) {
+    let code = db.code();
+    let message = || db.message().to_owned();
+    match (class(db), code) {
+        (_, "42501") => (ErrorKind::Permission, message(), None),
+        (_, "42P01" | "3F000") => (ErrorKind::NoSuchTable, message(), None),
+        (_, "42703" | "42804" | "42704") => (
+            ErrorKind::Changed,
+            message(),
+            Some(
+                "the table's columns are no longer what they were when the run began; start it again"
+                    .to_owned(),
+            ),
+        ),
+        ("40", _) | (_, "55P03" | "57014" | "55006" | "53300" | "57P03") => {
+            (ErrorKind::Busy, message(), None)
+        }
+        ("08", _) | (_, "57P01" | "57P02") => (ErrorKind::Lost, message(), None),
+        (_, "28P01" | "28000" | "3D000") => (ErrorKind::Login, message(), None),
+        (_, "25006") => (
+            ErrorKind::Permission,
+            "the server accepts no writes (read-only transaction or standby)".to_owned(),
+            None,
+        ),
+        ("22", _) => (ErrorKind::Database, words_of_data_error(code).to_owned(), None),
+        ("23" | "44", _) => {
+            (ErrorKind::Database, rejection(db).map_or_else(|| "a constraint".to_owned(), |r| r.reason), None)
+        }
+        // A function's or trigger's own text may quote a row.
+        ("P0" | "38" | "39" | "09" | "27", _) => (
+            ErrorKind::Database,
+            format!("a function or trigger of the database refused (SQLSTATE {code})"),
+            None,
+        ),
+        ("42" | "53" | "54" | "55" | "58" | "25" | "0A" | "72" | "57", _) => {
+            (ErrorKind::Database, message(), None)
+        }
+        _ => (ErrorKind::Database, format!("PostgreSQL reported SQLSTATE {code}"), None),
+    }
+}
+
+fn safe_hint(kind: ErrorKind, db: &PgDatabaseError) -> Option<String> {
+    match kind {
+        ErrorKind::Permission if db.code() == "42501" => Some(
+            "grant it: GRANT SELECT (to compare), and INSERT, UPDATE, DELETE (to repair) ON the table"
+                .to_owned(),
+        ),
+        ErrorKind::Busy if db.code() == "57014" => Some(
+            "a timeout or an administrator cancelled the statement; raise statement_timeout for this role"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn words_of_data_error(code: &str) -> &'static str {
+    match code {
+        "22001" => "a text is too long for its column",
+        "22003" => "a number is out of its column's range",
+        "22007" | "22008" => "a date or time is not valid or out of range",
+        "22P02" => "a value cannot be read as its column's type",
+        "22P03" => "a value's binary form is not valid",
+        "22021" | "22P05" => "a text holds a character that the database's encoding has not",
+        "22012" => "division by zero",
+        "22026" => "a bit string has another length than its column",
+        "22004" => "a NULL where none is allowed",
+        "22P04" => "bad COPY data",
+        "22032" | "22030" => "a text is not valid JSON",
+        "22023" => "a parameter value is not valid",
+        _ => "a value does not fit",
+    }
+}
+
+/// Why the database refused a row; `None` where the error is not about a row.
+pub(super) fn rejection(db: &PgDatabaseError) -> Option<Rejection> {
+    let constraint = || db.constraint().unwrap_or("without a name").to_owned();
+    let column = || db.column().map_or_else(String::new, |name| format!(" of column {name}"));
+    let (kind, reason) = match (class(db), db.code()) {
+        (_, "23505") => (RejectionKind::Unique, format!("unique constraint {}", constraint())),
+        (_, "23P01") => (RejectionKind::Unique, format!("exclusion constraint {}", constraint())),
+        (_, "23503" | "23001") => {
+            let on = db.table().map_or_else(String::new, |table| format!(" of table {table}"));
+            (RejectionKind::ForeignKey, format!("foreign key {}{on}", constraint()))
+        }
+        (_, "23502") => (RejectionKind::NotNull, format!("NOT NULL{}", column())),
+        (_, "23514") => match db.constraint() {
+            Some(name) => (RejectionKind::Check, format!("check constraint {name}")),
+            None => (RejectionKind::Check, "no partition of the table takes the row".to_owned()),
+        },
+        ("23", code) => (RejectionKind::Check, format!("a constraint (SQLSTATE {code})")),
+        ("44", _) => (RejectionKind::Check, "the view's WITH CHECK OPTION".to_owned()),
+        ("22", code) => {
+            (RejectionKind::Value, format!("{}{} (SQLSTATE {code})", words_of_data_error(code), column()))
+        }
+        (_, "54000") => {
+            (RejectionKind::Value, "a value is too large for an index (SQLSTATE 54000)".to_owned())
+        }
+        (_, "428C9") => (RejectionKind::Other, format!("a generated or identity column{}", column())),
+        ("P0" | "38" | "39" | "09" | "27", code) => (
+            RejectionKind::Other,
+            format!("a trigger or function of the database refused the row (SQLSTATE {code})"),
+        ),
+        (_, "42501") if db.routine() == Some("ExecWithCheckOptions") => {
+            (RejectionKind::Other, "a row-level security policy".to_owned())
+        }
+        _ => return None,
+    };
+    Some(Rejection { kind, reason })
+}
+
+/// A connection could not be made.
+pub(super) fn connect_error(name: &str, database_name: &str, error: &sqlx::Error) -> EngineError {
+    let during = format!("connect to {name}");
+    if let Some(db) = database(error) {
+        let message = db.message().to_owned();
+        return match db.code() {
+            "3D000" => EngineError::new(ErrorKind::Login, during, message).with_hint(format!(
+                "create the database {database_name}, or name another at the end of the URL"
+            )),
+            "28P01" | "28000" => EngineError::new(ErrorKind::Login, during, message)
+                .with_hint("check user and password in the URL, and the server's pg_hba.conf"),
+            "53300" => EngineError::new(ErrorKind::Busy, during, message).with_hint(
+                "the server has no free connections; raise max_connections or lower the parallelism",
+            ),
+            "57P03" => EngineError::new(ErrorKind::Busy, during, message)
+                .with_hint("the server is starting or shutting down; try again"),
+            _ => EngineError::new(ErrorKind::Login, during, message),
+        };
+    }
+    match error {
+        sqlx::Error::Io(error) => {
+            let hint = match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => "is the server running, and is the port right?",
+                std::io::ErrorKind::NotFound => "there is no such socket; is the server running?",
+                _ => "check host and port, name resolution and firewalls",
+            };
+            EngineError::new(ErrorKind::Unreachable, during, error.to_string()).with_hint(hint)
+        }
+        sqlx::Error::Tls(error) => EngineError::new(ErrorKind::Unreachable, during, format!("TLS: {error}"))
+            .with_hint(
+                "check sslmode (disable, prefer, require, verify-ca, verify-full) and sslrootcert in the URL",
+            ),
+        // The driver's text may hold parts of the URL; it is not repeated.
+        sqlx::Error::Configuration(_) => {
+            EngineError::new(ErrorKind::Usage, during, "an option in the URL is not valid")
+                .with_hint("expected postgres://user:password@host:port/database?sslmode=...")
+        }
+        sqlx::Error::Protocol(_) => EngineError::new(
+            ErrorKind::Unreachable,
+            during,
+            "the server's answer is not PostgreSQL's, or uses a login method that is not supported",
+        )
+        .with_hint(
+            "check that the port is a PostgreSQL server's; the password must be stated where it asks for one",
+        ),
+        _ => EngineError::new(ErrorKind::Unreachable, during, "no connection"),
+    }
+}

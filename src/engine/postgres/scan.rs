@@ -1,0 +1,361 @@
+//! A table under one snapshot: binary COPY by ctid ranges, as many readers as asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::join_all;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::decode::Decoder;
+use super::live::{self, get};
+use super::{PgEngine, errors, run, statement};
+use crate::engine::{EngineError, ErrorKind, RawBatch, RowError, Snapshot};
+use crate::model::{RowBuffer, TableAccess};
+
+const BATCH_ROWS: usize = 4096;
+const BATCH_BYTES: usize = 256 * 1024;
+/// Below this many pages a second reader costs more than it brings.
+const PAGES_PER_READER_MIN: u64 = 128;
+/// Ranges per reader, so that none waits long for the last one.
+const RANGES_PER_READER: u64 = 12;
+const PAGES_PER_RANGE_MAX: u64 = 8192;
+
+/// One state of a table, held by one transaction per reader.
+pub(super) struct PgSnapshot {
+    readers: Vec<PgConnection>,
+    decoder: Arc<Decoder>,
+    source: Arc<Source>,
+}
+
+/// What the readers share: the query, and which pages are left.
+struct Source {
+    during: String,
+    columns: String,
+    from: String,
+    filter: Option<String>,
+    ranges: Ranges,
+}
+
+/// Hands out page ranges; the last one has no end, for the table may have grown.
+struct Ranges {
+    /// `None` where the relation cannot be divided: one range without bounds.
+    pages: Option<u64>,
+    step: u64,
+    next: AtomicU64,
+}
+
+impl Ranges {
+    fn new(pages: Option<u64>, readers: u64) -> Self {
+        let step = pages.unwrap_or(0) / (readers * RANGES_PER_READER).max(1);
+        Self { pages, step: step.clamp(1, PAGES_PER_RANGE_MAX), next: AtomicU64::new(0) }
+    }
+
+    /// The next range as a condition; empty where there is nothing to bound.
+    fn take(&self) -> Option<String> {
+        let Some(pages) = self.pages else {
+            return (self.next.fetch_add(1, Ordering::Relaxed) == 0).then(String::new);
+        };
+        let from = self.next.fetch_add(self.step, Ordering::Relaxed);
+        if from > 0 && from >= pages {
+            return None;
+        }
+        let until = from + self.step;
+        Some(match (from, until < pages) {
+            (0, false) => String::new(),
+            (from, false) => format!("t.ctid >= '({from},0)'::tid"),
+            (from, true) => format!("t.ctid >= '({from},0)'::tid AND t.ctid < '({until},0)'::tid"),
+        })
+    }
+}
+
+impl Source {
+    fn copy(&self, range: &str) -> String {
+        let conditions: Vec<&str> = [range, self.filter.as_deref().unwrap_or("")]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
+        let condition = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        };
+        format!("COPY (SELECT {} FROM {} t{condition}) TO STDOUT (FORMAT binary)", self.columns, self.from)
+    }
+
+    fn error(&self, error: &sqlx::Error) -> EngineError {
+        if self.filter.is_some() {
+            errors::filter_error(&self.during, error)
+        } else {
+            errors::engine_error(&self.during, error)
+        }
+    }
+}
+
+impl PgSnapshot {
+    pub(super) async fn take(
+        engine: &PgEngine,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Self, EngineError> {
+        let during = format!("read {}", access.table);
+        let mut first = engine.open().await?;
+        let begin = begin(engine.version);
+        run(&mut first, &during, &begin).await?;
+        // Locked before the snapshot is taken, so that no TRUNCATE or rewrite comes between the two.
+        let mut relation = live::find_planned(&mut first, &access).await?;
+        if matches!(relation.kind, 'r' | 'p') {
+            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", statement::table(&relation.table));
+            if run(&mut first, &during, &format!("COMMIT; {begin}; {lock}")).await.is_err() {
+                // A login with rights on columns only may read the table, but not lock it.
+                run(&mut first, &during, &format!("ROLLBACK; {begin}")).await?;
+            }
+            relation = live::find_planned(&mut first, &access).await?;
+        }
+        let live = live::columns(&mut first, &relation).await?;
+        live::match_columns(&access, &live)?;
+        check_filter(&mut first, &access, &during).await?;
+        let check_text = live::is_sql_ascii(&mut first).await?;
+        let decoder = Decoder::new(&access, check_text).map_err(|e| EngineError::row(&during, &e))?;
+        let pages = live::heap_pages(&mut first, &relation, engine.version).await?;
+
+        let wanted = match pages {
+            Some(pages) => u64::try_from(parallelism).unwrap_or(1).min(pages / PAGES_PER_READER_MIN).max(1),
+            None => 1,
+        };
+        let mut readers = vec![first];
+        if wanted > 1 {
+            let more = join_readers(engine, &mut readers[0], wanted - 1).await?;
+            readers.extend(more);
+        }
+        let count = u64::try_from(readers.len()).unwrap_or(1);
+        let source = Source {
+            during,
+            columns: statement::select_list("t", &access),
+            from: statement::table(&relation.table),
+            filter: statement::filter(&access),
+            ranges: Ranges::new(if count > 1 { pages } else { None }, count),
+        };
+        Ok(Self { readers, decoder: Arc::new(decoder), source: Arc::new(source) })
+    }
+}
+
+fn begin(version: i32) -> String {
+    let jit = if version >= 110_000 { "; SET LOCAL jit = off" } else { "" };
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{jit}; SET LOCAL idle_in_transaction_session_timeout = 0"
+    )
+}
+
+/// More readers of the first one's snapshot. A server that cannot export it, or has no free connection left,
+/// is read by those that there are.
+async fn join_readers(
+    engine: &PgEngine,
+    first: &mut PgConnection,
+    more: u64,
+) -> Result<Vec<PgConnection>, EngineError> {
+    let during = "share the snapshot";
+    run(first, during, "SAVEPOINT share").await?;
+    let exported = first.fetch_one("SELECT pg_catalog.pg_export_snapshot()").await;
+    let snapshot: String = match exported {
+        Ok(row) => get(&row, 0)?,
+        Err(error) if errors::database(&error).is_some() => {
+            run(first, during, "ROLLBACK TO SAVEPOINT share").await?;
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(errors::engine_error(during, &error)),
+    };
+    let import = format!("{}; SET TRANSACTION SNAPSHOT {}", begin_bare(), statement::literal(&snapshot));
+    let settings = begin(engine.version);
+    let settings = settings.split_once(';').map_or("", |(_, rest)| rest).to_owned();
+    let joined = join_all((0..more).map(|_| async {
+        let mut reader = engine.open().await.ok()?;
+        run(&mut reader, during, &import).await.ok()?;
+        run(&mut reader, during, &settings).await.ok()?;
+        Some(reader)
+    }))
+    .await;
+    Ok(joined.into_iter().flatten().collect())
+}
+
+fn begin_bare() -> &'static str {
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+}
+
+/// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it
+/// can neither close them nor bring a clause of its own. Preparing takes a single statement only.
+pub(super) async fn check_filter(
+    connection: &mut PgConnection,
+    access: &TableAccess,
+    during: &str,
+) -> Result<(), EngineError> {
+    let (Some(bare), Some(closed)) = (&access.filter, statement::filter(access)) else { return Ok(()) };
+    let from = statement::table(&access.table);
+    for condition in [bare.clone(), closed] {
+        let sql = format!("SELECT 1 FROM {from} t WHERE {condition}\n");
+        connection
+            .prepare(AssertSqlSafe(sql).into_sql_str())
+            .await
+            .map_err(|e| errors::filter_error(during, &e))?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Snapshot for PgSnapshot {
+    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
+        let mut tasks = JoinSet::new();
+        for reader in self.readers {
+            tasks.spawn(read(reader, self.source.clone(), self.decoder.clone(), out.clone()));
+        }
+        drop(out);
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(Ok(true)) => {}
+                // Dropping the set ends the others and closes their connections.
+                Ok(Ok(false)) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    return Err(EngineError::new(
+                        ErrorKind::Database,
+                        self.source.during.clone(),
+                        "a reader ended before its time",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads ranges until none is left; `false` where nobody listens any more.
+async fn read(
+    mut connection: PgConnection,
+    source: Arc<Source>,
+    decoder: Arc<Decoder>,
+    out: mpsc::Sender<Box<dyn RawBatch>>,
+) -> Result<bool, EngineError> {
+    let mut batch = PgBatch::new(&decoder);
+    while let Some(range) = source.ranges.take() {
+        let sql = source.copy(&range);
+        let mut rows = connection.copy_out_raw(&sql).await.map_err(|e| source.error(&e))?;
+        let mut head = true;
+        while let Some(message) = rows.next().await {
+            let message = message.map_err(|e| source.error(&e))?;
+            let mut bytes: &[u8] = &message;
+            if head {
+                bytes = strip_header(bytes).ok_or_else(|| {
+                    EngineError::new(
+                        ErrorKind::Database,
+                        source.during.clone(),
+                        "COPY data without its header",
+                    )
+                })?;
+                head = false;
+            }
+            if !batch.push(bytes) {
+                let full = std::mem::replace(&mut batch, PgBatch::new(&decoder));
+                if out.send(Box::new(full)).await.is_err() {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    if batch.rows > 0 && out.send(Box::new(batch)).await.is_err() {
+        return Ok(false);
+    }
+    // The rows are all there; how the connection ends no longer matters.
+    let _ = connection.execute("COMMIT").await;
+    let _ = connection.close().await;
+    Ok(true)
+}
+
+/// COPY's binary header: a signature of eleven bytes, flags, and an extension behind its length.
+fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.strip_prefix(b"PGCOPY\n\xff\r\n\0")?;
+    let (_flags, rest) = rest.split_at_checked(4)?;
+    let (extension, rest) = rest.split_first_chunk::<4>()?;
+    rest.get(usize::try_from(u32::from_be_bytes(*extension)).ok()?..)
+}
+
+/// Rows in COPY's binary form, one behind the other.
+pub(super) struct PgBatch {
+    decoder: Arc<Decoder>,
+    bytes: Vec<u8>,
+    rows: usize,
+}
+
+impl PgBatch {
+    pub(super) fn new(decoder: &Arc<Decoder>) -> Self {
+        Self { decoder: decoder.clone(), bytes: Vec::new(), rows: 0 }
+    }
+
+    /// Takes one row; `false` once the batch is full.
+    #[inline]
+    pub(super) fn push(&mut self, row: &[u8]) -> bool {
+        // The end is a row of -1 fields; the header may come without a row behind it.
+        if row.is_empty() || row == [0xff, 0xff] {
+            return true;
+        }
+        if self.rows == 0 {
+            self.bytes.reserve(BATCH_BYTES + BATCH_BYTES / 8);
+        }
+        self.bytes.extend_from_slice(row);
+        self.rows += 1;
+        self.rows < BATCH_ROWS && self.bytes.len() < BATCH_BYTES
+    }
+}
+
+impl RawBatch for PgBatch {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
+        let mut buffer = RowBuffer::default();
+        let mut input = self.bytes.as_slice();
+        while !input.is_empty() {
+            self.decoder.row(&mut input, &mut buffer)?;
+            each(&buffer);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_cover_every_page_once_and_the_last_has_no_end() {
+        let ranges = Ranges::new(Some(100), 2);
+        let all: Vec<String> = std::iter::from_fn(|| ranges.take()).collect();
+        assert_eq!(all.first().map(String::as_str), Some("t.ctid >= '(0,0)'::tid AND t.ctid < '(4,0)'::tid"));
+        assert_eq!(all.last().map(String::as_str), Some("t.ctid >= '(96,0)'::tid"));
+        for pair in all.windows(2) {
+            let end = pair[0].rsplit_once("t.ctid < ").map(|(_, end)| end);
+            assert!(end.is_some_and(|end| pair[1].starts_with(&format!("t.ctid >= {end}"))));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_divided_is_one_range() {
+        for pages in [None, Some(0), Some(1)] {
+            let ranges = Ranges::new(pages, 4);
+            let all: Vec<String> = std::iter::from_fn(|| ranges.take()).collect();
+            assert_eq!(all, vec![String::new()], "{pages:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_is_taken_off() {
+        let header = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x02xxrest";
+        assert_eq!(strip_header(header), Some(&b"rest"[..]));
+        assert_eq!(strip_header(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x02x"), None);
+        assert_eq!(strip_header(b"nonsense"), None);
+    }
+}

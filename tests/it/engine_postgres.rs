@@ -1,0 +1,7 @@
+//! The PostgreSQL engine against a real server, with the server as the oracle.
+
+mod changes;
+mod reading;
+mod setup;
+
+mod types;
