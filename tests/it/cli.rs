@@ -1,7 +1,7 @@
 //! What people see: help, errors with hints, exit status, and what goes to which stream.
 
 use super::support::process::{trueup, trueup_with};
-use super::support::servers::{MysqlDb, SqliteDb};
+use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
 fn refused(args: &[&str], expected: &[&str]) {
     let output = trueup(args);
@@ -173,4 +173,36 @@ fn data_goes_to_stdout_and_talk_to_stderr() {
     // From the environment, so that no password stands in the process list.
     let env = trueup_with(&["diff", "env:S", "env:T", "-q"], &[("S", &s), ("T", &t)]);
     assert_eq!(env.status, 1, "{env:?}");
+}
+
+#[test]
+fn postgres_says_clearly_what_is_wrong() {
+    let db = PostgresDb::create();
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, a text); CREATE VIEW v AS SELECT * FROM t");
+    let wrong = db.url().replacen(":pw", ":wrong-secret", 1);
+    let output = trueup(&["diff", &wrong, &db.url()]);
+    assert!(
+        output.status == 2 && output.stderr.contains("hint:") && !output.stderr.contains("wrong-secret"),
+        "{output:?}"
+    );
+    let other = PostgresDb::create();
+    other.execute("CREATE TABLE t (id int PRIMARY KEY, a text)");
+    let (s, t) = (db.url(), other.url());
+    refused(&["diff", &s, &t, "-t", "tt"], &["did you mean"]);
+    refused(&["diff", &s, &t, "-t", "t", "--where", "nope = 1"], &["nope"]);
+    refused(&["diff", "postgres://u@127.0.0.1:1/x", &t], &["127.0.0.1:1", "hint:"]);
+    refused(&["diff", &format!("{s}x"), &t], &["hint:"]);
+    // A view is read with the target's key.
+    assert_eq!(trueup(&["diff", &s, &t, "-t", "v=t", "-q"]).status, 0);
+    refused(&["repair", &t, &s, "-t", "t=v"], &["is a view"]);
+    let role = db.url().rsplit('/').next().unwrap().to_owned();
+    other
+        .execute(&format!("CREATE ROLE ro_{role} LOGIN PASSWORD 'readonly'; GRANT SELECT ON t TO ro_{role}"));
+    let host = other.url().split('@').nth(1).unwrap().to_owned();
+    let readonly = format!("postgres://ro_{role}:readonly@{host}");
+    db.execute("INSERT INTO t VALUES (1, 'x')");
+    refused(&["repair", &s, &readonly], &["hint:"]);
+    assert_eq!(trueup(&["diff", &s, &readonly]).status, 1, "comparing needs SELECT only");
+    assert_eq!(other.scalar("SELECT count(*) FROM t").as_deref(), Some("0"));
+    other.execute(&format!("DROP OWNED BY ro_{role}; DROP ROLE ro_{role}"));
 }
