@@ -87,6 +87,8 @@ struct Asked {
     mode: Mode,
     /// Lists in the reply are of a lower level.
     below: u8,
+    /// How many lists of rows around these came before.
+    step: u8,
 }
 
 enum Phase<V> {
@@ -167,7 +169,7 @@ impl<V: RunView> Locator<V> {
     }
 
     fn open(&mut self) -> Result<(), LocateError> {
-        let list = self.ask(0..self.own.len(), u8::MAX, Width::FIRST)?;
+        let list = self.ask(0..self.own.len(), u8::MAX, 0, Width::FIRST)?;
         self.outbox.push_back(Message::Open(Open {
             round: self.round,
             root: self.own.tree.root(),
@@ -285,7 +287,7 @@ impl<V: RunView> Locator<V> {
             Mode::Nodes(level) => level,
             _ => 0,
         };
-        let gaps = self.answer(pieces, below, width)?;
+        let gaps = self.answer(pieces, below, 1, width)?;
         writer.push(gaps, &mut self.outbox);
         writer.finish(&mut self.outbox);
         self.look_whether_located();
@@ -306,24 +308,18 @@ impl<V: RunView> Locator<V> {
                 self.take_reply(asked, gaps, &mut segments)?;
             }
         }
-        let mut compared = Vec::with_capacity(segments.len());
-        let mut open = 0;
+        let mut writer = FrontierWriter::new(self.window);
         for segment in segments {
             let pieces = match segment.list.mode {
                 Mode::Yours => vec![Compared::asked_for(segment.rows.clone())],
                 _ => self.compare(segment.rows.clone(), &segment.list)?,
             };
-            open += pieces.iter().filter(|piece| piece.is_open()).count();
             let below = match segment.list.mode {
                 Mode::Nodes(level) => level,
                 _ => segment.below,
             };
-            compared.push((pieces, below));
-        }
-        let width = Width::for_segments(open);
-        let mut writer = FrontierWriter::new(self.window);
-        for (pieces, below) in compared {
-            let gaps = self.answer(pieces, below, width)?;
+            let width = if segment.list.mode == Mode::Yours { Width::ASKED_FOR } else { Width::Paced };
+            let gaps = self.answer(pieces, below, segment.step.saturating_add(1), width)?;
             writer.push(gaps, &mut self.outbox);
         }
         writer.finish(&mut self.outbox);
@@ -347,7 +343,7 @@ impl<V: RunView> Locator<V> {
             else {
                 return refused("no list where one was asked for");
             };
-            return self.take_list(asked.rows, list, asked.below, false, segments);
+            return self.take_list(asked.rows, list, (asked.below, asked.step), false, segments);
         }
         let nodes = match asked.mode {
             Mode::Nodes(level) => Some((level, self.own.tree.nodes(usize::from(level), asked.rows.clone())?)),
@@ -377,7 +373,7 @@ impl<V: RunView> Locator<V> {
                 (Answer::Absent, _) => self.unmatched.add(rows, true),
                 (Answer::Facing, _) => self.unmatched.add(rows, false),
                 (Answer::Open(list), Some((level, _))) => {
-                    self.take_list(rows, list, *level, true, segments)?
+                    self.take_list(rows, list, (*level, asked.step.saturating_add(1)), true, segments)?
                 }
                 _ => return refused("an answer of the wrong kind"),
             }
@@ -389,7 +385,7 @@ impl<V: RunView> Locator<V> {
         &self,
         rows: Range<u64>,
         list: List,
-        below: u8,
+        (below, step): (u8, u8),
         yours_allowed: bool,
         segments: &mut Vec<Segment>,
     ) -> Result<(), LocateError> {
@@ -401,7 +397,7 @@ impl<V: RunView> Locator<V> {
         if !fits {
             return Err(unexpected("frontier", "a list that leads nowhere").into());
         }
-        segments.push(Segment { rows, list, below });
+        segments.push(Segment { rows, list, below, step });
         Ok(())
     }
 
@@ -423,7 +419,13 @@ impl<V: RunView> Locator<V> {
     }
 
     /// Makes the reply to one list, and notes the lists it asks with.
-    fn answer(&mut self, pieces: Vec<Compared>, below: u8, width: Width) -> Result<Vec<Gap>, LocateError> {
+    fn answer(
+        &mut self,
+        pieces: Vec<Compared>,
+        below: u8,
+        step: u8,
+        width: Width,
+    ) -> Result<Vec<Gap>, LocateError> {
         let mut gaps = Vec::with_capacity(pieces.len());
         let mut at = 0;
         let small =
@@ -433,11 +435,11 @@ impl<V: RunView> Locator<V> {
                 Answer::Absent
             } else if piece.is_final() {
                 Answer::Facing
-            } else if piece.peer_is_small {
-                self.note(piece.rows.clone(), Mode::Yours, below);
+            } else if piece.peer_is_small && !self.own.is_soon_shown(&piece.rows, below)? {
+                self.note(piece.rows.clone(), Mode::Yours, below, step);
                 Answer::Open(List { mode: Mode::Yours, items: Vec::new() })
             } else {
-                Answer::Open(self.ask(piece.rows.clone(), below, width)?)
+                Answer::Open(self.ask(piece.rows.clone(), below, step, width)?)
             };
             gaps.push(Gap { skip: small(piece.peer.start - at)?, len: small(piece.peer.len())?, answer });
             at = piece.peer.end;
@@ -446,16 +448,16 @@ impl<V: RunView> Locator<V> {
     }
 
     /// Lists the own side of a segment.
-    fn ask(&mut self, rows: Range<u64>, below: u8, width: Width) -> Result<List, LocateError> {
-        let mode = self.own.choose(&rows, below, width)?;
+    fn ask(&mut self, rows: Range<u64>, below: u8, step: u8, width: Width) -> Result<List, LocateError> {
+        let mode = self.own.choose(&rows, below, width.nodes(rows.end - rows.start, step))?;
         let list = self.own.list(rows.clone(), mode, self.window)?;
-        self.note(rows, mode, below);
+        self.note(rows, mode, below, step);
         Ok(list)
     }
 
-    fn note(&mut self, rows: Range<u64>, mode: Mode, below: u8) {
+    fn note(&mut self, rows: Range<u64>, mode: Mode, below: u8, step: u8) {
         self.open_rows += rows.end - rows.start;
-        self.asked.push_back(Asked { rows, mode, below });
+        self.asked.push_back(Asked { rows, mode, below, step });
     }
 
     /// Every open segment waits in one side's queue of sent lists, so an empty queue here, with everything received
@@ -613,6 +615,7 @@ struct Segment {
     rows: Range<u64>,
     list: List,
     below: u8,
+    step: u8,
 }
 
 /// Collects replies into messages of bounded size.
