@@ -28,11 +28,14 @@
 mod align;
 mod classify;
 mod codec;
+mod descend;
 mod error;
 mod frontier;
 mod locator;
 mod message;
 mod spans;
+mod step;
+mod tell;
 
 #[cfg(test)]
 mod cost_tests;
@@ -43,5 +46,6 @@ mod tests;
 
 pub use classify::{Finding, FindingKind};
 pub use error::{LocateError, ProtocolError};
-pub use locator::{LocateOptions, Locator, Outcome, Progress, Proof, Role, Step};
+pub use locator::Locator;
 pub use message::{Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Window};
+pub use step::{LocateOptions, Outcome, Progress, Proof, Role, Step};

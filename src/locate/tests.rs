@@ -70,7 +70,7 @@ fn drift() -> impl Strategy<Value = Drift> {
 }
 
 fn key(n: u64) -> Vec<u8> {
-    if n % 7 == 0 {
+    if n.is_multiple_of(7) {
         format!("{:020}-and-a-long-tail-that-keys-may-have", n * 2).into_bytes()
     } else {
         format!("{:020}", n * 2).into_bytes()
