@@ -27,3 +27,7 @@ pub enum ProtocolError {
     #[error("{message} does not fit here: {why}")]
     Unexpected { message: &'static str, why: &'static str },
 }
+
+pub(super) fn unexpected(message: &'static str, why: &'static str) -> ProtocolError {
+    ProtocolError::Unexpected { message, why }
+}

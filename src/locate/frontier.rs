@@ -13,26 +13,50 @@ use crate::model::Key;
 const ENTRIES_AT_ONCE: u64 = 32;
 /// One side is taken for small where the other has so many times its rows (and more than a list of entries).
 const LOPSIDED: u64 = 16;
+const SOON_SHOWN: usize = 24;
 /// So many nodes on both sides without a common node or border: the rows have nothing to do with each other.
 const UNALIKE: usize = 64;
 const READ_DIGESTS: u64 = 4096;
 
+/// Lists of leaves are to be reached by this step of a segment (the first list is step 0), which leaves turns enough
+/// for entries and findings within six round trips.
+const LEAVES_BY_STEP: u8 = 7;
+
 /// How many nodes are shown of a segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Width(usize);
+pub(super) enum Width {
+    Fixed(usize),
+    /// As few as bring the segment down to leaves in time.
+    Paced,
+}
 
 impl Width {
     /// Of the whole table, before anything is known.
-    pub(super) const FIRST: Self = Self(10);
+    pub(super) const FIRST: Self = Self::Fixed(12);
+    /// Of the small side of a segment: what differs is most likely one gap, and a few bytes find it.
+    pub(super) const ASKED_FOR: Self = Self::Fixed(16);
 
-    /// The source's first answer. Where most of the table's first nodes differ, many rows do: wide at once.
+    /// The source's first answer. Where nearly all of the table's first nodes differ, many rows do: wide at once.
     pub(super) fn after_open(segments: usize, items: usize) -> Self {
-        if segments * 2 >= items && segments > 3 { Self((768 / segments).clamp(16, 256)) } else { Self(16) }
+        if segments >= 4 && segments * 8 >= items * 7 {
+            Self::Fixed((768 / segments).clamp(16, 192))
+        } else {
+            Self::Paced
+        }
     }
 
-    /// Few segments: a round trip less is worth more than some bytes.
-    pub(super) fn for_segments(segments: usize) -> Self {
-        Self(if segments <= 32 { 16 } else { 8 })
+    pub(super) fn nodes(self, rows: u64, step: u8) -> usize {
+        match self {
+            Self::Fixed(nodes) => nodes,
+            Self::Paced => {
+                // In quarters of a bit. One bit is added, since a changed row lies in a large node more often than in
+                // a small one: of w nodes, the one it is in holds 2/w of the rows.
+                let bits = (rows >> LEAF_BITS).max(1).ilog2();
+                let steps = u32::from(LEAVES_BY_STEP.saturating_sub(step).max(1));
+                let quarters = (4 * bits / steps + 4).clamp(12, 24);
+                ((4 + (quarters % 4) as usize) << (quarters / 4)) / 4
+            }
+        }
     }
 }
 
@@ -84,8 +108,8 @@ impl<V: RunView> Own<V> {
 
     /// The finest level below `below` that shows not much more than `width` nodes; entries where rows are few or
     /// levels are used up.
-    pub(super) fn choose(&self, rows: &Range<u64>, below: u8, width: Width) -> Result<Mode, LocateError> {
-        let most = width.0 + width.0 / 2;
+    pub(super) fn choose(&self, rows: &Range<u64>, below: u8, width: usize) -> Result<Mode, LocateError> {
+        let most = width + width / 2;
         let nodes = |level: u8| self.tree.nodes(usize::from(level), rows.clone()).map(|nodes| nodes.len());
         if rows.end - rows.start <= ENTRIES_AT_ONCE || below == 0 {
             return Ok(Mode::Entries);
@@ -104,6 +128,12 @@ impl<V: RunView> Own<V> {
             count = coarser;
         }
         Ok(Mode::Nodes(level))
+    }
+
+    /// A level below `below` has few nodes there, so that it costs little to show them even where the peer has less.
+    pub(super) fn is_soon_shown(&self, rows: &Range<u64>, below: u8) -> Result<bool, LocateError> {
+        let Some(level) = below.checked_sub(1) else { return Ok(false) };
+        Ok(self.tree.nodes(usize::from(level), rows.clone())?.len() <= SOON_SHOWN)
     }
 
     pub(super) fn list(&self, rows: Range<u64>, mode: Mode, window: Window) -> Result<List, LocateError> {

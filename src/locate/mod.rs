@@ -8,8 +8,8 @@
 //!
 //! ```text
 //! target                                                      source
-//!   Open      root, count, ~10 nodes of the whole table    ──►   same root: Equal, and both are done
-//!   Frontier  ◄── for each gap in what was sent: where it is, and my nodes (16 each; many gaps: 8 each)
+//!   Open      root, count, ~12 nodes of the whole table    ──►   same root: Equal, and both are done
+//!   Frontier  ◄── for each gap in what was sent: where it is, and my nodes (8 to 24 of each, more where many differ)
 //!   Frontier      the same, one step down                  ──►
 //!   Frontier  ◄── few rows left in a gap: a digest of each entry
 //!   Frontier      which of those entries I have not        ──►
@@ -28,11 +28,14 @@
 mod align;
 mod classify;
 mod codec;
+mod descend;
 mod error;
 mod frontier;
 mod locator;
 mod message;
 mod spans;
+mod step;
+mod tell;
 
 #[cfg(test)]
 mod cost_tests;
@@ -43,5 +46,6 @@ mod tests;
 
 pub use classify::{Finding, FindingKind};
 pub use error::{LocateError, ProtocolError};
-pub use locator::{LocateOptions, Locator, Outcome, Progress, Proof, Role, Step};
+pub use locator::Locator;
 pub use message::{Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Window};
+pub use step::{LocateOptions, Outcome, Progress, Proof, Role, Step};

@@ -190,7 +190,7 @@ fn checked(source: &Map, target: &Map, options: LocateOptions) -> Result<duet::R
 }
 
 proptest! {
-    #![proptest_config(cases(1500))]
+    #![proptest_config(cases(700))]
 
     #[test]
     fn findings_are_the_naive_difference(Tables { source, target, .. } in tables(), bulk in any::<bool>()) {

@@ -31,6 +31,12 @@ impl EntryBatch {
         self.digests.push(digest);
     }
 
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
+        self.digests.clear();
+    }
+
     pub fn len(&self) -> usize {
         self.digests.len()
     }

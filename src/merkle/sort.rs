@@ -5,6 +5,8 @@ use super::coding::{common_prefix, index, sort_prefix};
 use super::error::RunError;
 use super::segment::{Place, Segment, SegmentWriter};
 
+const GATHER: usize = 128;
+
 /// Sorts by the eight key bytes behind what all keys share; the whole key decides only among equals.
 /// Entries that arrive in order are written as they are.
 pub(super) fn sorted_segment(batches: &[EntryBatch], place: &Place<'_>) -> Result<Segment, RunError> {
@@ -40,8 +42,16 @@ pub(super) fn sorted_segment(batches: &[EntryBatch], place: &Place<'_>) -> Resul
     let key_of = |batch: u32, at: u32| batch_of(batch).key(index(u64::from(at)));
     // The stable sort finds stretches that are in order already, which is what parallel readers deliver.
     order.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(a.1, a.2).cmp(key_of(b.1, b.2))));
-    for (_, batch, at) in order {
-        writer.push(key_of(batch, at), batch_of(batch).digest(index(u64::from(at))))?;
+    // Gathered some at a time, so that the processor waits for many cache lines at once and not for one after another.
+    let mut gathered = EntryBatch::new();
+    for some in order.chunks(GATHER) {
+        gathered.clear();
+        for (_, batch, at) in some {
+            gathered.push(key_of(*batch, *at), batch_of(*batch).digest(index(u64::from(*at))));
+        }
+        for (key, digest) in gathered.iter() {
+            writer.push(key, digest)?;
+        }
     }
     writer.finish()
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::digest::RowDigest;
 use super::error::RunError;
 
-/// Takes key and digest of one entry after the other.
+/// What is called with the key and the digest of each entry.
 pub type EachEntry<'a> = dyn FnMut(&[u8], RowDigest) -> Result<(), RunError> + 'a;
 
 /// Entries in key order, readable at random.
