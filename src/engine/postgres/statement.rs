@@ -30,6 +30,10 @@ pub(super) fn literal(text: &str) -> String {
 /// How a column is read: as it is where its binary form is decoded, else as text.
 pub(super) fn select(alias: &str, column: &AccessColumn) -> String {
     let name = format!("{alias}.{}", ident(&column.name));
+    // A cast to text adds /32 to a host's address; its output function does not, and neither do other engines.
+    if column.ty == ColumnType::Named("inet".to_owned()) {
+        return format!("pg_catalog.textin(pg_catalog.inet_out({name}))");
+    }
     if column.as_text {
         return format!("{name}::text");
     }

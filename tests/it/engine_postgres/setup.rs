@@ -11,19 +11,19 @@ use trueup::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, Role, TableA
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-pub fn admin_url() -> String {
+pub(super) fn admin_url() -> String {
     std::env::var("TRUEUP_TEST_POSTGRES_URL")
         .expect("TRUEUP_TEST_POSTGRES_URL is not set: run the tests with scripts/test")
 }
 
-pub struct Db {
+pub(super) struct Db {
     name: String,
-    pub url: String,
-    pub engine: PgEngine,
+    pub(super) url: String,
+    pub(super) engine: PgEngine,
 }
 
 impl Db {
-    pub async fn new(setup: &str) -> Self {
+    pub(super) async fn new(setup: &str) -> Self {
         let name = format!("pg_it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = PgConnection::connect(&admin_url()).await.unwrap();
         admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"))).await.unwrap();
@@ -36,40 +36,44 @@ impl Db {
         db
     }
 
-    pub async fn connection(&self) -> PgConnection {
+    pub(super) async fn connection(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.unwrap()
     }
 
-    pub async fn sql(&self, sql: &str) {
+    pub(super) async fn sql(&self, sql: &str) {
         self.connection().await.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
     }
 
-    pub async fn count(&self, sql: &str) -> i64 {
+    pub(super) async fn count(&self, sql: &str) -> i64 {
         let row = self.connection().await.fetch_one(AssertSqlSafe(sql.to_owned())).await.unwrap();
         row.get(0)
     }
 
-    pub async fn text(&self, sql: &str) -> String {
+    pub(super) async fn text(&self, sql: &str) -> String {
         let row = self.connection().await.fetch_one(AssertSqlSafe(sql.to_owned())).await.unwrap();
         row.get::<Option<String>, _>(0).unwrap_or_else(|| "NULL".to_owned())
     }
 
-    pub async fn access(&self, table: &str) -> Arc<TableAccess> {
+    pub(super) async fn access(&self, table: &str) -> Arc<TableAccess> {
         Arc::new(self.plan(table, table, &Wishes::default()).await.access(Role::Target))
     }
 
-    pub async fn plan(&self, source: &str, target: &str, wishes: &Wishes) -> Plan {
+    pub(super) async fn plan(&self, source: &str, target: &str, wishes: &Wishes) -> Plan {
         let server = self.engine.server().await.unwrap();
         let source = self.engine.describe(&TableName::parse(source).unwrap()).await.unwrap();
         let target = self.engine.describe(&TableName::parse(target).unwrap()).await.unwrap();
         Plan::agree((&source, &server), (&target, &server), wishes).unwrap()
     }
 
-    pub async fn scan(&self, access: &Arc<TableAccess>, readers: usize) -> BTreeMap<Key, CanonicalRow> {
+    pub(super) async fn scan(
+        &self,
+        access: &Arc<TableAccess>,
+        readers: usize,
+    ) -> BTreeMap<Key, CanonicalRow> {
         self.try_scan(access, readers).await.unwrap()
     }
 
-    pub async fn try_scan(
+    pub(super) async fn try_scan(
         &self,
         access: &Arc<TableAccess>,
         readers: usize,
@@ -88,7 +92,7 @@ impl Db {
         Ok(rows)
     }
 
-    pub async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Vec<ChangeOutcome> {
+    pub(super) async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Vec<ChangeOutcome> {
         self.engine.apply(access, changes).await.unwrap()
     }
 }
@@ -111,7 +115,7 @@ impl Drop for Db {
 }
 
 /// What would make the rows of `from` those of `to`.
-pub fn changes(from: &BTreeMap<Key, CanonicalRow>, to: &BTreeMap<Key, CanonicalRow>) -> Vec<Change> {
+pub(super) fn changes(from: &BTreeMap<Key, CanonicalRow>, to: &BTreeMap<Key, CanonicalRow>) -> Vec<Change> {
     let mut keys: Vec<&Key> = from.keys().chain(to.keys()).collect();
     keys.sort();
     keys.dedup();
@@ -122,7 +126,7 @@ pub fn changes(from: &BTreeMap<Key, CanonicalRow>, to: &BTreeMap<Key, CanonicalR
 }
 
 /// Makes `target` equal to `source` by applying what differs; gives the outcomes.
-pub async fn repair(db: &Db, source: &str, target: &str) -> Vec<ChangeOutcome> {
+pub(super) async fn repair(db: &Db, source: &str, target: &str) -> Vec<ChangeOutcome> {
     let plan = db.plan(source, target, &Wishes::default()).await;
     let (source, target) = (Arc::new(plan.access(Role::Source)), Arc::new(plan.access(Role::Target)));
     let changes = changes(&db.scan(&target, 1).await, &db.scan(&source, 1).await);

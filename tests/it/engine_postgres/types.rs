@@ -89,7 +89,7 @@ async fn every_type_survives_the_way_through_canonical_bytes() {
     for column in &schema.columns {
         let name = &column.name;
         let form = match column.ty {
-            ColumnType::Json => format!("{name}::jsonb::text"),
+            ColumnType::Json => format!("{name}::jsonb"),
             ColumnType::Float { .. } => format!("({name} + 0)::text"),
             ColumnType::Decimal { .. } => format!("trim_scale({name}::numeric)::text"),
             ColumnType::Array(_) if name == "an" => {
@@ -132,7 +132,12 @@ async fn values_mean_what_the_server_says_they_mean() {
         }
         for (at, row) in rows.values().enumerate() {
             let value = decode_row(&access.row_types(), row.as_bytes()).unwrap().remove(place);
-            let stored = db.text(&format!("SELECT {}::text FROM a WHERE id = {at}", column.name)).await;
+            // What the output function writes; a cast of inet to text would add its mask.
+            let stored =
+                db.text(&format!(
+                    "SELECT CASE WHEN num_nonnulls({0}) = 1 THEN format('%s', {0}) END FROM a WHERE id = {at}",
+                    column.name
+                )).await;
             let ours = value.to_text().unwrap_or_else(|| "NULL".to_owned());
             assert_eq!(ours, stored, "column {} of row {at}", column.name);
         }
