@@ -9,11 +9,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, TableTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
+use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeRequest, Frame, Greeting, HelloRequest, RunRequest, TablesRequest, frame::Kind, run_request::Peer,
@@ -25,16 +26,24 @@ use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first answer needs one short query of the agent's database; what is no agent gives none at all.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 /// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms, and room for several tables at once.
+/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-pub(super) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Conversations at once, over all connections of a listening agent: each holds a digest run and a few database
+/// connections.
+pub(super) const SESSIONS_MAX: u16 = 64;
+/// Every conversation can fill its window and the other calls still get through: what is unread of one table, while its
+/// database is slow, must not hold up the tables beside it. A bound that is seldom reached, not memory set aside.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (SESSIONS_MAX as u32 + 4);
 /// A peer that does not answer a ping is gone, however quiet the conversation.
 pub(super) const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The largest message: a frontier over tables that differ throughout. Rows are cut smaller.
-pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Far above any honest message: frontiers are cut at some ten kilobytes and rows at 256 KiB; the largest are the keys of
+/// one question and the list of a schema's tables. A peer cannot make this end hold more than that.
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const EVENTS_AHEAD: usize = 64;
 
 /// Shows the token with every call.
@@ -77,13 +86,12 @@ impl RemoteAgent {
         let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut hello = Request::new(HelloRequest {
+        let hello = HelloRequest {
             protocol_version: PROTOCOL_VERSION,
             encoding_version: ENCODING_VERSION,
             software: SOFTWARE.to_owned(),
-        });
-        hello.set_timeout(UNARY_TIMEOUT);
-        let reply = client.hello(hello).await.map_err(|status| from_status(&status, address))?.into_inner();
+        };
+        let reply = answer(address, HELLO_TIMEOUT, client.hello(hello)).await?;
         if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
             return Err(version_mismatch(reply.protocol_version, reply.encoding_version, &format!("the agent at {address}")));
         }
@@ -104,28 +112,30 @@ impl RemoteAgent {
     }
 
     pub(super) async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
-        let mut request = Request::new(TablesRequest { schema: schema.unwrap_or_default().to_owned() });
-        request.set_timeout(UNARY_TIMEOUT);
-        let reply = self.client.clone().tables(request).await.map_err(|status| from_status(&status, &self.address))?;
-        reply.into_inner().tables.iter().map(|table| parse(table, &self.address)).collect()
+        let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
+        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
+        reply.tables.iter().map(|table| parse(table, &self.address)).collect()
     }
 
     pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
-        let mut request = Request::new(DescribeRequest { table: json(table)? });
-        request.set_timeout(UNARY_TIMEOUT);
-        let reply = self.client.clone().describe(request).await.map_err(|status| from_status(&status, &self.address))?;
-        parse(&reply.into_inner().schema, &self.address)
+        let request = DescribeRequest { table: json(table)? };
+        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().describe(request)).await?;
+        parse(&reply.schema, &self.address)
     }
 
-    /// Has the agent run as the target. Dropping the receiver cancels the run there.
-    pub(super) async fn run(&self, task: &TableTask, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
+    /// Has the agent run as the target. The events end with `Done` or `Failed`, whatever becomes of the agent.
+    /// Dropping the receiver cancels the run there.
+    pub(super) async fn run(
+        &self,
+        task: &TableTask,
+        peer: PeerRef,
+    ) -> Result<mpsc::Receiver<Event>, AgentError> {
         let peer = match peer {
             PeerRef::Address(address) => Peer::Address(address),
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
         let request = RunRequest { task: json(task)?, peer: Some(peer) };
-        let reply = self.client.clone().run(request).await.map_err(|status| from_status(&status, &self.address))?;
-        let mut stream = reply.into_inner();
+        let mut stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
         let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
         let address = self.address.clone();
         tokio::spawn(async move {
@@ -136,13 +146,15 @@ impl RemoteAgent {
                 };
                 let event = match message {
                     Ok(Some(event)) => parse(&event.event, &address),
-                    Ok(None) => return,
+                    Ok(None) => Err(AgentError::new(
+                        FailureKind::Unreachable,
+                        format!("the agent at {address} stopped before it told how the run ended"),
+                    )
+                    .with_hint("see its log; then run the command again, it is safe to repeat")),
                     Err(status) => Err(from_status(&status, &address)),
                 };
-                let (event, last) = match event {
-                    Ok(event) => (event, false),
-                    Err(error) => (super::local::failed_event(error), true),
-                };
+                let event = event.unwrap_or_else(failed_event);
+                let last = matches!(event, Event::Done { .. } | Event::Failed { .. });
                 if tx.send(event).await.is_err() || last {
                     return;
                 }
@@ -162,17 +174,29 @@ impl RemoteAgent {
         };
         let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
         tx.try_send(greeting).map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
-        let reply = self
-            .client
-            .clone()
-            .exchange(ReceiverStream::new(rx))
-            .await
-            .map_err(|status| from_status(&status, &self.address))?;
+        let mut client = self.client.clone();
+        let frames =
+            answer(&self.address, UNARY_TIMEOUT, client.exchange(ReceiverStream::new(rx))).await?;
         let address = self.address.clone();
-        let frames = reply.into_inner().map(move |frame| frame.map_err(|status| from_status(&status, &address)));
+        let frames = frames.map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
     }
+}
+
+/// The answer to one call, or what stood in its way.
+async fn answer<T>(
+    address: &str,
+    patience: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, AgentError> {
+    // Not gRPC's own deadline: tonic tells that one as a cancellation.
+    let answered = tokio::time::timeout(patience, call).await.map_err(|_| {
+        let what = format!("the agent at {address} has not answered for {} s", patience.as_secs());
+        AgentError::new(FailureKind::Timeout, what)
+            .with_hint("is that address a trueup agent? If it is, look whether its database is blocked")
+    })?;
+    Ok(answered.map_err(|status| from_status(&status, address))?.into_inner())
 }
 
 async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, AgentError> {
@@ -185,7 +209,7 @@ async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, Agent
         None => (address.strip_prefix("grpc://").ok_or_else(bad)?, false),
     };
     let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || port.parse::<u16>().is_err() {
         return Err(bad());
     }
     if !tls {

@@ -53,3 +53,33 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
     };
     AgentError::new(kind, format!("the agent at {peer}: {what}")).with_hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_the_wire_whole() {
+        for kind in ["usage", "unreachable", "refused", "version", "protocol", "timeout", "resource", "database", "cancelled"] {
+            let sent = AgentError::new(FailureKind::from_name(kind), "cannot do it").with_hint("do it otherwise");
+            assert_eq!(sent.kind.as_str(), kind);
+            assert_eq!(from_status(&to_status(&sent), "grpc://x:1"), sent);
+        }
+        let plain = AgentError::new(FailureKind::Usage, "no hint");
+        assert_eq!(from_status(&to_status(&plain), "grpc://x:1"), plain);
+    }
+
+    #[test]
+    fn a_foreign_status_says_who_and_what_to_do() {
+        for (status, kind) in [
+            (Status::unauthenticated("no"), FailureKind::Refused),
+            (Status::unimplemented(""), FailureKind::Version),
+            (Status::unavailable("gone"), FailureKind::Unreachable),
+            (Status::with_details(Code::Internal, "odd", b"\xff\xff".to_vec().into()), FailureKind::Unreachable),
+        ] {
+            let error = from_status(&status, "grpc://x:1");
+            assert_eq!(error.kind, kind);
+            assert!(error.message.contains("grpc://x:1") && error.hint.is_some());
+        }
+    }
+}
