@@ -53,7 +53,10 @@ struct ShowToken(Option<PeerToken>);
 impl Interceptor for ShowToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
-            let header = token.header().parse().map_err(|_| Status::invalid_argument("the token is no header value"))?;
+            let header = token
+                .header()
+                .parse()
+                .map_err(|_| Status::invalid_argument("the token is no header value"))?;
             request.metadata_mut().insert("authorization", header);
         }
         Ok(request)
@@ -81,7 +84,11 @@ pub struct RemoteAgent {
 
 impl RemoteAgent {
     /// Dials `grpc://host:port` or `grpcs://host:port` and says hello.
-    pub async fn connect(address: &str, security: &ClientSecurity, peer_timeout: Duration) -> Result<Self, AgentError> {
+    pub async fn connect(
+        address: &str,
+        security: &ClientSecurity,
+        peer_timeout: Duration,
+    ) -> Result<Self, AgentError> {
         let channel = dial(address, security).await?;
         let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -93,7 +100,11 @@ impl RemoteAgent {
         };
         let reply = answer(address, HELLO_TIMEOUT, client.hello(hello)).await?;
         if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
-            return Err(version_mismatch(reply.protocol_version, reply.encoding_version, &format!("the agent at {address}")));
+            return Err(version_mismatch(
+                reply.protocol_version,
+                reply.encoding_version,
+                &format!("the agent at {address}"),
+            ));
         }
         let server = parse(&reply.server, address)?;
         Ok(Self { client, address: address.to_owned(), server, may_write: reply.may_write, peer_timeout })
@@ -173,10 +184,10 @@ impl RemoteAgent {
             rendezvous: rendezvous.unwrap_or_default().to_owned(),
         };
         let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
-        tx.try_send(greeting).map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
+        tx.try_send(greeting)
+            .map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
         let mut client = self.client.clone();
-        let frames =
-            answer(&self.address, UNARY_TIMEOUT, client.exchange(ReceiverStream::new(rx))).await?;
+        let frames = answer(&self.address, UNARY_TIMEOUT, client.exchange(ReceiverStream::new(rx))).await?;
         let address = self.address.clone();
         let frames = frames.map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
@@ -263,5 +274,6 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Agent
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], address: &str) -> Result<T, AgentError> {
-    serde_json::from_slice(bytes).map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
+    serde_json::from_slice(bytes)
+        .map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
 }

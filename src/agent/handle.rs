@@ -54,7 +54,11 @@ impl AgentHandle {
 }
 
 /// Starts one table's run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
-pub async fn start(source: &AgentHandle, target: &AgentHandle, task: TableTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+pub async fn start(
+    source: &AgentHandle,
+    target: &AgentHandle,
+    task: TableTask,
+) -> Result<mpsc::Receiver<Event>, AgentError> {
     match (source, target) {
         (AgentHandle::Local(source), AgentHandle::Local(target)) => {
             let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
@@ -67,10 +71,13 @@ pub async fn start(source: &AgentHandle, target: &AgentHandle, task: TableTask) 
             let link = source.exchange(None).await.map_err(|error| error.on(Role::Source))?;
             Ok(run_here(target.clone(), task, link, None))
         }
-        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => {
-            target.run(&task, PeerRef::Address(source.address().to_owned())).await.map_err(|error| error.on(Role::Target))
+        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => target
+            .run(&task, PeerRef::Address(source.address().to_owned()))
+            .await
+            .map_err(|error| error.on(Role::Target)),
+        (AgentHandle::Local(source), AgentHandle::Remote(target)) => {
+            meet(source.clone(), target, &task).await
         }
-        (AgentHandle::Local(source), AgentHandle::Remote(target)) => meet(source.clone(), target, &task).await,
     }
 }
 

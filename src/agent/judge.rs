@@ -47,7 +47,9 @@ impl Reread {
     /// The suspect as it looks now, to be looked at again.
     pub(super) fn renewed(&self, session: &SessionKey) -> Suspect {
         let key = &self.suspect.key;
-        let digest = |row: &Option<CanonicalRow>| row.as_ref().map(|row| session.row_digest(key.as_bytes(), row.as_bytes()));
+        let digest = |row: &Option<CanonicalRow>| {
+            row.as_ref().map(|row| session.row_digest(key.as_bytes(), row.as_bytes()))
+        };
         Suspect {
             key: key.clone(),
             source: digest(&self.source),
@@ -76,9 +78,15 @@ pub(super) struct Describer {
 }
 
 impl Describer {
-    pub(super) fn new(plan: &Plan, access: &TableAccess, tolerance: &BTreeMap<String, f64>, show_values: bool) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        access: &TableAccess,
+        tolerance: &BTreeMap<String, f64>,
+        show_values: bool,
+    ) -> Self {
         let source_names: Vec<String> = plan.columns.iter().map(|column| column.source.clone()).collect();
-        let tolerances = source_names[plan.key_len..].iter().map(|name| tolerance.get(name).copied()).collect();
+        let tolerances =
+            source_names[plan.key_len..].iter().map(|name| tolerance.get(name).copied()).collect();
         Self { access: access.clone(), source_names, tolerances, show_values }
     }
 
@@ -127,7 +135,8 @@ impl Describer {
             .into_iter()
             .filter_map(|at| {
                 let text = |values: &[Value]| values.get(at).and_then(Value::to_text);
-                let values = self.show_values.then(|| ValuePair { source: text(&left), target: text(&right) });
+                let values =
+                    self.show_values.then(|| ValuePair { source: text(&left), target: text(&right) });
                 Some(DifferingColumn { name: names.get(at)?.clone(), values })
             })
             .collect();

@@ -8,8 +8,8 @@
 pub mod client;
 pub mod error;
 pub mod event;
-mod judge;
 mod handle;
+mod judge;
 pub mod link;
 pub mod local;
 mod rendezvous;
@@ -36,7 +36,10 @@ pub mod proto {
 
 pub use client::RemoteAgent;
 pub use error::AgentError;
-pub use event::{Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, TableOutcome, TableTask, TaskOptions, ValuePair};
+pub use event::{
+    Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, TableOutcome, TableTask, TaskOptions,
+    ValuePair,
+};
 pub use handle::{AgentHandle, start};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};

@@ -72,7 +72,10 @@ pub(super) async fn scan_table(
         Ok(Ok(scanned)) => Ok(scanned),
         Ok(Err(BuildError::Row(error))) => Err(EngineError::row(during, &error).into()),
         Ok(Err(BuildError::Run(error))) => Err(run_error(&during, &error)),
-        Err(error) => Err(AgentError::new(FailureKind::Resource, format!("cannot {during}: the builder stopped: {error}"))),
+        Err(error) => Err(AgentError::new(
+            FailureKind::Resource,
+            format!("cannot {during}: the builder stopped: {error}"),
+        )),
     }
 }
 
@@ -89,12 +92,18 @@ fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, 
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {
     match error {
-        RunError::DuplicateKey { .. } => AgentError::new(FailureKind::Usage, format!("cannot {during}: the key is not unique, two rows share one"))
-            .with_hint("name a unique, not-null key with --key; a filter or view must not repeat rows"),
-        RunError::Scratch { source, .. } => AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}: {source}"))
-            .with_hint("free space there, or name another folder with --scratch, or give more --memory"),
+        RunError::DuplicateKey { .. } => AgentError::new(
+            FailureKind::Usage,
+            format!("cannot {during}: the key is not unique, two rows share one"),
+        )
+        .with_hint("name a unique, not-null key with --key; a filter or view must not repeat rows"),
+        RunError::Scratch { source, .. } => {
+            AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}: {source}"))
+                .with_hint("free space there, or name another folder with --scratch, or give more --memory")
+        }
         RunError::Damaged { .. } | RunError::Misuse(_) => {
-            AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}")).with_hint("check the scratch disk, then run the command again")
+            AgentError::new(FailureKind::Resource, format!("cannot {during}: {error}"))
+                .with_hint("check the scratch disk, then run the command again")
         }
     }
 }

@@ -175,7 +175,10 @@ pub fn read_pem(path: &Path) -> Result<Vec<u8>, AgentError> {
         usage(format!("cannot read {}: {error}", path.display()), "check the path and its permissions")
     })?;
     if !String::from_utf8_lossy(&bytes).contains("-----BEGIN ") {
-        return Err(usage(format!("{} holds no PEM block", path.display()), "convert it: openssl x509 -inform der -in FILE"));
+        return Err(usage(
+            format!("{} holds no PEM block", path.display()),
+            "convert it: openssl x509 -inform der -in FILE",
+        ));
     }
     Ok(bytes)
 }
@@ -224,6 +227,10 @@ mod tests {
         let client = ClientSecurity { insecure: true, token: token(), ..ClientSecurity::default() };
         assert!(client.check_plaintext("10.0.0.1").is_err());
         assert!(client.check_plaintext("127.0.0.1").is_ok());
-        assert!(ClientSecurity { insecure: true, ..ClientSecurity::default() }.check_plaintext("10.0.0.1").is_ok());
+        assert!(
+            ClientSecurity { insecure: true, ..ClientSecurity::default() }
+                .check_plaintext("10.0.0.1")
+                .is_ok()
+        );
     }
 }

@@ -18,8 +18,8 @@ use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::Agent;
 use super::proto::{
-    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest, TablesReply,
-    TablesRequest, frame::Kind, run_request::Peer,
+    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest,
+    TablesReply, TablesRequest, frame::Kind, run_request::Peer,
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::ClientSecurity;
@@ -153,7 +153,10 @@ fn check_version(protocol: u32, encoding: u32, software: &str) -> Result<(), Age
 
 async fn greeting(frames: &mut Streaming<Frame>) -> Result<Greeting, Status> {
     let first = tokio::time::timeout(GREETING_TIMEOUT, frames.message()).await.map_err(|_| {
-        to_status(&AgentError::new(FailureKind::Timeout, "the conversation did not begin with a greeting in time"))
+        to_status(&AgentError::new(
+            FailureKind::Timeout,
+            "the conversation did not begin with a greeting in time",
+        ))
     })?;
     match first?.and_then(|frame| frame.kind) {
         Some(Kind::Greeting(greeting)) => Ok(greeting),
@@ -237,10 +240,12 @@ impl Agent for Service {
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let mut frames = request.into_inner();
-        let Greeting { protocol_version, encoding_version, software, rendezvous } = greeting(&mut frames).await?;
+        let Greeting { protocol_version, encoding_version, software, rendezvous } =
+            greeting(&mut frames).await?;
         check_version(protocol_version, encoding_version, &software).map_err(|error| to_status(&error))?;
         let (tx, rx) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let frames = frames.map(|frame| frame.map_err(|status| from_status(&status, "the other end"))).boxed();
+        let frames =
+            frames.map(|frame| frame.map_err(|status| from_status(&status, "the other end"))).boxed();
         let timeout = self.agent.limits().peer_timeout;
         if !rendezvous.is_empty() {
             // The run that waits has its place among the conversations already.

@@ -69,7 +69,8 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let options = &target.task.options;
         let allow = options.repair.unwrap_or(NOTHING);
         let schema = target.agent.engine.describe(&target.access.table).await?;
-        let describer = Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
+        let describer =
+            Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
         let would_change = u64::from(allow.insert) * located.missing
             + u64::from(allow.update) * located.changed
             + u64::from(allow.delete) * located.extra;
@@ -190,7 +191,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
         Ok(Some(chunk))
     }
 
-    async fn ask<'k>(&self, keys: impl ExactSizeIterator<Item = &'k Key>, digests_only: bool) -> Result<(), AgentError> {
+    async fn ask<'k>(
+        &self,
+        keys: impl ExactSizeIterator<Item = &'k Key>,
+        digests_only: bool,
+    ) -> Result<(), AgentError> {
         self.target.link.send(Kind::Fetch(Fetch { keys: pack_keys(keys)?.into(), digests_only })).await
     }
 
@@ -202,12 +207,16 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let session = self.target.session.clone();
         let (packed, own) = tokio::join!(self.receive_packed(), engine.fetch(&access, &keys));
         let packed = packed?;
-        self.chunk = if packed.len() > ANSWER_LARGE { (self.chunk / 2).max(8) } else { (self.chunk * 2).min(CHUNK) };
+        self.chunk =
+            if packed.len() > ANSWER_LARGE { (self.chunk / 2).max(8) } else { (self.chunk * 2).min(CHUNK) };
         let answers = unpack_answers(&session, &packed)?;
         if answers.is_empty() || answers.len() > chunk.len() {
-            return Err(AgentError::protocol("the source agent answered another number of keys than were asked"));
+            return Err(AgentError::protocol(
+                "the source agent answered another number of keys than were asked",
+            ));
         }
-        let mut own: std::collections::BTreeMap<Key, _> = own?.into_iter().map(|row| (row.key, row.row)).collect();
+        let mut own: std::collections::BTreeMap<Key, _> =
+            own?.into_iter().map(|row| (row.key, row.row)).collect();
         let rest = chunk.split_off(answers.len());
         self.target.outcome.source_rows_reread += answers.len() as u64;
         self.target.outcome.target_rows_reread += keys.len() as u64;
@@ -216,7 +225,9 @@ impl<'a, 'b> Settlement<'a, 'b> {
             let source = match answer {
                 Answer::Absent => None,
                 Answer::Row(row) => Some(row),
-                Answer::Digest(_) => return Err(AgentError::protocol("the source agent sent a digest where a row was asked")),
+                Answer::Digest(_) => {
+                    return Err(AgentError::protocol("the source agent sent a digest where a row was asked"));
+                }
             };
             let target = own.remove(&suspect.key);
             rereads.push(Reread { suspect, source, target });
@@ -246,7 +257,8 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let mut written = Vec::new();
         for reread in rereads {
             let finding = reread.finding(&self.target.session);
-            let sure = finding == Finding::Stable || self.target.task.options.recheck == 0 || pass == Pass::Retry;
+            let sure =
+                finding == Finding::Stable || self.target.task.options.recheck == 0 || pass == Pass::Retry;
             match finding {
                 Finding::Settled => self.in_flight(&reread.suspect, pass)?,
                 Finding::Following if !sure => self.following(&reread, pass)?,
@@ -301,12 +313,17 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 self.target.tell(Event::Difference { difference }).await?;
             }
         }
-        let change =
-            Change { key: reread.suspect.key.clone(), before: reread.target.clone(), after: reread.source.clone() };
+        let change = Change {
+            key: reread.suspect.key.clone(),
+            before: reread.target.clone(),
+            after: reread.source.clone(),
+        };
         let allowed = match change.operation() {
             Operation::Insert => self.allow.insert,
             Operation::Update => self.allow.update,
-            Operation::Delete => self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade),
+            Operation::Delete => {
+                self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade)
+            }
         };
         if allowed && self.target.task.options.sql && self.target.task.options.repair.is_some() {
             let statement = self.target.agent.engine.statement(&self.target.access, &change)?;
@@ -408,7 +425,8 @@ impl<'a, 'b> Settlement<'a, 'b> {
     async fn insert_run_part(&mut self, rows: Vec<KeyedRow>) -> Result<(), AgentError> {
         let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
         let own = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
-        let mut own: std::collections::BTreeMap<Key, _> = own.into_iter().map(|row| (row.key, row.row)).collect();
+        let mut own: std::collections::BTreeMap<Key, _> =
+            own.into_iter().map(|row| (row.key, row.row)).collect();
         self.target.outcome.source_rows_reread += rows.len() as u64;
         self.target.outcome.target_rows_reread += rows.len() as u64;
         let rereads = rows
@@ -485,7 +503,9 @@ impl<'a, 'b> Settlement<'a, 'b> {
         for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => self.set_aside(&change.key, "changed while it was being repaired").await?,
+                ChangeOutcome::Stale => {
+                    self.set_aside(&change.key, "changed while it was being repaired").await?
+                }
                 ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
             }
         }
@@ -521,8 +541,10 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;
         let outcome = &mut self.target.outcome;
         outcome.repaired_root = Some(root.to_string());
-        outcome.proved =
-            root == self.located.source_root && outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0;
+        outcome.proved = root == self.located.source_root
+            && outcome.left == 0
+            && outcome.set_aside == 0
+            && outcome.unsettled == 0;
         outcome.seconds.verify = since.elapsed().as_secs_f64();
         Ok(())
     }

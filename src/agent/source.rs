@@ -12,10 +12,8 @@ use super::link::Link;
 use super::local::LocalAgent;
 use super::proto::{Accepted, Fetch, Open, Rows, frame::Kind};
 use super::scan::{Scanned, run_error, scan_table};
-use super::wire::{
-    ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan,
-};
-use crate::locate::{self, Locator};
+use super::wire::{ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan};
+use crate::locate::{self, LocateError, LocateOptions, Locator};
 use crate::merkle::{DigestRun, RunView, SessionKey};
 use crate::model::{Key, KeyedRow, Plan, Role, TableAccess};
 
@@ -55,23 +53,39 @@ async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError>
     check_columns(agent, &access, Role::Source).await?;
     link.send(Kind::Accepted(Accepted {})).await?;
     let Some((scanned, pending)) = scan(agent, link, &access, &session).await? else { return Ok(()) };
-    Source { agent, access, session, locator: Locator::source(scanned.run, scanned.tree) }.answer(link, pending).await
+    let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
+    let mut locator =
+        Locator::new(locate::Role::Source, run, tree, LocateOptions::default()).map_err(locate_error)?;
+    locator.start().map_err(locate_error)?;
+    Source { agent, access, session, locator }.answer(link, pending).await
 }
 
 fn read_open(open: &Open) -> Result<(Plan, SessionKey), AgentError> {
-    let key: [u8; 32] =
-        open.session_key.as_ref().try_into().map_err(|_| AgentError::protocol("the session key has another length"))?;
+    let key: [u8; 32] = open
+        .session_key
+        .as_ref()
+        .try_into()
+        .map_err(|_| AgentError::protocol("the session key has another length"))?;
     Ok((unpack_plan(&open.plan)?, SessionKey::new(key)))
 }
 
 /// The table must still be what the plan was made from: a column that changed its type would be read as another.
-pub(super) async fn check_columns(agent: &LocalAgent, access: &TableAccess, side: Role) -> Result<(), AgentError> {
+pub(super) async fn check_columns(
+    agent: &LocalAgent,
+    access: &TableAccess,
+    side: Role,
+) -> Result<(), AgentError> {
     let schema = agent.engine.describe(&access.table).await?;
     for column in &access.columns {
         let now = schema.column(&column.name);
         if now.is_none_or(|now| now.ty != column.ty || now.declared != column.declared) {
-            let what = format!("column {} of the {side} table {} changed while the run was planned", column.name, access.table);
-            return Err(AgentError::new(super::error::FailureKind::Usage, what).with_hint("run the command again").on(side));
+            let what = format!(
+                "column {} of the {side} table {} changed while the run was planned",
+                column.name, access.table
+            );
+            return Err(AgentError::new(super::error::FailureKind::Usage, what)
+                .with_hint("run the command again")
+                .on(side));
         }
     }
     Ok(())
@@ -137,11 +151,8 @@ impl Source<'_> {
     }
 
     async fn locate(&mut self, link: &mut Link, bytes: &Bytes) -> Result<(), AgentError> {
-        let message = locate::Message::decode(bytes).map_err(locate_error)?;
-        let step = self.locator.receive(message).map_err(locate_error)?;
-        for message in step.send {
-            link.send(Kind::Locate(message.encode().into())).await?;
-        }
+        let message = locate::Message::decode(bytes).map_err(|error| locate_error(error.into()))?;
+        self.locator.receive(message).map_err(locate_error)?;
         // Pulled one at a time: the link's bound is the backpressure.
         while let Some(message) = self.locator.next_outgoing().map_err(locate_error)? {
             link.send(Kind::Locate(message.encode().into())).await?;
@@ -158,11 +169,14 @@ impl Source<'_> {
         let mut bytes = 0;
         for chunk in keys.chunks(KEYS_PER_QUERY) {
             let rows = self.agent.engine.fetch(&self.access, chunk).await?;
-            let mut rows: std::collections::BTreeMap<Key, _> = rows.into_iter().map(|row| (row.key, row.row)).collect();
+            let mut rows: std::collections::BTreeMap<Key, _> =
+                rows.into_iter().map(|row| (row.key, row.row)).collect();
             for key in chunk {
                 answers.push(match rows.remove(key) {
                     None => Answer::Absent,
-                    Some(row) if fetch.digests_only => Answer::Digest(self.session.row_digest(key.as_bytes(), row.as_bytes())),
+                    Some(row) if fetch.digests_only => {
+                        Answer::Digest(self.session.row_digest(key.as_bytes(), row.as_bytes()))
+                    }
                     Some(row) => {
                         bytes += row.as_bytes().len();
                         Answer::Row(row)
@@ -177,14 +191,14 @@ impl Source<'_> {
     }
 
     /// The rows of an announced run as they are now, in key order, then an empty part.
-    async fn stream_run(&mut self, link: &mut Link, run_id: u64) -> Result<(), AgentError> {
+    async fn stream_run(&mut self, link: &mut Link, run_id: u32) -> Result<(), AgentError> {
         let range = self
             .locator
             .missing_run(run_id)
             .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
         let chunks = (range.start..range.end).step_by(usize::try_from(RUN_CHUNK).unwrap_or(1));
         let (engine, access, session) = (&self.agent.engine, &self.access, &self.session);
-        let view = self.locator.view();
+        let view = self.locator.view().as_ref();
         let mut parts = futures::stream::iter(chunks)
             .map(|start| async move {
                 let keys = keys_between(view, start, range.end.min(start + RUN_CHUNK))?;
@@ -228,9 +242,10 @@ async fn send_packed(link: &Link, packed: Vec<u8>) -> Result<(), AgentError> {
     }
 }
 
-pub(super) fn locate_error(error: locate::LocateError) -> AgentError {
+pub(super) fn locate_error(error: LocateError) -> AgentError {
     match error {
-        locate::LocateError::Run(error) => run_error("read the digest run", &error),
-        error => AgentError::protocol(error.to_string()),
+        LocateError::Run(error) => run_error("read the digest run", &error),
+        LocateError::Protocol(why) => AgentError::protocol(format!("{error}: {why}")),
+        LocateError::Unproven { .. } | LocateError::Misuse(_) => AgentError::protocol(error.to_string()),
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use tempfile::SpooledTempFile;
 
 use super::error::{AgentError, FailureKind};
-use super::event::DifferenceKind;
 use crate::merkle::RowDigest;
 use crate::model::Key;
 
@@ -20,17 +19,6 @@ pub(super) struct Suspect {
     pub(super) target: Option<RowDigest>,
     /// What the source held in its snapshot: the source's root speaks of this.
     pub(super) origin: Option<RowDigest>,
-}
-
-impl Suspect {
-    /// As located; a suspect absent on both sides has gone in the meantime.
-    pub(super) fn kind(&self) -> DifferenceKind {
-        match (&self.source, &self.target) {
-            (Some(_), Some(_)) => DifferenceKind::Changed,
-            (None, Some(_)) => DifferenceKind::Extra,
-            (Some(_) | None, None) => DifferenceKind::Missing,
-        }
-    }
 }
 
 /// Written once from front to back, then read once from front to back.

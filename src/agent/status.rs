@@ -39,13 +39,18 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
         };
     }
     let (kind, hint) = match status.code() {
-        Code::Unauthenticated => (FailureKind::Refused, "give the token it was started with: --token-file or --token-env"),
+        Code::Unauthenticated => {
+            (FailureKind::Refused, "give the token it was started with: --token-file or --token-env")
+        }
         Code::PermissionDenied => (FailureKind::Refused, "ask whoever runs that agent"),
         Code::Unimplemented => (FailureKind::Version, "is that address a trueup agent of this release?"),
         Code::DeadlineExceeded => (FailureKind::Timeout, "look whether its database is blocked"),
         Code::ResourceExhausted => (FailureKind::Resource, "try again when it is less busy"),
         Code::Cancelled => (FailureKind::Cancelled, "run the command again, it is safe to repeat"),
-        _ => (FailureKind::Unreachable, "is that address a trueup agent, and still running? The command is safe to repeat"),
+        _ => (
+            FailureKind::Unreachable,
+            "is that address a trueup agent, and still running? The command is safe to repeat",
+        ),
     };
     let what = match status.message() {
         "" => format!("{:?}", status.code()),
@@ -60,8 +65,19 @@ mod tests {
 
     #[test]
     fn an_error_crosses_the_wire_whole() {
-        for kind in ["usage", "unreachable", "refused", "version", "protocol", "timeout", "resource", "database", "cancelled"] {
-            let sent = AgentError::new(FailureKind::from_name(kind), "cannot do it").with_hint("do it otherwise");
+        for kind in [
+            "usage",
+            "unreachable",
+            "refused",
+            "version",
+            "protocol",
+            "timeout",
+            "resource",
+            "database",
+            "cancelled",
+        ] {
+            let sent =
+                AgentError::new(FailureKind::from_name(kind), "cannot do it").with_hint("do it otherwise");
             assert_eq!(sent.kind.as_str(), kind);
             assert_eq!(from_status(&to_status(&sent), "grpc://x:1"), sent);
         }
@@ -75,7 +91,10 @@ mod tests {
             (Status::unauthenticated("no"), FailureKind::Refused),
             (Status::unimplemented(""), FailureKind::Version),
             (Status::unavailable("gone"), FailureKind::Unreachable),
-            (Status::with_details(Code::Internal, "odd", b"\xff\xff".to_vec().into()), FailureKind::Unreachable),
+            (
+                Status::with_details(Code::Internal, "odd", b"\xff\xff".to_vec().into()),
+                FailureKind::Unreachable,
+            ),
         ] {
             let error = from_status(&status, "grpc://x:1");
             assert_eq!(error.kind, kind);

@@ -17,7 +17,7 @@ use super::settle::Settlement;
 use super::source::{check_columns, locate_error};
 use super::spool::{Spool, Suspect};
 use super::wire::pack_plan;
-use crate::locate::{self, Locator};
+use crate::locate::{self, LocateOptions, Locator, Proof};
 use crate::merkle::{DigestRun, RootDigest, SessionKey, Tree};
 use crate::model::{Role, TableAccess};
 
@@ -27,7 +27,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// A run of rows that only the source has, to be streamed and not named one by one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MissingRun {
-    pub(super) run_id: u64,
+    pub(super) run_id: u32,
     pub(super) count: u64,
 }
 
@@ -38,8 +38,8 @@ pub(super) struct Located {
     pub(super) missing: u64,
     pub(super) changed: u64,
     pub(super) extra: u64,
-    pub(super) run: DigestRun,
-    pub(super) tree: Tree,
+    pub(super) run: Arc<DigestRun>,
+    pub(super) tree: Arc<Tree>,
     pub(super) source_root: RootDigest,
 }
 
@@ -64,8 +64,16 @@ pub(super) async fn run(
     agent.permit(&task.plan.target).map_err(|error| error.on(Role::Target))?;
     let access = Arc::new(task.plan.access(Role::Target));
     let session = SessionKey::new(random_key()?);
-    let mut target =
-        Target { agent, task, access, session, link, events, outcome: TableOutcome::default(), began: Instant::now() };
+    let mut target = Target {
+        agent,
+        task,
+        access,
+        session,
+        link,
+        events,
+        outcome: TableOutcome::default(),
+        began: Instant::now(),
+    };
     let outcome = target.run().await;
     // The source waits for this; if it is gone already there is nobody to tell.
     let _ = target.link.send(Kind::Close(Close {})).await;
@@ -75,15 +83,19 @@ pub(super) async fn run(
 
 fn random_key() -> Result<[u8; 32], AgentError> {
     let mut key = [0; 32];
-    getrandom::fill(&mut key)
-        .map_err(|error| AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}")))?;
+    getrandom::fill(&mut key).map_err(|error| {
+        AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}"))
+    })?;
     Ok(key)
 }
 
 impl Target<'_> {
     /// A closed channel means that nobody wants the answer any more.
     pub(super) async fn tell(&self, event: Event) -> Result<(), AgentError> {
-        self.events.send(event).await.map_err(|_| AgentError::new(FailureKind::Cancelled, "the run was cancelled"))
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| AgentError::new(FailureKind::Cancelled, "the run was cancelled"))
     }
 
     pub(super) fn writes(&self) -> bool {
@@ -96,7 +108,10 @@ impl Target<'_> {
             self.agent.permit_write()?;
             self.agent.engine.check_writable(&self.access).await?;
         }
-        let open = Open { plan: pack_plan(&self.task.plan)?.into(), session_key: self.session.expose().to_vec().into() };
+        let open = Open {
+            plan: pack_plan(&self.task.plan)?.into(),
+            session_key: self.session.expose().to_vec().into(),
+        };
         self.link.send(Kind::Open(open)).await?;
         let scanned = self.scan().await?;
         self.outcome.seconds.scan = self.began.elapsed().as_secs_f64();
@@ -159,11 +174,18 @@ impl Target<'_> {
         let trips_before = self.link.counts().round_trips;
         let bulk = self.writes() && self.task.options.repair.is_some_and(|allow| allow.insert);
         let mut found = Found::new(self.agent);
-        let mut locator = Locator::target(scanned.run, scanned.tree, bulk);
-        for message in locator.start().map_err(locate_error)? {
-            self.link.send(Kind::Locate(message.encode().into())).await?;
-        }
+        let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
+        let options = LocateOptions { bulk, ..LocateOptions::default() };
+        let mut locator =
+            Locator::new(locate::Role::Target, run.clone(), tree.clone(), options).map_err(locate_error)?;
+        locator.start().map_err(locate_error)?;
         let outcome = loop {
+            while let Some(message) = locator.next_outgoing().map_err(locate_error)? {
+                self.link.send(Kind::Locate(message.encode().into())).await?;
+            }
+            if let Some(outcome) = locator.outcome() {
+                break outcome;
+            }
             let bytes = match self.link.recv().await? {
                 Kind::Locate(bytes) => bytes,
                 Kind::Progress(rows) => {
@@ -172,30 +194,27 @@ impl Target<'_> {
                 }
                 _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
             };
-            let message = locate::Message::decode(&bytes).map_err(locate_error)?;
-            let step = locator.receive(message).map_err(locate_error)?;
-            if step.restarted {
-                found = Found::new(self.agent);
-            }
-            found.add(step.findings)?;
-            for message in step.send {
-                self.link.send(Kind::Locate(message.encode().into())).await?;
-            }
-            while let Some(message) = locator.next_outgoing().map_err(locate_error)? {
-                self.link.send(Kind::Locate(message.encode().into())).await?;
-            }
-            if let Some(outcome) = step.done {
-                break outcome;
+            let message = locate::Message::decode(&bytes).map_err(|error| locate_error(error.into()))?;
+            let mut step = locator.receive(message).map_err(locate_error)?;
+            loop {
+                if step.restarted {
+                    found = Found::new(self.agent);
+                }
+                let more = step.more;
+                found.add(step)?;
+                if !more {
+                    break;
+                }
+                step = locator.resume().map_err(locate_error)?;
             }
         };
         self.outcome.source_rows = outcome.source_count;
         self.outcome.target_rows = outcome.target_count;
         self.outcome.source_root = outcome.source_root.to_string();
         self.outcome.target_root = outcome.target_root.to_string();
-        self.outcome.proved = outcome.proved;
+        self.outcome.proved = outcome.proof != Proof::Deferred;
         self.outcome.round_trips = self.link.counts().round_trips - trips_before;
         self.tell(Event::Progress { side: Role::Source, rows: outcome.source_count }).await?;
-        let (run, tree) = locator.into_parts();
         Ok(Located {
             suspects: found.suspects,
             missing_runs: found.runs,
@@ -223,22 +242,18 @@ impl Found {
         Self { suspects, runs: Vec::new(), missing: 0, changed: 0, extra: 0 }
     }
 
-    fn add(&mut self, findings: Vec<locate::Finding>) -> Result<(), AgentError> {
-        for finding in findings {
-            match finding {
-                locate::Finding::MissingRun { run_id, count } => {
-                    self.runs.push(MissingRun { run_id, count });
-                    self.missing += count;
-                }
-                locate::Finding::Row { key, source, target } => {
-                    match (&source, &target) {
-                        (Some(_), Some(_)) => self.changed += 1,
-                        (None, _) => self.extra += 1,
-                        (Some(_), None) => self.missing += 1,
-                    }
-                    self.suspects.push(&Suspect { key, source, target, origin: source })?;
-                }
+    fn add(&mut self, step: locate::Step) -> Result<(), AgentError> {
+        for locate::MissingRun { run_id, count, .. } in step.missing_runs {
+            self.runs.push(MissingRun { run_id, count });
+            self.missing += count;
+        }
+        for locate::Finding { kind, key, source, target } in step.findings {
+            match kind {
+                locate::FindingKind::Changed => self.changed += 1,
+                locate::FindingKind::Extra => self.extra += 1,
+                locate::FindingKind::Missing => self.missing += 1,
             }
+            self.suspects.push(&Suspect { key, source, target, origin: source })?;
         }
         Ok(())
     }

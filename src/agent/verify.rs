@@ -6,7 +6,8 @@ use super::local::{AgentLimits, LocalAgent};
 use super::scan::run_error;
 use super::spool::{Spool, Suspect};
 use crate::merkle::{
-    DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey, Tree, TreeKey,
+    DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
+    Tree, TreeKey,
 };
 use crate::model::Key;
 
@@ -22,7 +23,8 @@ pub(super) struct Overlay {
 
 impl Overlay {
     pub(super) fn new(limits: &AgentLimits) -> Self {
-        let options = RunOptions { memory_bytes: limits.memory_bytes / 4, scratch_dir: limits.scratch.clone() };
+        let options =
+            RunOptions { memory_bytes: limits.memory_bytes / 4, scratch_dir: limits.scratch.clone() };
         Self {
             builder: Some(RunBuilder::new(options)),
             batch: EntryBatch::new(),
@@ -59,17 +61,25 @@ impl Overlay {
     }
 
     /// The root of the run with all this laid over it.
-    pub(super) fn root(&mut self, run: &DigestRun, tree: &Tree, session: &SessionKey) -> Result<RootDigest, AgentError> {
+    pub(super) fn root(
+        &mut self,
+        run: &DigestRun,
+        tree: &Tree,
+        session: &SessionKey,
+    ) -> Result<RootDigest, AgentError> {
         self.flush()?;
         let during = "compute the root after the repair";
         let Some(builder) = self.builder.take() else {
-            return Err(AgentError::new(super::error::FailureKind::Resource, "the root was computed already"));
+            return Err(AgentError::new(
+                super::error::FailureKind::Resource,
+                "the root was computed already",
+            ));
         };
         let root = || {
             let (changes, _) = builder.finish(&TreeKey::from_session(session))?;
             let mut overlay = OverlayRoot::new(run, tree);
             changes.for_each_entry(0..changes.len(), &mut |key, digest| {
-                overlay.apply(key, (digest != RowDigest(GONE)).then_some(digest))
+                overlay.apply(key, (digest != RowDigest(GONE)).then_some(digest)).map(|_| ())
             })?;
             overlay.finish()
         };

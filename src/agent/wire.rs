@@ -33,8 +33,9 @@ fn malformed(what: &str) -> AgentError {
 fn pack(plain: &[u8]) -> Result<Vec<u8>, AgentError> {
     let mut out = vec![0];
     if plain.len() >= COMPRESS_FROM {
-        let packed = zstd::bulk::compress(plain, ZSTD_LEVEL)
-            .map_err(|error| AgentError::new(FailureKind::Resource, format!("cannot compress rows: {error}")))?;
+        let packed = zstd::bulk::compress(plain, ZSTD_LEVEL).map_err(|error| {
+            AgentError::new(FailureKind::Resource, format!("cannot compress rows: {error}"))
+        })?;
         if packed.len() < plain.len() {
             out[0] = 1;
             out.extend_from_slice(&(plain.len() as u64).to_be_bytes());
@@ -187,7 +188,10 @@ pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<Vec<KeyedRow>, 
         for _ in 0..take_varint(input)? {
             take_front_coded(input, &mut key)?;
             let length = usize::try_from(take_varint(input)?).ok()?;
-            rows.push(KeyedRow { key: Key::from(key.as_slice()), row: CanonicalRow::new(take(input, length)?) });
+            rows.push(KeyedRow {
+                key: Key::from(key.as_slice()),
+                row: CanonicalRow::new(take(input, length)?),
+            });
         }
         input.is_empty().then_some(rows)
     };

@@ -295,7 +295,9 @@ fn table_pair(text: &str) -> Result<(TableName, TableName), String> {
 
 fn name_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok((left.to_owned(), right.to_owned())),
+        Some((left, right)) if !left.is_empty() && !right.is_empty() => {
+            Ok((left.to_owned(), right.to_owned()))
+        }
         _ => Err("write SOURCE=TARGET".to_owned()),
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::Failure;
 use super::args::{AgentArgs, Allowed, DiffArgs, Format, MaxChanges, PairArgs, RepairArgs};
 use super::endpoint::{EndpointUrl, client_security, key_pair, limits, open_local, token};
 use super::terminal::{Progress, color};
-use super::Failure;
 use crate::agent::security::{ServerSecurity, read_pem};
 use crate::agent::{self, Allow, Event, SOFTWARE, Serves, TableOutcome, TaskOptions};
 use crate::coordinator::{self, PairRequest, RunEvent, RunOutcome, RunRequest};
@@ -26,7 +26,10 @@ pub(super) async fn diff(args: &DiffArgs) -> Result<u8, Failure> {
 }
 
 /// A diff whose missing, changed and extra rows in all tables are shown to `check` before it ends.
-pub(super) async fn diff_checked(args: &DiffArgs, check: impl FnOnce([u64; 3]) -> Result<(), Failure>) -> Result<u8, Failure> {
+pub(super) async fn diff_checked(
+    args: &DiffArgs,
+    check: impl FnOnce([u64; 3]) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
     let request = request(&args.pair);
     let report = Job { command: "diff", pair: &args.pair, request, sql: None }.run().await?;
     let sum = |count: fn(&TableOutcome) -> u64| report.tables.iter().map(|table| count(&table.outcome)).sum();
@@ -101,7 +104,10 @@ impl Job<'_> {
         let began = (Instant::now(), SystemTime::now());
         let (source, target) = (EndpointUrl::read(&self.pair.source)?, EndpointUrl::read(&self.pair.target)?);
         if source.url == target.url && self.pair.table.iter().all(|(left, right)| left == right) {
-            return Err(Failure::new("source and target are the same table of the same database", "name two endpoints, or a pair with -t A=B"));
+            return Err(Failure::new(
+                "source and target are the same table of the same database",
+                "name two endpoints, or a pair with -t A=B",
+            ));
         }
         if self.sql.is_some() && !target.is_database() {
             return Err(Failure::new(
@@ -112,8 +118,10 @@ impl Job<'_> {
         let (limits, peers) = (limits(&self.pair.limits)?, client_security(&self.pair.peers)?);
         let mut output = Output::open(self.pair.output.as_deref())?;
         let mut sql = self.sql.map(|path| Output::open(Some(path))).transpose()?;
-        let (source_agent, target_agent) =
-            tokio::try_join!(source.open(&limits, &peers, Role::Source), target.open(&limits, &peers, Role::Target))?;
+        let (source_agent, target_agent) = tokio::try_join!(
+            source.open(&limits, &peers, Role::Source),
+            target.open(&limits, &peers, Role::Target)
+        )?;
 
         let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
         let run = async {
@@ -152,7 +160,9 @@ impl Job<'_> {
             if let RunEvent::Planned { table, name, .. } = &event {
                 names.insert(*table, name.clone());
             }
-            if let (Some(sql), RunEvent::Table { event: Event::Sql { statement }, .. }) = (sql.as_mut(), &event) {
+            if let (Some(sql), RunEvent::Table { event: Event::Sql { statement }, .. }) =
+                (sql.as_mut(), &event)
+            {
                 sql.write(&format!("{statement}\n"))?;
             }
             if self.pair.format == Format::Ndjson {
@@ -173,9 +183,12 @@ impl Job<'_> {
             RunEvent::Table { table, event } => {
                 let table = names.get(table).map_or("", String::as_str);
                 match event {
-                    Event::Located { missing, changed, extra } => {
-                        render::line(&Line::Located { table, missing: *missing, changed: *changed, extra: *extra })
-                    }
+                    Event::Located { missing, changed, extra } => render::line(&Line::Located {
+                        table,
+                        missing: *missing,
+                        changed: *changed,
+                        extra: *extra,
+                    }),
                     Event::Difference { difference } => render::line(&Line::Difference { table, difference }),
                     Event::SetAside { key, reason } => render::line(&Line::SetAside { table, key, reason }),
                     _ => return Ok(()),
@@ -183,7 +196,11 @@ impl Job<'_> {
             }
             RunEvent::Finished { report, .. } => {
                 // The differences were told one by one.
-                let table = crate::report::TableReport { differences: Vec::new(), rows_set_aside: Vec::new(), ..(**report).clone() };
+                let table = crate::report::TableReport {
+                    differences: Vec::new(),
+                    rows_set_aside: Vec::new(),
+                    ..(**report).clone()
+                };
                 render::line(&Line::Table { table: &table })
             }
             RunEvent::Planned { .. } => return Ok(()),
@@ -191,7 +208,13 @@ impl Job<'_> {
         output.write(&line)
     }
 
-    fn report(&self, source: &EndpointUrl, target: &EndpointUrl, began: (Instant, SystemTime), outcome: RunOutcome) -> RunReport {
+    fn report(
+        &self,
+        source: &EndpointUrl,
+        target: &EndpointUrl,
+        began: (Instant, SystemTime),
+        outcome: RunOutcome,
+    ) -> RunReport {
         RunReport {
             schema_version: SCHEMA_VERSION,
             software: SOFTWARE.to_owned(),
@@ -237,8 +260,12 @@ impl Output {
         let (to, name): (Box<dyn Write + Send>, _) = match path {
             None => (Box::new(std::io::stdout()), "standard output".to_owned()),
             Some(path) => {
-                let file = std::fs::File::create(path)
-                    .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()), "check the folder and its permissions"))?;
+                let file = std::fs::File::create(path).map_err(|error| {
+                    Failure::new(
+                        format!("cannot write {}: {error}", path.display()),
+                        "check the folder and its permissions",
+                    )
+                })?;
                 (Box::new(std::io::BufWriter::new(file)), path.display().to_string())
             }
         };
@@ -268,7 +295,9 @@ impl Output {
                 self.closed = true;
                 Ok(())
             }
-            Err(error) => Err(Failure::new(format!("cannot write {}: {error}", self.name), "is the disk full?")),
+            Err(error) => {
+                Err(Failure::new(format!("cannot write {}: {error}", self.name), "is the disk full?"))
+            }
             Ok(()) => Ok(()),
         }
     }
@@ -279,7 +308,8 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     if !database.is_database() {
         return Err(Failure::new("--database must be a database URL", "postgres://, mysql:// or sqlite://"));
     }
-    let serves = Serves { tables: (!args.table.is_empty()).then(|| args.table.clone()), write: args.allow_write };
+    let serves =
+        Serves { tables: (!args.table.is_empty()).then(|| args.table.clone()), write: args.allow_write };
     let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?;
     let security = ServerSecurity {
         tls: key_pair(&args.peers)?,
@@ -288,9 +318,9 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
         insecure: args.peers.insecure,
     };
     let peers = client_security(&args.peers)?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .map_err(|error| Failure::new(format!("cannot listen on {}: {error}", args.listen), "choose another --listen address"))?;
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}: {error}", args.listen), "choose another --listen address")
+    })?;
     let address = listener.local_addr()?;
     let server = agent::server::serve(listener, Arc::new(agent), &security, peers, stop_signal());
     let said = async {

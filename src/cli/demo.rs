@@ -82,7 +82,9 @@ fn url(path: &Path) -> String {
 }
 
 fn make(path: &Path, drifted: bool) -> Result<(), Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure::new(format!("cannot make {}: {error}", path.display()), "choose an empty --dir");
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("cannot make {}: {error}", path.display()), "choose an empty --dir")
+    };
     if path.exists() {
         std::fs::remove_file(path).map_err(|error| fail(&error))?;
     }
@@ -101,7 +103,8 @@ fn make(path: &Path, drifted: bool) -> Result<(), Failure> {
 async fn step(words: &[&str], title: &str) -> Result<u8, Failure> {
     say(&format!("{title}\n$ trueup {}", words.join(" ")))?;
     let typed = ["trueup"].iter().chain(words).chain(&["--quiet"]).map(|word| (*word).to_owned());
-    let cli = Cli::try_parse_from(typed).map_err(|error| Failure::new(error.to_string(), "this is a defect of the demo"))?;
+    let cli = Cli::try_parse_from(typed)
+        .map_err(|error| Failure::new(error.to_string(), "this is a defect of the demo"))?;
     let status = match cli.command {
         Command::Diff(args) => command::diff_checked(&args, |counts| expect_planted(words, counts)).await?,
         Command::Repair(args) => command::repair(&args).await?,
@@ -117,7 +120,11 @@ fn expect_planted(words: &[&str], counts: [u64; 3]) -> Result<(), Failure> {
 }
 
 fn expect(holds: bool, what: &str) -> Result<(), Failure> {
-    if holds { Ok(()) } else { Err(Failure::new(format!("the demo found a defect: {what}"), "please report it")) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("the demo found a defect: {what}"), "please report it"))
+    }
 }
 
 fn say(text: &str) -> Result<(), Failure> {

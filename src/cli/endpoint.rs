@@ -23,7 +23,10 @@ impl EndpointUrl {
         let url = match text.strip_prefix("env:") {
             None => text.to_owned(),
             Some(name) => std::env::var(name).map_err(|_| {
-                Failure::new(format!("the environment variable {name} is not set"), format!("set it to a URL: export {name}=..."))
+                Failure::new(
+                    format!("the environment variable {name} is not set"),
+                    format!("set it to a URL: export {name}=..."),
+                )
             })?,
         };
         let shown = without_secrets(&url);
@@ -34,11 +37,18 @@ impl EndpointUrl {
         self.url.starts_with("grpc://") || self.url.starts_with("grpcs://")
     }
 
-    pub(super) async fn open(&self, limits: &AgentLimits, peers: &ClientSecurity, side: Role) -> Result<AgentHandle, Failure> {
+    pub(super) async fn open(
+        &self,
+        limits: &AgentLimits,
+        peers: &ClientSecurity,
+        side: Role,
+    ) -> Result<AgentHandle, Failure> {
         let opened = if self.is_agent() {
             RemoteAgent::connect(&self.url, peers, limits.peer_timeout).await.map(AgentHandle::Remote)
         } else {
-            open_local(&self.url, limits, Serves::everything()).await.map(|agent| AgentHandle::Local(Arc::new(agent)))
+            open_local(&self.url, limits, Serves::everything())
+                .await
+                .map(|agent| AgentHandle::Local(Arc::new(agent)))
         };
         opened.map_err(|error| error.on(side).into())
     }
@@ -48,7 +58,11 @@ impl EndpointUrl {
     }
 }
 
-pub(super) async fn open_local(url: &str, limits: &AgentLimits, serves: Serves) -> Result<LocalAgent, AgentError> {
+pub(super) async fn open_local(
+    url: &str,
+    limits: &AgentLimits,
+    serves: Serves,
+) -> Result<LocalAgent, AgentError> {
     Ok(LocalAgent::new(engine::open(url).await?, limits.clone(), serves))
 }
 
@@ -66,7 +80,10 @@ pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
     if let Some(dir) = &args.scratch
         && !dir.is_dir()
     {
-        return Err(Failure::new(format!("--scratch {} is no folder", dir.display()), "create it, or name another"));
+        return Err(Failure::new(
+            format!("--scratch {} is no folder", dir.display()),
+            "create it, or name another",
+        ));
     }
     Ok(AgentLimits {
         memory_bytes: args.memory,
@@ -80,14 +97,18 @@ pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
     let token = match (&args.token_file, &args.token_env) {
         (Some(path), _) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::new(format!("cannot read the token in {}: {error}", path.display()), "check the path and its permissions")
+                Failure::new(
+                    format!("cannot read the token in {}: {error}", path.display()),
+                    "check the path and its permissions",
+                )
             })?;
             warn_if_readable(path);
             PeerToken::new(&text, &path.display().to_string())?
         }
         (None, Some(name)) => {
-            let text = std::env::var(name)
-                .map_err(|_| Failure::new(format!("the environment variable {name} is not set"), "set it to the token"))?;
+            let text = std::env::var(name).map_err(|_| {
+                Failure::new(format!("the environment variable {name} is not set"), "set it to the token")
+            })?;
             PeerToken::new(&text, name)?
         }
         (None, None) => return Ok(None),
@@ -129,7 +150,10 @@ mod tests {
     #[test]
     fn no_secret_is_shown() {
         for (url, shown) in [
-            ("postgres://app:s3cret@db:5432/shop?sslmode=require&password=s3cret", "postgres://app@db:5432/shop"),
+            (
+                "postgres://app:s3cret@db:5432/shop?sslmode=require&password=s3cret",
+                "postgres://app@db:5432/shop",
+            ),
             ("mysql://app:p@ss:w@db/shop", "mysql://app@db/shop"),
             ("postgres://db/shop", "postgres://db/shop"),
             ("sqlite:///tmp/a.db", "sqlite:///tmp/a.db"),

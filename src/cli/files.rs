@@ -18,7 +18,12 @@ pub(super) fn man(dir: Option<&Path>) -> Result<u8, Failure> {
     let command = Cli::command();
     match dir {
         Some(dir) => {
-            let fail = |error| Failure::new(format!("cannot write man pages to {}: {error}", dir.display()), "check the folder");
+            let fail = |error| {
+                Failure::new(
+                    format!("cannot write man pages to {}: {error}", dir.display()),
+                    "check the folder",
+                )
+            };
             std::fs::create_dir_all(dir).map_err(fail)?;
             clap_mangen::generate_to(command, dir).map_err(fail)?;
             Ok(0)

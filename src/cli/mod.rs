@@ -70,7 +70,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match execute(cli) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            let color =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
             let (red, end) = if color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
             let mut stderr = std::io::stderr().lock();
             let _ = writeln!(stderr, "{red}error:{end} {}", failure.message);
@@ -83,10 +84,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("cannot start: {error}"), "raise the limits on threads (ulimit -u)"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(format!("cannot start: {error}"), "raise the limits on threads (ulimit -u)")
+    })?;
     let status = match cli.command {
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Diff(args) => runtime.block_on(command::diff(&args)),

@@ -103,13 +103,19 @@ impl Bars {
             RunEvent::Planned { table, name, source_rows, target_rows } => {
                 let bar = |side: Role, rows: &Option<u64>| {
                     let bar = self.all.add(match rows {
-                        Some(rows) => ProgressBar::new(*rows).with_style(style("{prefix} {bar:24} {human_pos} rows, {per_sec}, {eta} left")),
-                        None => ProgressBar::new_spinner().with_style(style("{prefix} {spinner} {human_pos} rows, {per_sec}")),
+                        Some(rows) => ProgressBar::new(*rows)
+                            .with_style(style("{prefix} {bar:24} {human_pos} rows, {per_sec}, {eta} left")),
+                        None => ProgressBar::new_spinner()
+                            .with_style(style("{prefix} {spinner} {human_pos} rows, {per_sec}")),
                     });
                     bar.enable_steady_tick(Duration::from_millis(200));
                     bar.with_prefix(format!("{name} {side}"))
                 };
-                let bars = TableBars { name: name.clone(), source: bar(Role::Source, source_rows), target: bar(Role::Target, target_rows) };
+                let bars = TableBars {
+                    name: name.clone(),
+                    source: bar(Role::Source, source_rows),
+                    target: bar(Role::Target, target_rows),
+                };
                 self.tables.insert(*table, bars);
             }
             RunEvent::Table { table, event } => self.table(*table, event),
@@ -144,7 +150,9 @@ impl Bars {
             }
             Event::Worked { done, of } => {
                 bars.source.finish_and_clear();
-                bars.target.set_style(style("{prefix} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left"));
+                bars.target.set_style(style(
+                    "{prefix} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left",
+                ));
                 bars.target.set_length(*of);
                 bars.target.set_position(*done);
             }

@@ -69,7 +69,8 @@ pub async fn run(
     }
     let pairs = pairs::find(source, target, &request.pairs).await?;
     let parents_first = request.writes() || request.options.repair.is_some();
-    let order = if parents_first { pairs::parents_first(&pairs.pairs) } else { (0..pairs.pairs.len()).collect() };
+    let order =
+        if parents_first { pairs::parents_first(&pairs.pairs) } else { (0..pairs.pairs.len()).collect() };
     // A child's rows need its parents' rows: repairs go table by table.
     let in_flight = if parents_first { 1 } else { request.tables_in_flight.max(1) };
     let context = table::Context { source, target, servers: &servers, request, events };

@@ -28,11 +28,17 @@ pub struct TablePair {
     pub schemas: Result<(TableSchema, TableSchema), AgentError>,
 }
 
-pub(super) async fn find(source: &AgentHandle, target: &AgentHandle, request: &PairRequest) -> Result<TablePairs, AgentError> {
+pub(super) async fn find(
+    source: &AgentHandle,
+    target: &AgentHandle,
+    request: &PairRequest,
+) -> Result<TablePairs, AgentError> {
     let mut only = (Vec::new(), Vec::new());
     let names = if request.tables.is_empty() {
-        let left = source.tables(request.source_schema.as_deref()).await.map_err(|error| error.on(Role::Source))?;
-        let right = target.tables(request.target_schema.as_deref()).await.map_err(|error| error.on(Role::Target))?;
+        let left =
+            source.tables(request.source_schema.as_deref()).await.map_err(|error| error.on(Role::Source))?;
+        let right =
+            target.tables(request.target_schema.as_deref()).await.map_err(|error| error.on(Role::Target))?;
         let (shared, left, right) = shared(left, right);
         if shared.is_empty() {
             return Err(AgentError::new(FailureKind::Usage, "the two sides share no table")
@@ -48,7 +54,9 @@ pub(super) async fn find(source: &AgentHandle, target: &AgentHandle, request: &P
         request
             .tables
             .iter()
-            .map(|(left, right)| (qualify(left, &request.source_schema), qualify(right, &request.target_schema)))
+            .map(|(left, right)| {
+                (qualify(left, &request.source_schema), qualify(right, &request.target_schema))
+            })
             .collect()
     };
     let mut pairs = Vec::with_capacity(names.len());
@@ -70,7 +78,8 @@ fn shared(left: Vec<TableName>, right: Vec<TableName>) -> Shared {
     let mut pairs = Vec::new();
     let mut alone = Vec::new();
     for table in left {
-        let exact = right.iter().position(|other| other.as_ref().is_some_and(|other| other.name == table.name));
+        let exact =
+            right.iter().position(|other| other.as_ref().is_some_and(|other| other.name == table.name));
         match exact.and_then(|at| right[at].take()) {
             Some(other) => pairs.push((table, other)),
             None => alone.push(table),
@@ -104,7 +113,10 @@ pub(super) fn parents_first(pairs: &[TablePair]) -> Vec<usize> {
         let free = waiting.iter().copied().find(|at| {
             let Ok((_, target)) = &pairs[*at].schemas else { return true };
             target.references.iter().all(|parent| {
-                names.iter().position(|name| *name == parent).is_none_or(|parent| parent == *at || placed.contains(&parent))
+                names
+                    .iter()
+                    .position(|name| *name == parent)
+                    .is_none_or(|parent| parent == *at || placed.contains(&parent))
             })
         });
         let Some(next) = free.or_else(|| waiting.first().copied()) else { break };
@@ -149,7 +161,12 @@ mod tests {
 
     #[test]
     fn parents_come_first_and_cycles_end() {
-        let pairs = [pair("item", &["order"]), pair("order", &["customer"]), pair("customer", &[]), pair("self", &["self"])];
+        let pairs = [
+            pair("item", &["order"]),
+            pair("order", &["customer"]),
+            pair("customer", &[]),
+            pair("self", &["self"]),
+        ];
         assert_eq!(parents_first(&pairs), [2, 1, 0, 3]);
         let cycle = [pair("a", &["b"]), pair("b", &["a"]), pair("c", &["elsewhere"])];
         assert_eq!(parents_first(&cycle), [2, 0, 1]);

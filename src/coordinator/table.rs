@@ -26,7 +26,8 @@ impl Context<'_> {
         let mut report = TableReport::new(&pair.source.to_string(), &pair.target.to_string());
         match self.plan(pair) {
             Err(error) => {
-                let told = RunEvent::Planned { table, name: report.name(), source_rows: None, target_rows: None };
+                let told =
+                    RunEvent::Planned { table, name: report.name(), source_rows: None, target_rows: None };
                 let _ = self.events.send(told).await;
                 report.error = Some(table_error(error));
             }
@@ -46,7 +47,8 @@ impl Context<'_> {
                     let next = self.round(table, task.clone(), report.clone()).await;
                     report = if round == 1 { next } else { joined(report, next) };
                     let outcome = &report.outcome;
-                    let settled = report.error.is_some() || outcome.proved || outcome.left + outcome.set_aside > 0;
+                    let settled =
+                        report.error.is_some() || outcome.proved || outcome.left + outcome.set_aside > 0;
                     if !self.request.writes() || settled {
                         break;
                     }
@@ -59,8 +61,10 @@ impl Context<'_> {
 
     fn plan<'p>(&self, pair: &'p TablePair) -> Result<(Plan, &'p TableSchema, &'p TableSchema), AgentError> {
         let (source, target) = pair.schemas.as_ref().map_err(Clone::clone)?;
-        let mut plan = Plan::agree((source, &self.servers.0), (target, &self.servers.1), &self.request.wishes)
-            .map_err(|PlanRefusal { what, hint }| AgentError::new(FailureKind::Usage, what).with_hint(hint))?;
+        let mut plan =
+            Plan::agree((source, &self.servers.0), (target, &self.servers.1), &self.request.wishes).map_err(
+                |PlanRefusal { what, hint }| AgentError::new(FailureKind::Usage, what).with_hint(hint),
+            )?;
         for (schema, side) in [(source, Role::Source), (target, Role::Target)] {
             plan.warnings.extend(schema.notes.iter().map(|note| format!("{side}: {note}")));
         }
@@ -73,37 +77,54 @@ impl Context<'_> {
     fn check_repair(&self, target: &TableSchema, plan: &mut Plan) -> Result<(), AgentError> {
         let options = &self.request.options;
         if target.is_view {
-            return Err(AgentError::new(FailureKind::Usage, format!("the target {} is a view", target.table))
-                .with_hint("repair the table behind it")
-                .on(Role::Target));
+            return Err(AgentError::new(
+                FailureKind::Usage,
+                format!("the target {} is a view", target.table),
+            )
+            .with_hint("repair the table behind it")
+            .on(Role::Target));
         }
         let spreading: Vec<String> =
             target.referrers.iter().filter(|r| r.delete_spreads).map(|r| r.table.to_string()).collect();
-        if options.repair.is_some_and(|allow| allow.delete) && !options.allow_cascade && !spreading.is_empty() {
+        if options.repair.is_some_and(|allow| allow.delete) && !options.allow_cascade && !spreading.is_empty()
+        {
             return Err(AgentError::new(
                 FailureKind::Usage,
-                format!("deleting rows of {} would delete or change rows of {}", target.table, spreading.join(", ")),
+                format!(
+                    "deleting rows of {} would delete or change rows of {}",
+                    target.table,
+                    spreading.join(", ")
+                ),
             )
             .with_hint("leave delete out of --allow, or accept it with --allow-cascade")
             .on(Role::Target));
         }
         if !target.triggers.is_empty() {
-            plan.warnings.push(format!("triggers of the target fire when rows are written: {}", target.triggers.join(", ")));
+            plan.warnings.push(format!(
+                "triggers of the target fire when rows are written: {}",
+                target.triggers.join(", ")
+            ));
         }
-        for column in plan.columns.iter().skip(plan.key_len).filter(|column| column.target_filled == Filled::Generated) {
-            plan.warnings.push(format!("column {} is generated in the target: compared, not written", column.target));
+        for column in
+            plan.columns.iter().skip(plan.key_len).filter(|column| column.target_filled == Filled::Generated)
+        {
+            plan.warnings
+                .push(format!("column {} is generated in the target: compared, not written", column.target));
         }
         Ok(())
     }
 
     fn options(&self, target: &TableSchema) -> TaskOptions {
         let mut options = self.request.options.clone();
-        options.details_max = match (options.details_max, self.request.details_kept) {
-            (all, kept) => all.min(kept.max(1)),
-        };
+        options.details_max = options.details_max.min(self.request.details_kept);
         if let (None, Some(percent)) = (options.max_changes, self.request.max_changes_percent) {
             // Without an estimate the share cannot be known ahead; small tables may always be filled.
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of an estimate")]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of an estimate"
+            )]
             let share = target.estimated_rows.map(|rows| (rows as f64 * percent / 100.0) as u64);
             options.max_changes = share.map(|share| share.max(1_000));
         }
@@ -131,7 +152,12 @@ impl Context<'_> {
                 }
                 Event::Failed { kind, side, message, hint } => {
                     let side = side.map(|side| side.to_string());
-                    report.error = Some(TableError { kind: kind.clone(), side, message: message.clone(), hint: hint.clone() });
+                    report.error = Some(TableError {
+                        kind: kind.clone(),
+                        side,
+                        message: message.clone(),
+                        hint: hint.clone(),
+                    });
                     ended = true;
                 }
                 _ => {}
@@ -142,7 +168,8 @@ impl Context<'_> {
             }
         }
         if !ended {
-            let error = AgentError::new(FailureKind::Cancelled, "the run stopped before it could tell how it ended");
+            let error =
+                AgentError::new(FailureKind::Cancelled, "the run stopped before it could tell how it ended");
             report.error = Some(table_error(error));
         }
         report

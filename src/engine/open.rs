@@ -13,8 +13,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn Engine>, EngineError> {
         "mysql" | "mariadb" => Arc::new(MySqlEngine::connect(url).await?),
         "sqlite" => Arc::new(SqliteEngine::connect(url).await?),
         _ => {
-            return Err(EngineError::new(ErrorKind::Usage, "open the database", "the URL's scheme is none of those known")
-                .with_hint("write postgres://, mysql:// or sqlite:// for a database, grpc:// or grpcs:// for an agent"));
+            return Err(EngineError::new(
+                ErrorKind::Usage,
+                "open the database",
+                "the URL's scheme is none of those known",
+            )
+            .with_hint(
+                "write postgres://, mysql:// or sqlite:// for a database, grpc:// or grpcs:// for an agent",
+            ));
         }
     })
 }

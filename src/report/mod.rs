@@ -147,10 +147,7 @@ mod tests {
         assert_eq!(judged(|t| t.outcome.unsettled = 1, false), Verdict::Unknown);
         assert_eq!(judged(|t| t.outcome.missing = 1, false), Verdict::Different);
         assert_eq!(judged(|t| t.outcome.missing = 1, true), Verdict::Same);
-        assert_eq!(
-            judged(|t| (t.outcome.left, t.outcome.proved) = (1, false), true),
-            Verdict::Different
-        );
+        assert_eq!(judged(|t| (t.outcome.left, t.outcome.proved) = (1, false), true), Verdict::Different);
         assert_eq!(judged(|t| t.outcome.proved = false, true), Verdict::Unknown);
         let error = TableError { kind: "usage".into(), side: None, message: String::new(), hint: None };
         assert_eq!(judged(|t| t.error = Some(error.clone()), false), Verdict::Unknown);

@@ -72,7 +72,9 @@ fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static 
         Verdict::Same if outcome.tolerated > 0 => ("the same within the tolerance", "32"),
         Verdict::Same if outcome.in_flight > 0 => ("the same, apart from rows in flight", "32"),
         Verdict::Same => ("the same", "32"),
-        Verdict::Different if repaired && outcome.over_limit => ("different, not repaired: over --max-changes", "31"),
+        Verdict::Different if repaired && outcome.over_limit => {
+            ("different, not repaired: over --max-changes", "31")
+        }
         Verdict::Different if repaired => ("repaired in part, still different", "31"),
         Verdict::Different => ("different", "31"),
         Verdict::Unknown => ("not known", "33"),
@@ -94,7 +96,11 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         return;
     }
     let outcome = &table.outcome;
-    let mut facts = vec![format!("{} source rows, {} target rows", grouped(outcome.source_rows), grouped(outcome.target_rows))];
+    let mut facts = vec![format!(
+        "{} source rows, {} target rows",
+        grouped(outcome.source_rows),
+        grouped(outcome.target_rows)
+    )];
     for (count, what) in [
         (outcome.missing, "missing"),
         (outcome.changed, "changed"),
@@ -145,11 +151,15 @@ fn difference_text(difference: &Difference, style: Style) -> String {
         .map(|column| match &column.values {
             None => column.name.clone(),
             Some(values) => {
-                let show = |value: &Option<String>| value.as_ref().map_or_else(|| "NULL".to_owned(), |text| format!("{text:?}"));
+                let show = |value: &Option<String>| {
+                    value.as_ref().map_or_else(|| "NULL".to_owned(), |text| format!("{text:?}"))
+                };
                 match difference.kind {
                     DifferenceKind::Missing => format!("{} {}", column.name, show(&values.source)),
                     DifferenceKind::Extra => format!("{} {}", column.name, show(&values.target)),
-                    DifferenceKind::Changed => format!("{} {} -> {}", column.name, show(&values.target), show(&values.source)),
+                    DifferenceKind::Changed => {
+                        format!("{} {} -> {}", column.name, show(&values.target), show(&values.source))
+                    }
                 }
             }
         })
@@ -198,7 +208,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!([grouped(0), grouped(999), grouped(1_000), grouped(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(1_000), grouped(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!([bytes(12), bytes(1_500), bytes(2_500_000)], ["12 B", "1.5 kB", "2.5 MB"]);
     }
 

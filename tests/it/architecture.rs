@@ -112,7 +112,9 @@ fn violations(module: &str, code: &str) -> Vec<String> {
         }
         for (foreign, homes) in HOMES {
             let named = format!("{foreign}::");
-            let used = code.match_indices(&named).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+            let used = code
+                .match_indices(&named)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
             if used && !homes.contains(&module) {
                 bad.push(format!("{module} uses {foreign}, whose home is {homes:?}"));
             }
@@ -134,9 +136,12 @@ fn imports_point_downwards_and_crates_are_at_home() {
             continue;
         }
         let module = module_of(&path);
-        let named = MAY_IMPORT.iter().any(|(name, _)| *name == module) || matches!(module.as_str(), "lib" | "main");
+        let named =
+            MAY_IMPORT.iter().any(|(name, _)| *name == module) || matches!(module.as_str(), "lib" | "main");
         assert!(named, "{module} has no floor: add it to the table here and in lib.rs");
-        bad.extend(violations(&module, &code(&text)).into_iter().map(|what| format!("{}: {what}", path.display())));
+        bad.extend(
+            violations(&module, &code(&text)).into_iter().map(|what| format!("{}: {what}", path.display())),
+        );
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }

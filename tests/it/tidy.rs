@@ -19,7 +19,11 @@ fn every_file_says_what_it_is_for() {
 fn files_fit_in_a_head() {
     for (path, text) in sources() {
         let lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
-        let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap().to_string_lossy().into_owned();
+        let name = path
+            .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         let is_test = name.ends_with("tests.rs");
         let max = LONGER.iter().find(|(long, _)| *long == name).map_or(LINES_MAX, |(_, lines)| *lines);
         assert!(is_test || lines <= max, "{name} has {lines} lines before its tests: split it by idea");
@@ -42,6 +46,9 @@ fn every_integration_test_file_is_listed() {
     for entry in std::fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        assert!(stem == "main" || main.contains(&format!("mod {stem};")), "tests/it/{stem} is not listed in main.rs");
+        assert!(
+            stem == "main" || main.contains(&format!("mod {stem};")),
+            "tests/it/{stem} is not listed in main.rs"
+        );
     }
 }

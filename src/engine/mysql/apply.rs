@@ -43,7 +43,9 @@ pub(super) async fn apply(
         Manner::InPlace => writer.in_place(&mut transaction).await?,
         Manner::Replace => writer.replace(&mut transaction).await?,
     }
-    if manner == Manner::Replace && writer.outcomes.iter().any(|outcome| *outcome != Some(ChangeOutcome::Written)) {
+    if manner == Manner::Replace
+        && writer.outcomes.iter().any(|outcome| *outcome != Some(ChangeOutcome::Written))
+    {
         transaction.rollback().await.map_err(failed)?;
         return Ok(writer.all_or_nothing());
     }
@@ -131,7 +133,10 @@ impl<'a> Writer<'a> {
     }
 
     fn all_or_nothing(self) -> Vec<ChangeOutcome> {
-        let with_it = || Rejection { kind: RejectionKind::Other, reason: "its exchange with other rows failed".to_owned() };
+        let with_it = || Rejection {
+            kind: RejectionKind::Other,
+            reason: "its exchange with other rows failed".to_owned(),
+        };
         self.outcomes
             .into_iter()
             .map(|outcome| match outcome {
@@ -217,21 +222,35 @@ impl<'a> Writer<'a> {
 
     fn key_params(&self, at: usize) -> Result<Vec<Param>, EngineError> {
         let bad = |what: String| EngineError::new(ErrorKind::Row, &self.during, what);
-        let values = decode_key(&self.access.key_types(), self.changes[at].key.as_bytes()).map_err(|e| bad(e.to_string()))?;
+        let values = decode_key(&self.access.key_types(), self.changes[at].key.as_bytes())
+            .map_err(|e| bad(e.to_string()))?;
         let columns = self.access.key_columns();
-        columns.iter().zip(&values).map(|(column, value)| param(column, value).map_err(|r| bad(r.reason))).collect()
+        columns
+            .iter()
+            .zip(&values)
+            .map(|(column, value)| param(column, value).map_err(|r| bad(r.reason)))
+            .collect()
     }
 
     fn row_params(&self, at: usize) -> Result<Result<Vec<Param>, Rejection>, EngineError> {
         let Some(row) = &self.changes[at].after else { return Ok(Ok(Vec::new())) };
         let values = decode_row(&self.access.row_types(), row.as_bytes())
             .map_err(|error| EngineError::new(ErrorKind::Row, &self.during, error.to_string()))?;
-        Ok(self.access.row_columns().iter().zip(&values).map(|(column, value)| param(column, value)).collect())
+        Ok(self
+            .access
+            .row_columns()
+            .iter()
+            .zip(&values)
+            .map(|(column, value)| param(column, value))
+            .collect())
     }
 
     fn key_condition(&self) -> String {
         let columns = self.access.key_columns().iter();
-        columns.map(|column| format!("{} = {}", quote(&column.name), placeholder(column))).collect::<Vec<_>>().join(" AND ")
+        columns
+            .map(|column| format!("{} = {}", quote(&column.name), placeholder(column)))
+            .collect::<Vec<_>>()
+            .join(" AND ")
     }
 
     fn delete_statement(&self, at: usize) -> Result<(String, MySqlArguments), EngineError> {
@@ -239,10 +258,16 @@ impl<'a> Writer<'a> {
         for param in self.key_params(at)? {
             add(&mut arguments, param, &self.during)?;
         }
-        Ok((format!("DELETE FROM {} WHERE {}", quoted_table(&self.access.table), self.key_condition()), arguments))
+        Ok((
+            format!("DELETE FROM {} WHERE {}", quoted_table(&self.access.table), self.key_condition()),
+            arguments,
+        ))
     }
 
-    fn update_statement(&self, at: usize) -> Result<Result<(String, MySqlArguments), Rejection>, EngineError> {
+    fn update_statement(
+        &self,
+        at: usize,
+    ) -> Result<Result<(String, MySqlArguments), Rejection>, EngineError> {
         let params = match self.row_params(at)? {
             Ok(params) => params,
             Err(rejection) => return Ok(Err(rejection)),
@@ -259,14 +284,26 @@ impl<'a> Writer<'a> {
             add(&mut arguments, param, &self.during)?;
         }
         if sets.is_empty() {
-            return Ok(Err(Rejection { kind: RejectionKind::Value, reason: "no column of the row can be written".to_owned() }));
+            return Ok(Err(Rejection {
+                kind: RejectionKind::Value,
+                reason: "no column of the row can be written".to_owned(),
+            }));
         }
-        let sql = format!("UPDATE {} SET {} WHERE {}", quoted_table(&self.access.table), sets.join(", "), self.key_condition());
+        let sql = format!(
+            "UPDATE {} SET {} WHERE {}",
+            quoted_table(&self.access.table),
+            sets.join(", "),
+            self.key_condition()
+        );
         Ok(Ok((sql, arguments)))
     }
 
-    fn insert_statement(&self, group: &[usize]) -> Result<Result<(String, MySqlArguments), Rejection>, EngineError> {
-        let written: Vec<bool> = self.access.columns.iter().map(|column| column.filled != Filled::Generated).collect();
+    fn insert_statement(
+        &self,
+        group: &[usize],
+    ) -> Result<Result<(String, MySqlArguments), Rejection>, EngineError> {
+        let written: Vec<bool> =
+            self.access.columns.iter().map(|column| column.filled != Filled::Generated).collect();
         let mut arguments = MySqlArguments::default();
         for at in group {
             let row = match self.row_params(*at)? {
@@ -282,7 +319,14 @@ impl<'a> Writer<'a> {
         let names: Vec<String> = columns.map(|(column, _)| quote(&column.name)).collect();
         let tuple = format!("({})", vec!["?"; names.len()].join(", "));
         let tuples = vec![tuple; group.len()].join(", ");
-        Ok(Ok((format!("INSERT INTO {} ({}) VALUES {tuples}", quoted_table(&self.access.table), names.join(", ")), arguments)))
+        Ok(Ok((
+            format!(
+                "INSERT INTO {} ({}) VALUES {tuples}",
+                quoted_table(&self.access.table),
+                names.join(", ")
+            ),
+            arguments,
+        )))
     }
 }
 

@@ -16,7 +16,12 @@ const TRANSACTIONAL: &[&str] = &["innodb", "rocksdb", "tokudb", "ndbcluster"];
 /// Names this far from the one asked for are worth naming.
 const SIMILAR: f64 = 0.7;
 
-async fn rows(engine: &MySqlEngine, sql: &str, schema: &str, table: &str) -> Result<Vec<MySqlRow>, EngineError> {
+async fn rows(
+    engine: &MySqlEngine,
+    sql: &str,
+    schema: &str,
+    table: &str,
+) -> Result<Vec<MySqlRow>, EngineError> {
     sqlx::query(AssertSqlSafe(sql.to_owned()))
         .bind(schema.to_owned())
         .bind(table.to_owned())
@@ -81,7 +86,8 @@ async fn no_such_table(engine: &MySqlEngine, schema: &str, name: &str) -> Engine
     } else {
         format!("did you mean {}?", near.join(", "))
     };
-    EngineError::new(ErrorKind::NoSuchTable, during, "there is no such table, or this user may not see it").with_hint(hint)
+    EngineError::new(ErrorKind::NoSuchTable, during, "there is no such table, or this user may not see it")
+        .with_hint(hint)
 }
 
 /// Columns that MariaDB holds to JSON by a constraint.
@@ -92,13 +98,21 @@ async fn json_checked(engine: &MySqlEngine, schema: &str, table: &str) -> Result
     let sql = "SELECT check_clause FROM information_schema.check_constraints WHERE constraint_schema = ? AND table_name = ?";
     let clauses = rows(engine, sql, schema, table).await?;
     let column = |clause: String| {
-        let inner = clause.to_lowercase().starts_with("json_valid(`").then(|| clause["json_valid(`".len()..].to_owned())?;
+        let inner = clause
+            .to_lowercase()
+            .starts_with("json_valid(`")
+            .then(|| clause["json_valid(`".len()..].to_owned())?;
         Some(inner.strip_suffix("`)")?.to_owned())
     };
     Ok(clauses.iter().filter_map(|row| column(text(row, 0)?)).collect())
 }
 
-async fn columns(engine: &MySqlEngine, schema: &str, table: &str, checked: &[String]) -> Result<Vec<Column>, EngineError> {
+async fn columns(
+    engine: &MySqlEngine,
+    schema: &str,
+    table: &str,
+    checked: &[String],
+) -> Result<Vec<Column>, EngineError> {
     let sql = "SELECT column_name, column_type, data_type, is_nullable, CAST(numeric_precision AS CHAR), CAST(numeric_scale AS CHAR), \
                CAST(datetime_precision AS CHAR), collation_name, extra, column_default \
                FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
@@ -120,13 +134,15 @@ async fn columns(engine: &MySqlEngine, schema: &str, table: &str, checked: &[Str
             let collation = text(row, 7);
             let extra = word(8).to_lowercase();
             // auto_increment takes a given value; only expressions do not. MySQL 8 says DEFAULT_GENERATED of plain defaults.
-            let generated = extra.contains("virtual") || extra.contains("stored") || extra.contains("persistent");
+            let generated =
+                extra.contains("virtual") || extra.contains("stored") || extra.contains("persistent");
             Column {
                 collation_folds: collation.as_deref().is_some_and(folds),
                 collation,
                 nullable: word(3) == "YES",
                 filled: if generated { Filled::Generated } else { Filled::ByWriter },
-                has_default: row.try_get_raw(9).is_ok_and(|value| !sqlx::ValueRef::is_null(&value)) || extra.contains("auto_increment"),
+                has_default: row.try_get_raw(9).is_ok_and(|value| !sqlx::ValueRef::is_null(&value))
+                    || extra.contains("auto_increment"),
                 declared,
                 ty,
                 name,
@@ -140,7 +156,12 @@ fn folds(collation: &str) -> bool {
     !(collation == "binary" || collation.ends_with("_nopad_bin") || collation == "utf8mb4_0900_bin")
 }
 
-async fn keys(engine: &MySqlEngine, schema: &str, table: &str, columns: &[Column]) -> Result<Vec<UniqueKey>, EngineError> {
+async fn keys(
+    engine: &MySqlEngine,
+    schema: &str,
+    table: &str,
+    columns: &[Column],
+) -> Result<Vec<UniqueKey>, EngineError> {
     let sql = "SELECT index_name, column_name, CAST(sub_part AS CHAR) FROM information_schema.statistics \
                WHERE table_schema = ? AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index";
     let mut keys: BTreeMap<String, UniqueKey> = BTreeMap::new();
@@ -165,7 +186,10 @@ async fn references(engine: &MySqlEngine, schema: &str, table: &str) -> Result<V
     let sql = "SELECT DISTINCT referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage \
                WHERE table_schema = ? AND table_name = ? AND referenced_table_name IS NOT NULL";
     let found = rows(engine, sql, schema, table).await?;
-    Ok(found.iter().map(|row| TableName { schema: text(row, 0), name: text(row, 1).unwrap_or_default() }).collect())
+    Ok(found
+        .iter()
+        .map(|row| TableName { schema: text(row, 0), name: text(row, 1).unwrap_or_default() })
+        .collect())
 }
 
 async fn referrers(engine: &MySqlEngine, schema: &str, table: &str) -> Result<Vec<Referrer>, EngineError> {
@@ -195,11 +219,16 @@ pub(super) async fn check_writable(engine: &MySqlEngine, access: &TableAccess) -
             format!("repair {}", access.table),
             "its storage engine has no transactions, so no write could be conditional",
         )
-        .with_hint("ALTER TABLE ... ENGINE=InnoDB on the target, or use --sql and run the statements by hand"));
+        .with_hint(
+            "ALTER TABLE ... ENGINE=InnoDB on the target, or use --sql and run the statements by hand",
+        ));
     }
     let during = format!("check the right to write to {}", access.table);
     let failed = |error: sqlx::Error| engine_error(&during, &error);
-    let facts = sqlx::query("SELECT CAST(@@global.read_only AS CHAR)").fetch_one(&engine.pool).await.map_err(failed)?;
+    let facts = sqlx::query("SELECT CAST(@@global.read_only AS CHAR)")
+        .fetch_one(&engine.pool)
+        .await
+        .map_err(failed)?;
     let table = super::params::quoted_table(&access.table);
     let column = access.columns.first().map(|column| super::params::quote(&column.name)).unwrap_or_default();
     let mut connection = engine.pool.acquire().await.map_err(failed)?;

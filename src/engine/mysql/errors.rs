@@ -10,8 +10,13 @@ use crate::model::{Rejection, RejectionKind};
 /// The URL without password and options.
 pub(super) fn shown_url(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
-    match url.split_once("://").and_then(|(scheme, rest)| rest.rsplit_once('@').map(|(login, host)| (scheme, login, host))) {
-        Some((scheme, login, host)) => format!("{scheme}://{}@{host}", login.split(':').next().unwrap_or_default()),
+    match url
+        .split_once("://")
+        .and_then(|(scheme, rest)| rest.rsplit_once('@').map(|(login, host)| (scheme, login, host)))
+    {
+        Some((scheme, login, host)) => {
+            format!("{scheme}://{}@{host}", login.split(':').next().unwrap_or_default())
+        }
         None => url.to_owned(),
     }
 }
@@ -25,16 +30,27 @@ fn number(error: &Error) -> Option<(u16, String)> {
 pub(super) fn engine_error(during: &str, error: &Error) -> EngineError {
     let Some((number, message)) = number(error) else { return connection_error(during, error) };
     let (kind, hint) = match number {
-        1045 | 1698 | 1251 => (ErrorKind::Login, "check user and password, and from where this user may connect"),
+        1045 | 1698 | 1251 => {
+            (ErrorKind::Login, "check user and password, and from where this user may connect")
+        }
         1044 | 1049 => (ErrorKind::Login, "check the database's name and the user's grants on it"),
-        1040 | 1203 => (ErrorKind::Busy, "the server has no connection left; try again, or raise max_connections"),
+        1040 | 1203 => {
+            (ErrorKind::Busy, "the server has no connection left; try again, or raise max_connections")
+        }
         1146 | 1051 => (ErrorKind::NoSuchTable, "check the name; SHOW TABLES lists them"),
-        1142 | 1143 | 1227 | 1370 => (ErrorKind::Permission, "comparing needs SELECT; repairing needs INSERT, UPDATE, DELETE too"),
+        1142 | 1143 | 1227 | 1370 => {
+            (ErrorKind::Permission, "comparing needs SELECT; repairing needs INSERT, UPDATE, DELETE too")
+        }
         1290 | 1836 | 3989 => (ErrorKind::Permission, "the server is read-only; repair on the primary"),
-        1064 | 1054 | 1305 | 1582 | 1583 => (ErrorKind::Filter, "check the SQL condition for this side; quote identifiers with backticks"),
+        1064 | 1054 | 1305 | 1582 | 1583 => {
+            (ErrorKind::Filter, "check the SQL condition for this side; quote identifiers with backticks")
+        }
         1205 | 1213 | 1020 => (ErrorKind::Busy, "other transactions hold the rows; run the command again"),
         1053 | 1077 | 1079 | 1927 => (ErrorKind::Lost, "the server is stopping; run the command again"),
-        1317 | 3024 | 1969 => (ErrorKind::Busy, "a time limit of the server ended the statement; raise max_statement_time for this user"),
+        1317 | 3024 | 1969 => (
+            ErrorKind::Busy,
+            "a time limit of the server ended the statement; raise max_statement_time for this user",
+        ),
         // The rest may quote data: the number says enough.
         _ => {
             return EngineError::new(ErrorKind::Database, during, format!("MySQL error {number}"))
@@ -52,7 +68,9 @@ fn connection_error(during: &str, error: &Error) -> EngineError {
             .with_hint("see ssl-mode and ssl-ca in the URL"),
         Error::PoolTimedOut => EngineError::new(ErrorKind::Unreachable, during, "no connection within 15 s")
             .with_hint("is the server running there, is it out of connections, is the port open?"),
-        Error::Protocol(what) => EngineError::new(ErrorKind::Lost, during, what.clone()).with_hint("is that a MySQL server?"),
+        Error::Protocol(what) => {
+            EngineError::new(ErrorKind::Lost, during, what.clone()).with_hint("is that a MySQL server?")
+        }
         Error::Configuration(what) => EngineError::new(ErrorKind::Usage, during, what.to_string()),
         _ => EngineError::new(ErrorKind::Database, during, "the driver could not read the answer"),
     }
@@ -62,9 +80,18 @@ fn connection_error(during: &str, error: &Error) -> EngineError {
 pub(super) fn rejection(error: &Error) -> Option<Rejection> {
     let (number, message) = number(error)?;
     let (kind, reason) = match number {
-        1062 | 1586 | 1169 => (RejectionKind::Unique, format!("a row with the same value of unique key {} is there already", index_name(&message))),
-        1452 | 1216 => (RejectionKind::ForeignKey, format!("foreign key {} finds no parent row", constraint_name(&message))),
-        1451 | 1217 => (RejectionKind::ForeignKey, format!("foreign key {} still refers to the row", constraint_name(&message))),
+        1062 | 1586 | 1169 => (
+            RejectionKind::Unique,
+            format!("a row with the same value of unique key {} is there already", index_name(&message)),
+        ),
+        1452 | 1216 => (
+            RejectionKind::ForeignKey,
+            format!("foreign key {} finds no parent row", constraint_name(&message)),
+        ),
+        1451 | 1217 => (
+            RejectionKind::ForeignKey,
+            format!("foreign key {} still refers to the row", constraint_name(&message)),
+        ),
         1048 | 1364 => (RejectionKind::NotNull, "a column that takes no NULL has no value".to_owned()),
         3819 | 4025 => (RejectionKind::Check, "a check constraint refuses the row".to_owned()),
         1264 | 1690 => (RejectionKind::Value, "a number is out of its column's range".to_owned()),
@@ -73,7 +100,9 @@ pub(super) fn rejection(error: &Error) -> Option<Rejection> {
             (RejectionKind::Value, "a value cannot be held by its column's type or character set".to_owned())
         }
         1644 => (RejectionKind::Other, "a trigger refused the row".to_owned()),
-        1442 | 1422 | 1363 | 1906 | 3105 => (RejectionKind::Other, format!("the server refused the row (MySQL error {number})")),
+        1442 | 1422 | 1363 | 1906 | 3105 => {
+            (RejectionKind::Other, format!("the server refused the row (MySQL error {number})"))
+        }
         _ => return None,
     };
     Some(Rejection { kind, reason })
@@ -87,13 +116,16 @@ pub(super) fn index_name(message: &str) -> String {
 
 /// ``… CONSTRAINT `name` FOREIGN KEY …``
 fn constraint_name(message: &str) -> String {
-    let name = message.split_once("CONSTRAINT `").and_then(|(_, rest)| rest.split_once('`')).map(|(name, _)| name);
+    let name =
+        message.split_once("CONSTRAINT `").and_then(|(_, rest)| rest.split_once('`')).map(|(name, _)| name);
     name.unwrap_or("?").to_owned()
 }
 
 /// The row's own key is there already.
 pub(super) fn is_duplicate_of(error: &Error, key_index: &str) -> bool {
-    number(error).is_some_and(|(number, message)| matches!(number, 1062 | 1586) && index_name(&message).eq_ignore_ascii_case(key_index))
+    number(error).is_some_and(|(number, message)| {
+        matches!(number, 1062 | 1586) && index_name(&message).eq_ignore_ascii_case(key_index)
+    })
 }
 
 #[cfg(test)]

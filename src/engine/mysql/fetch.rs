@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sqlx::mysql::{MySql, MySqlArguments, MySqlConnection};
 use sqlx::AssertSqlSafe;
+use sqlx::mysql::{MySql, MySqlArguments, MySqlConnection};
 
 use super::MySqlEngine;
 use super::errors::engine_error;
@@ -19,7 +19,11 @@ use crate::model::{AccessColumn, ColumnType, ComparisonType, Key, KeyedRow, Tabl
 const PLACEHOLDERS_MAX: usize = 60_000;
 const KEYS_MAX: usize = 1_000;
 
-pub(super) async fn fetch(engine: &MySqlEngine, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+pub(super) async fn fetch(
+    engine: &MySqlEngine,
+    access: &Arc<TableAccess>,
+    keys: &[Key],
+) -> Result<Vec<KeyedRow>, EngineError> {
     let during = format!("read rows of {} by key", access.table);
     let mut connection = engine.pool.acquire().await.map_err(|error| engine_error(&during, &error))?;
     rows_of(&mut connection, access, keys, access.filter.as_deref(), "").await
@@ -70,7 +74,8 @@ pub(super) fn key_condition(
         let values = decode_key(&types, key.as_bytes())
             .map_err(|error| EngineError::new(ErrorKind::Row, during, error.to_string()))?;
         // A key that the column cannot hold has no row here.
-        let params: Result<Vec<_>, _> = columns.iter().zip(&values).map(|(column, value)| param(column, value)).collect();
+        let params: Result<Vec<_>, _> =
+            columns.iter().zip(&values).map(|(column, value)| param(column, value)).collect();
         let Ok(params) = params else { continue };
         for param in params {
             add(&mut arguments, param, during)?;

@@ -13,7 +13,8 @@ use sqlx::{ConnectOptions, Executor, Row};
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName, TableSchema,
+    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
+    TableSchema,
 };
 
 mod apply;
@@ -48,11 +49,14 @@ pub struct MySqlEngine {
 impl MySqlEngine {
     /// Connects to `mysql://user:password@host:port/database` (or `mariadb://`).
     pub async fn connect(url: &str) -> Result<Self, EngineError> {
-        let url = url.strip_prefix("mariadb://").map_or_else(|| url.to_owned(), |rest| format!("mysql://{rest}"));
+        let url =
+            url.strip_prefix("mariadb://").map_or_else(|| url.to_owned(), |rest| format!("mysql://{rest}"));
         let options = MySqlConnectOptions::from_str(&url)
             .map_err(|_| {
                 EngineError::new(ErrorKind::Usage, "read the database URL", "it is no mysql:// URL")
-                    .with_hint("write mysql://USER:PASSWORD@HOST:PORT/DATABASE; encode special characters as %XX")
+                    .with_hint(
+                        "write mysql://USER:PASSWORD@HOST:PORT/DATABASE; encode special characters as %XX",
+                    )
             })?
             .charset("utf8mb4")
             .timezone(Some(String::from("+00:00")))
@@ -100,7 +104,10 @@ impl MySqlEngine {
 
 /// A column as text, whatever type the server says it has (`information_schema` differs between versions).
 fn text(row: &MySqlRow, at: usize) -> Option<String> {
-    row.try_get_unchecked::<Option<Vec<u8>>, _>(at).ok().flatten().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    row.try_get_unchecked::<Option<Vec<u8>>, _>(at)
+        .ok()
+        .flatten()
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[async_trait]
@@ -122,14 +129,21 @@ impl Engine for MySqlEngine {
         .fetch_all(&self.pool)
         .await
         .map_err(|error| engine_error("list the tables", &error))?;
-        Ok(rows.iter().map(|row| TableName { schema: text(row, 0), name: text(row, 1).unwrap_or_default() }).collect())
+        Ok(rows
+            .iter()
+            .map(|row| TableName { schema: text(row, 0), name: text(row, 1).unwrap_or_default() })
+            .collect())
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         describe::describe(self, table).await
     }
 
-    async fn snapshot(&self, access: Arc<TableAccess>, _parallelism: usize) -> Result<Box<dyn Snapshot>, EngineError> {
+    async fn snapshot(
+        &self,
+        access: Arc<TableAccess>,
+        _parallelism: usize,
+    ) -> Result<Box<dyn Snapshot>, EngineError> {
         scan::snapshot(self, access).await
     }
 
@@ -137,11 +151,19 @@ impl Engine for MySqlEngine {
         fetch::fetch(self, access, keys).await
     }
 
-    async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+    async fn apply(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
         apply::apply(self, access, changes, apply::Manner::InPlace).await
     }
 
-    async fn replace(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+    async fn replace(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
         apply::apply(self, access, changes, apply::Manner::Replace).await
     }
 

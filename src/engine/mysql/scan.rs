@@ -20,7 +20,8 @@ const ROWS_PER_BATCH: usize = 1_000;
 
 /// `SELECT … FROM …`, without a condition.
 pub(super) fn select(access: &TableAccess) -> String {
-    let columns: Vec<String> = access.columns.iter().map(|column| select_expression(column, &quote(&column.name))).collect();
+    let columns: Vec<String> =
+        access.columns.iter().map(|column| select_expression(column, &quote(&column.name))).collect();
     format!("SELECT {} FROM {}", columns.join(", "), quoted_table(&access.table))
 }
 
@@ -30,7 +31,10 @@ struct MySqlSnapshot {
     access: Arc<TableAccess>,
 }
 
-pub(super) async fn snapshot(engine: &MySqlEngine, access: Arc<TableAccess>) -> Result<Box<dyn Snapshot>, EngineError> {
+pub(super) async fn snapshot(
+    engine: &MySqlEngine,
+    access: Arc<TableAccess>,
+) -> Result<Box<dyn Snapshot>, EngineError> {
     let during = format!("begin a snapshot of {}", access.table);
     let mut connection = engine.pool.acquire().await.map_err(|error| engine_error(&during, &error))?;
     connection
@@ -50,7 +54,8 @@ impl Snapshot for MySqlSnapshot {
         }
         let decoder = Arc::new(RowDecoder::new(&self.access));
         let finished = {
-            let query = sqlx::query_with::<MySql, _>(AssertSqlSafe(sql), MySqlArguments::default()).persistent(false);
+            let query =
+                sqlx::query_with::<MySql, _>(AssertSqlSafe(sql), MySqlArguments::default()).persistent(false);
             let mut rows = query.fetch(&mut *self.connection);
             let mut batch = Vec::with_capacity(ROWS_PER_BATCH);
             loop {

@@ -1,13 +1,15 @@
 //! MySQL's types: from their declarations to what they mean, from the binary protocol to canonical bytes.
 
 use sqlx::Decode;
-use sqlx::mysql::{MySql, MySqlRow};
 use sqlx::Row;
+use sqlx::mysql::{MySql, MySqlRow};
 
 use crate::engine::RowError;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{MICROS_PER_DAY, MICROS_PER_SECOND, mysql_date, mysql_datetime, round_time};
-use crate::model::{AccessColumn, CellWriter, ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess};
+use crate::model::{
+    AccessColumn, CellWriter, ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess,
+};
 
 /// `information_schema.columns` of one column, as far as its type goes.
 pub(super) struct Declared<'a> {
@@ -38,8 +40,12 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
         "double" => ColumnType::Float { bits: 64 },
         "bit" => ColumnType::Bits,
         "char" => ColumnType::Text { padded: true },
-        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" if declared.json_checked => ColumnType::Json,
-        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set" => ColumnType::Text { padded: false },
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" if declared.json_checked => {
+            ColumnType::Json
+        }
+        "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "enum" | "set" => {
+            ColumnType::Text { padded: false }
+        }
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => ColumnType::Bytes,
         "date" => ColumnType::Date,
         "time" => ColumnType::Time { digits },
@@ -99,7 +105,13 @@ impl RowDecoder {
         Ok(())
     }
 
-    fn value(&self, at: usize, column: &AccessColumn, raw: &[u8], writer: CellWriter<'_>) -> Result<(), RowError> {
+    fn value(
+        &self,
+        at: usize,
+        column: &AccessColumn,
+        raw: &[u8],
+        writer: CellWriter<'_>,
+    ) -> Result<(), RowError> {
         let comparison = &column.comparison;
         if column.as_text {
             writer.text(raw, matches!(comparison, ComparisonType::Text { trim: true }));
@@ -107,7 +119,8 @@ impl RowDecoder {
         }
         match &column.ty {
             ColumnType::Int { signed, .. } => {
-                let value = integer(raw, *signed).ok_or_else(|| malformed(column, "has an integer of odd length"))?;
+                let value =
+                    integer(raw, *signed).ok_or_else(|| malformed(column, "has an integer of odd length"))?;
                 match (i64::try_from(value), comparison) {
                     (Ok(value), ComparisonType::Integer) => writer.int(value),
                     (Err(_), ComparisonType::Integer) => writer.int128(value),
@@ -128,14 +141,17 @@ impl RowDecoder {
             ColumnType::Bits => self.bits(at, raw, comparison, writer),
             ColumnType::Bytes => writer.bytes_as(comparison, raw),
             ColumnType::Date => {
-                let (year, month, day, _) = date_parts(raw).ok_or_else(|| malformed(column, "has a date of odd length"))?;
+                let (year, month, day, _) =
+                    date_parts(raw).ok_or_else(|| malformed(column, "has a date of odd length"))?;
                 match (mysql_date(year, month, day), comparison) {
                     (Some(days), ComparisonType::Date) => writer.date(days),
-                    _ => writer.irregular(StoredClass::Text, format!("{year:04}-{month:02}-{day:02}").as_bytes()),
+                    _ => writer
+                        .irregular(StoredClass::Text, format!("{year:04}-{month:02}-{day:02}").as_bytes()),
                 }
             }
             ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. } => {
-                let (year, month, day, micros) = date_parts(raw).ok_or_else(|| malformed(column, "has a time of odd length"))?;
+                let (year, month, day, micros) =
+                    date_parts(raw).ok_or_else(|| malformed(column, "has a time of odd length"))?;
                 match mysql_datetime(year, month, day, micros) {
                     Some(micros) => writer.timestamp_as(comparison, micros),
                     None => return Err(malformed(column, "has a date out of range")),
@@ -144,7 +160,9 @@ impl RowDecoder {
             ColumnType::Time { .. } => {
                 let micros = duration(raw).ok_or_else(|| malformed(column, "has a time of odd length"))?;
                 match comparison {
-                    ComparisonType::Time { digits, rounding } => writer.micros(round_time(micros, *digits, *rounding)),
+                    ComparisonType::Time { digits, rounding } => {
+                        writer.micros(round_time(micros, *digits, *rounding))
+                    }
                     _ => writer.irregular(StoredClass::Integer, &micros.to_be_bytes()),
                 }
             }
@@ -198,7 +216,12 @@ fn integer(raw: &[u8], signed: bool) -> Option<i128> {
 const GROUPS_MAX: usize = 20;
 
 /// The protocol sends decimals as text; their digits are grouped without a detour over the heap.
-fn decimal(raw: &[u8], comparison: &ComparisonType, writer: CellWriter<'_>, column: &AccessColumn) -> Result<(), RowError> {
+fn decimal(
+    raw: &[u8],
+    comparison: &ComparisonType,
+    writer: CellWriter<'_>,
+    column: &AccessColumn,
+) -> Result<(), RowError> {
     let scale = match comparison {
         ComparisonType::Decimal { scale } => *scale,
         _ => {
@@ -215,7 +238,10 @@ fn decimal(raw: &[u8], comparison: &ComparisonType, writer: CellWriter<'_>, colu
     let significant = fraction.iter().rposition(|b| *b != b'0').map_or(0, |at| at + 1);
     let fits = scale.is_none_or(|scale| significant <= scale as usize);
     if !fits || point + significant > 4 * (GROUPS_MAX - 2) {
-        let parsed = std::str::from_utf8(raw).ok().and_then(Decimal::parse).ok_or_else(|| malformed(column, "has a decimal that is none"))?;
+        let parsed = std::str::from_utf8(raw)
+            .ok()
+            .and_then(Decimal::parse)
+            .ok_or_else(|| malformed(column, "has a decimal that is none"))?;
         writer.decimal(&match scale {
             Some(scale) => parsed.rounded(scale),
             None => parsed,
@@ -255,7 +281,8 @@ fn date_parts(raw: &[u8]) -> Option<(u16, u8, u8, i64)> {
     let (month, day) = (*rest.get(2)?, *rest.get(3)?);
     let mut micros = 0;
     if let Some(clock) = rest.get(4..7) {
-        micros = (i64::from(clock[0]) * 3600 + i64::from(clock[1]) * 60 + i64::from(clock[2])) * MICROS_PER_SECOND;
+        micros =
+            (i64::from(clock[0]) * 3600 + i64::from(clock[1]) * 60 + i64::from(clock[2])) * MICROS_PER_SECOND;
     }
     if let Some(fraction) = rest.get(7..11) {
         micros += i64::from(u32::from_le_bytes(fraction.try_into().ok()?));
@@ -322,7 +349,10 @@ mod tests {
     fn dates_and_times_of_the_protocol() {
         assert_eq!(date_parts(&[0]), Some((0, 0, 0, 0)));
         assert_eq!(date_parts(&[4, 0xe8, 0x07, 2, 29]), Some((2024, 2, 29, 0)));
-        assert_eq!(date_parts(&[11, 0xe8, 0x07, 2, 29, 1, 2, 3, 4, 0, 0, 0]), Some((2024, 2, 29, 3_723_000_004)));
+        assert_eq!(
+            date_parts(&[11, 0xe8, 0x07, 2, 29, 1, 2, 3, 4, 0, 0, 0]),
+            Some((2024, 2, 29, 3_723_000_004))
+        );
         assert_eq!(date_parts(&[5, 0, 0, 0, 0]), None);
         assert_eq!(duration(&[0]), Some(0));
         assert_eq!(duration(&[8, 1, 1, 0, 0, 0, 1, 0, 0]), Some(-(MICROS_PER_DAY + 3_600_000_000)));

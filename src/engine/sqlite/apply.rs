@@ -15,10 +15,15 @@ use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess,
 };
 
-pub(super) fn apply(connection: &mut Connection, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+pub(super) fn apply(
+    connection: &mut Connection,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write to {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let mut transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let mut outcomes = check(&transaction, access, changes)?;
     // Deletes first: they may free unique values.
     for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
@@ -42,7 +47,11 @@ pub(super) fn apply(connection: &mut Connection, access: &Arc<TableAccess>, chan
 }
 
 /// Deletes and inserts every row; all or nothing.
-pub(super) fn replace(connection: &mut Connection, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+pub(super) fn replace(
+    connection: &mut Connection,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write to {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -51,8 +60,13 @@ pub(super) fn replace(connection: &mut Connection, access: &Arc<TableAccess>, ch
         // References to the rows are looked at when all is done.
         transaction.execute_batch("PRAGMA defer_foreign_keys = ON").map_err(failed)?;
         let steps = changes.iter().enumerate();
-        let deletes = steps.clone().filter(|(_, change)| change.before.is_some()).map(|(at, change)| (at, Change { after: None, ..change.clone() }));
-        let inserts = steps.filter(|(_, change)| change.after.is_some()).map(|(at, change)| (at, Change { before: None, ..change.clone() }));
+        let deletes = steps
+            .clone()
+            .filter(|(_, change)| change.before.is_some())
+            .map(|(at, change)| (at, Change { after: None, ..change.clone() }));
+        let inserts = steps
+            .filter(|(_, change)| change.after.is_some())
+            .map(|(at, change)| (at, Change { before: None, ..change.clone() }));
         for (at, step) in deletes.chain(inserts) {
             let outcome = write(&transaction, access, &step)?;
             let done = outcome == ChangeOutcome::Written;
@@ -71,7 +85,8 @@ pub(super) fn replace(connection: &mut Connection, access: &Arc<TableAccess>, ch
             },
         }
     }
-    let with_it = Rejection { kind: RejectionKind::Other, reason: "its exchange with other rows failed".to_owned() };
+    let with_it =
+        Rejection { kind: RejectionKind::Other, reason: "its exchange with other rows failed".to_owned() };
     Ok(outcomes
         .into_iter()
         .map(|outcome| match outcome {
@@ -82,7 +97,11 @@ pub(super) fn replace(connection: &mut Connection, access: &Arc<TableAccess>, ch
 }
 
 /// The changes that need no write, or must not be written.
-fn check(transaction: &Transaction<'_>, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<Option<ChangeOutcome>>, EngineError> {
+fn check(
+    transaction: &Transaction<'_>,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<Option<ChangeOutcome>>, EngineError> {
     let keys: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
     let rows = rows_of(transaction, access, &keys, None)?;
     let now: BTreeMap<Key, CanonicalRow> = rows.into_iter().map(|row| (row.key, row.row)).collect();
@@ -97,14 +116,20 @@ fn check(transaction: &Transaction<'_>, access: &Arc<TableAccess>, changes: &[Ch
     Ok(changes.iter().map(outcome).collect())
 }
 
-fn write(connection: &Connection, access: &Arc<TableAccess>, change: &Change) -> Result<ChangeOutcome, EngineError> {
+fn write(
+    connection: &Connection,
+    access: &Arc<TableAccess>,
+    change: &Change,
+) -> Result<ChangeOutcome, EngineError> {
     let during = format!("write to {}", access.table);
     let (key, row) = match values(access, change)? {
         Ok(values) => values,
         Err(rejection) => return Ok(ChangeOutcome::Failed(rejection)),
     };
     let (sql, bound) = match change.operation() {
-        Operation::Delete => (format!("DELETE FROM {} WHERE {}", quote(&access.table.name), key_condition(access, 1)), key),
+        Operation::Delete => {
+            (format!("DELETE FROM {} WHERE {}", quote(&access.table.name), key_condition(access, 1)), key)
+        }
         Operation::Update => update(access, key, row),
         Operation::Insert => insert(access, key, row),
     };
@@ -112,7 +137,8 @@ fn write(connection: &Connection, access: &Arc<TableAccess>, change: &Change) ->
         let reason = "no column of the row can be written".to_owned();
         return Ok(ChangeOutcome::Failed(Rejection { kind: RejectionKind::Value, reason }));
     }
-    let done = connection.prepare_cached(&sql).and_then(|mut statement| statement.execute(params_from_iter(bound)));
+    let done =
+        connection.prepare_cached(&sql).and_then(|mut statement| statement.execute(params_from_iter(bound)));
     if let Err(error) = done {
         return match rejection(&error) {
             Some(rejection) => Ok(ChangeOutcome::Failed(rejection)),
@@ -145,8 +171,21 @@ fn update(access: &TableAccess, key: Vec<Stored>, row: Vec<Stored>) -> (String, 
 }
 
 fn insert(access: &TableAccess, key: Vec<Stored>, row: Vec<Stored>) -> (String, Vec<Stored>) {
-    let pairs = access.columns.iter().zip(key.into_iter().chain(row)).filter(|(column, _)| column.filled != Filled::Generated);
-    let (names, bound): (Vec<String>, Vec<Stored>) = pairs.map(|(column, value)| (quote(&column.name), value)).unzip();
+    let pairs = access
+        .columns
+        .iter()
+        .zip(key.into_iter().chain(row))
+        .filter(|(column, _)| column.filled != Filled::Generated);
+    let (names, bound): (Vec<String>, Vec<Stored>) =
+        pairs.map(|(column, value)| (quote(&column.name), value)).unzip();
     let holders: Vec<String> = (1..=bound.len()).map(|at| format!("?{at}")).collect();
-    (format!("INSERT INTO {} ({}) VALUES ({})", quote(&access.table.name), names.join(", "), holders.join(", ")), bound)
+    (
+        format!(
+            "INSERT INTO {} ({}) VALUES ({})",
+            quote(&access.table.name),
+            names.join(", "),
+            holders.join(", ")
+        ),
+        bound,
+    )
 }

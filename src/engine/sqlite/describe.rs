@@ -22,7 +22,8 @@ fn names(connection: &Connection, sql: &str) -> Result<Vec<String>, Error> {
 pub(super) fn describe(connection: &Connection, table: &TableName) -> Result<TableSchema, EngineError> {
     let during = format!("describe table {table}");
     if table.schema.as_deref().is_some_and(|schema| schema != "main") {
-        return Err(EngineError::new(ErrorKind::NoSuchTable, during, "SQLite has no schemas").with_hint("name the table alone"));
+        return Err(EngineError::new(ErrorKind::NoSuchTable, during, "SQLite has no schemas")
+            .with_hint("name the table alone"));
     }
     let failed = |error: Error| engine_error(&during, &error);
     let found = connection.query_row(
@@ -39,14 +40,20 @@ pub(super) fn describe(connection: &Connection, table: &TableName) -> Result<Tab
 }
 
 fn no_such_table(connection: &Connection, name: &str) -> EngineError {
-    let all = names(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')").unwrap_or_default();
+    let all = names(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+        .unwrap_or_default();
     let near: Vec<String> = all
         .into_iter()
         .filter(|other| strsim::jaro_winkler(&other.to_lowercase(), &name.to_lowercase()) > SIMILAR)
         .take(3)
         .collect();
-    let hint = if near.is_empty() { "sqlite3 FILE .tables lists them".to_owned() } else { format!("did you mean {}?", near.join(", ")) };
-    EngineError::new(ErrorKind::NoSuchTable, format!("find table {name}"), "there is no such table").with_hint(hint)
+    let hint = if near.is_empty() {
+        "sqlite3 FILE .tables lists them".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(", "))
+    };
+    EngineError::new(ErrorKind::NoSuchTable, format!("find table {name}"), "there is no such table")
+        .with_hint(hint)
 }
 
 fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSchema, Error> {
@@ -56,11 +63,16 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
         keys.push(primary_key(connection, &name, primary, &mut columns)?);
     }
     keys.extend(unique_indexes(connection, &name, &mut columns)?);
-    let references = names_of(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)", &name)?;
+    let references =
+        names_of(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)", &name)?;
     Ok(TableSchema {
         references: references.into_iter().map(|name| TableName { schema: None, name }).collect(),
         referrers: referrers(connection, &name)?,
-        triggers: names_of(connection, "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE", &name)?,
+        triggers: names_of(
+            connection,
+            "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
+            &name,
+        )?,
         estimated_rows: if is_view { None } else { estimate(connection, &name) },
         table: TableName { schema: None, name },
         is_view,
@@ -76,8 +88,9 @@ fn names_of(connection: &Connection, sql: &str, table: &str) -> Result<Vec<Strin
 
 /// Columns, and the names of the primary key's with their place in it.
 fn columns(connection: &Connection, table: &str) -> Result<(Vec<Column>, Vec<(i64, String)>), Error> {
-    let mut statement =
-        connection.prepare("SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)")?;
+    let mut statement = connection.prepare(
+        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)",
+    )?;
     let mut rows = statement.query([table])?;
     let (mut columns, mut primary) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
@@ -106,21 +119,34 @@ fn columns(connection: &Connection, table: &str) -> Result<(Vec<Column>, Vec<(i6
 }
 
 /// SQLite lets a primary key be NULL, but for INTEGER PRIMARY KEY, WITHOUT ROWID and STRICT: then the rows decide.
-fn primary_key(connection: &Connection, table: &str, primary: Vec<(i64, String)>, columns: &mut [Column]) -> Result<UniqueKey, Error> {
+fn primary_key(
+    connection: &Connection,
+    table: &str,
+    primary: Vec<(i64, String)>,
+    columns: &mut [Column],
+) -> Result<UniqueKey, Error> {
     let names: Vec<String> = primary.into_iter().map(|(_, name)| name).collect();
     let nullable = |name: &&String| columns.iter().any(|column| column.name == **name && column.nullable);
-    let doubtful: Vec<String> = names.iter().filter(nullable).map(|name| format!("{} IS NULL", quote(name))).collect();
+    let doubtful: Vec<String> =
+        names.iter().filter(nullable).map(|name| format!("{} IS NULL", quote(name))).collect();
     let integer_alone = names.len() == 1
-        && columns.iter().any(|column| column.name == names[0] && column.declared.eq_ignore_ascii_case("integer"));
+        && columns
+            .iter()
+            .any(|column| column.name == names[0] && column.declared.eq_ignore_ascii_case("integer"));
     let identifies = doubtful.is_empty() || integer_alone || {
-        let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE {})", quote(table), doubtful.join(" OR "));
+        let sql =
+            format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE {})", quote(table), doubtful.join(" OR "));
         connection.query_row(&sql, [], |row| row.get(0))?
     };
     mark_collations(connection, table, "origin = 'pk'", columns)?;
     Ok(UniqueKey { name: "PRIMARY KEY".to_owned(), primary: true, columns: names, identifies })
 }
 
-fn unique_indexes(connection: &Connection, table: &str, columns: &mut [Column]) -> Result<Vec<UniqueKey>, Error> {
+fn unique_indexes(
+    connection: &Connection,
+    table: &str,
+    columns: &mut [Column],
+) -> Result<Vec<UniqueKey>, Error> {
     let indexes: Vec<(String, bool)> = connection
         .prepare("SELECT name, partial FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk'")?
         .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -133,15 +159,26 @@ fn unique_indexes(connection: &Connection, table: &str, columns: &mut [Column]) 
             .collect::<Result<_, _>>()?;
         let plain = parts.iter().all(Option::is_some);
         let names: Vec<String> = parts.into_iter().flatten().collect();
-        let not_null = names.iter().all(|part| columns.iter().any(|column| column.name == *part && !column.nullable));
-        keys.push(UniqueKey { name, primary: false, columns: names, identifies: plain && not_null && !partial });
+        let not_null =
+            names.iter().all(|part| columns.iter().any(|column| column.name == *part && !column.nullable));
+        keys.push(UniqueKey {
+            name,
+            primary: false,
+            columns: names,
+            identifies: plain && not_null && !partial,
+        });
     }
     mark_collations(connection, table, "\"unique\"", columns)?;
     Ok(keys)
 }
 
 /// NOCASE and RTRIM hold texts equal that differ.
-fn mark_collations(connection: &Connection, table: &str, which: &str, columns: &mut [Column]) -> Result<(), Error> {
+fn mark_collations(
+    connection: &Connection,
+    table: &str,
+    which: &str,
+    columns: &mut [Column],
+) -> Result<(), Error> {
     let sql = format!(
         "SELECT x.name, x.coll FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x WHERE l.{which} AND x.key AND x.name IS NOT NULL"
     );
@@ -174,10 +211,17 @@ fn referrers(connection: &Connection, table: &str) -> Result<Vec<Referrer>, Erro
 
 /// From ANALYZE's figures, where it ran; else the largest rowid, which is near where rows are not deleted much.
 fn estimate(connection: &Connection, table: &str) -> Option<u64> {
-    let analyzed = connection.query_row("SELECT stat FROM sqlite_stat1 WHERE tbl = ?1 LIMIT 1", [table], |row| row.get::<_, String>(0));
+    let analyzed =
+        connection.query_row("SELECT stat FROM sqlite_stat1 WHERE tbl = ?1 LIMIT 1", [table], |row| {
+            row.get::<_, String>(0)
+        });
     if let Some(rows) = analyzed.ok().and_then(|stat| stat.split(' ').next()?.parse().ok()) {
         return Some(rows);
     }
     let sql = format!("SELECT max(rowid) FROM {}", quote(table));
-    connection.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten().and_then(|rows| u64::try_from(rows).ok())
+    connection
+        .query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
+        .ok()
+        .flatten()
+        .and_then(|rows| u64::try_from(rows).ok())
 }

@@ -24,7 +24,9 @@ pub(super) fn engine_error(during: &str, error: &Error) -> EngineError {
         ffi::ErrorCode::DatabaseBusy | ffi::ErrorCode::DatabaseLocked => {
             (ErrorKind::Busy, "another process holds the file's lock; try again when it is done")
         }
-        ffi::ErrorCode::ReadOnly | ffi::ErrorCode::PermissionDenied | ffi::ErrorCode::AuthorizationForStatementDenied => {
+        ffi::ErrorCode::ReadOnly
+        | ffi::ErrorCode::PermissionDenied
+        | ffi::ErrorCode::AuthorizationForStatementDenied => {
             (ErrorKind::Permission, "check the permissions of the file and of its folder")
         }
         ffi::ErrorCode::CannotOpen | ffi::ErrorCode::NotADatabase => {
@@ -41,7 +43,9 @@ pub(super) fn engine_error(during: &str, error: &Error) -> EngineError {
 pub(super) fn rejection(error: &Error) -> Option<Rejection> {
     let Error::SqliteFailure(failure, message) = error else { return None };
     let kind = match failure.extended_code {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => RejectionKind::Unique,
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            RejectionKind::Unique
+        }
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => RejectionKind::ForeignKey,
         ffi::SQLITE_CONSTRAINT_NOTNULL => RejectionKind::NotNull,
         ffi::SQLITE_CONSTRAINT_CHECK => RejectionKind::Check,

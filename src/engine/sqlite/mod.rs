@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName, TableSchema,
+    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
+    TableSchema,
 };
 
 mod apply;
@@ -36,14 +37,15 @@ impl SqliteEngine {
         let rest = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
         let path = PathBuf::from(percent_decoded(rest.split('?').next().unwrap_or_default()));
         let engine = Self { path };
-        engine.blocking("open", |engine| {
-            let connection = engine.open(false)?;
-            connection
-                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
-                .map_err(|error| engine_error(&engine.during("open"), &error))?;
-            Ok(())
-        })
-        .await?;
+        engine
+            .blocking("open", |engine| {
+                let connection = engine.open(false)?;
+                connection
+                    .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+                    .map_err(|error| engine_error(&engine.during("open"), &error))?;
+                Ok(())
+            })
+            .await?;
         Ok(engine)
     }
 
@@ -55,7 +57,8 @@ impl SqliteEngine {
     fn open(&self, write: bool) -> Result<Connection, EngineError> {
         let during = self.during("open");
         if !Path::new(&self.path).is_file() {
-            return Err(EngineError::new(ErrorKind::Unreachable, during, "there is no such file").with_hint("check the path; trueup never creates a database"));
+            return Err(EngineError::new(ErrorKind::Unreachable, during, "there is no such file")
+                .with_hint("check the path; trueup never creates a database"));
         }
         let mode = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
         let connection = Connection::open_with_flags(&self.path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -75,7 +78,9 @@ impl SqliteEngine {
     ) -> Result<T, EngineError> {
         let engine = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&engine)).await;
-        done.unwrap_or_else(|_| Err(EngineError::new(ErrorKind::Database, self.during(what), "the worker stopped")))
+        done.unwrap_or_else(|_| {
+            Err(EngineError::new(ErrorKind::Database, self.during(what), "the worker stopped"))
+        })
     }
 }
 
@@ -84,7 +89,10 @@ fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let code = text.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = text
+            .get(at + 1..at + 3)
+            .filter(|_| *byte == b'%')
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(code.unwrap_or(*byte));
         at += if code.is_some() { 3 } else { 1 };
     }
@@ -108,12 +116,17 @@ impl Engine for SqliteEngine {
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
         if schema.is_some_and(|schema| schema != "main") {
-            return Err(EngineError::new(ErrorKind::Usage, self.during("list the tables of"), "SQLite has no schemas")
-                .with_hint("give --schema SOURCE= or =TARGET for the other side only"));
+            return Err(EngineError::new(
+                ErrorKind::Usage,
+                self.during("list the tables of"),
+                "SQLite has no schemas",
+            )
+            .with_hint("give --schema SOURCE= or =TARGET for the other side only"));
         }
         self.blocking("read", |engine| {
             let connection = engine.open(false)?;
-            describe::tables(&connection).map_err(|error| engine_error(&engine.during("list the tables of"), &error))
+            describe::tables(&connection)
+                .map_err(|error| engine_error(&engine.during("list the tables of"), &error))
         })
         .await
     }
@@ -123,7 +136,11 @@ impl Engine for SqliteEngine {
         self.blocking("describe", move |engine| describe::describe(&engine.open(false)?, &table)).await
     }
 
-    async fn snapshot(&self, access: Arc<TableAccess>, parallelism: usize) -> Result<Box<dyn Snapshot>, EngineError> {
+    async fn snapshot(
+        &self,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Box<dyn Snapshot>, EngineError> {
         self.blocking("read", move |engine| scan::snapshot(engine, access, parallelism)).await
     }
 
@@ -136,12 +153,20 @@ impl Engine for SqliteEngine {
         .await
     }
 
-    async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+    async fn apply(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let (access, changes) = (access.clone(), changes.to_vec());
         self.blocking("write", move |engine| apply::apply(&mut engine.open(true)?, &access, &changes)).await
     }
 
-    async fn replace(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Result<Vec<ChangeOutcome>, EngineError> {
+    async fn replace(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let (access, changes) = (access.clone(), changes.to_vec());
         self.blocking("write", move |engine| apply::replace(&mut engine.open(true)?, &access, &changes)).await
     }
@@ -155,7 +180,9 @@ impl Engine for SqliteEngine {
             let during = engine.during("write to");
             let connection = engine.open(true)?;
             // Takes the write lock and gives it back: nothing is written.
-            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(|error| engine_error(&during, &error))
+            connection
+                .execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+                .map_err(|error| engine_error(&during, &error))
         })
         .await
     }

@@ -6,7 +6,8 @@ use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::value::{hex, uuid_text};
 use crate::model::{
-    AccessColumn, Change, ColumnType, ComparisonType, Filled, Operation, Rejection, RejectionKind, StoredClass, TableAccess, Value,
+    AccessColumn, Change, ColumnType, ComparisonType, Filled, Operation, Rejection, RejectionKind,
+    StoredClass, TableAccess, Value,
 };
 
 pub(super) fn quote(name: &str) -> String {
@@ -64,10 +65,16 @@ pub(super) fn stored(column: &AccessColumn, value: &Value) -> Result<Stored, Rej
             // The zoneless side reads as UTC.
             Stored::Text(value.to_text().unwrap_or_default().trim_end_matches("+00").to_owned())
         }
-        Value::Array(_) | Value::Interval { .. } | Value::TimeTz { .. } => return refuse(column, "has no form for the source's value"),
-        Value::Text(_) | Value::Bits(_) | Value::Json(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::TimestampTz(_) => {
-            text(value)
+        Value::Array(_) | Value::Interval { .. } | Value::TimeTz { .. } => {
+            return refuse(column, "has no form for the source's value");
         }
+        Value::Text(_)
+        | Value::Bits(_)
+        | Value::Json(_)
+        | Value::Date(_)
+        | Value::Time(_)
+        | Value::Timestamp(_)
+        | Value::TimestampTz(_) => text(value),
     })
 }
 
@@ -75,7 +82,9 @@ fn literal(stored: &Stored) -> String {
     match stored {
         Stored::Null => "NULL".to_owned(),
         Stored::Integer(value) => value.to_string(),
-        Stored::Real(value) if value.is_infinite() => if *value > 0.0 { "9e999" } else { "-9e999" }.to_owned(),
+        Stored::Real(value) if value.is_infinite() => {
+            if *value > 0.0 { "9e999" } else { "-9e999" }.to_owned()
+        }
         Stored::Real(value) => format!("{value:?}"),
         Stored::Text(text) if text.contains('\0') => format!("CAST(x'{}' AS TEXT)", hex(text.as_bytes())),
         Stored::Text(text) => format!("'{}'", text.replace('\'', "''")),
@@ -84,8 +93,13 @@ fn literal(stored: &Stored) -> String {
 }
 
 /// The values of a change's key, and of its new row, as SQLite stores them.
-pub(super) fn values(access: &TableAccess, change: &Change) -> Result<Result<(Vec<Stored>, Vec<Stored>), Rejection>, EngineError> {
-    let bad = |error: &dyn std::fmt::Display| EngineError::new(ErrorKind::Row, format!("write to {}", access.table), error.to_string());
+pub(super) fn values(
+    access: &TableAccess,
+    change: &Change,
+) -> Result<Result<(Vec<Stored>, Vec<Stored>), Rejection>, EngineError> {
+    let bad = |error: &dyn std::fmt::Display| {
+        EngineError::new(ErrorKind::Row, format!("write to {}", access.table), error.to_string())
+    };
     let bind = |columns: &[AccessColumn], values: &[Value]| -> Result<Vec<Stored>, Rejection> {
         columns.iter().zip(values).map(|(column, value)| stored(column, value)).collect()
     };
@@ -102,17 +116,28 @@ pub(super) fn statement(access: &TableAccess, change: &Change) -> Result<String,
         EngineError::new(ErrorKind::Row, format!("write SQL for {}", access.table), rejection.reason)
     })?;
     let equal = |columns: &[AccessColumn], values: &[Stored], updated: bool, joint: &str| {
-        let pairs = columns.iter().zip(values).filter(|(column, _)| !updated || column.filled == Filled::ByWriter);
-        pairs.map(|(column, value)| format!("{} = {}", quote(&column.name), literal(value))).collect::<Vec<_>>().join(joint)
+        let pairs =
+            columns.iter().zip(values).filter(|(column, _)| !updated || column.filled == Filled::ByWriter);
+        pairs
+            .map(|(column, value)| format!("{} = {}", quote(&column.name), literal(value)))
+            .collect::<Vec<_>>()
+            .join(joint)
     };
     let table = quote(&access.table.name);
     let condition = equal(access.key_columns(), &key, false, " AND ");
     Ok(match change.operation() {
         Operation::Delete => format!("DELETE FROM {table} WHERE {condition};"),
-        Operation::Update => format!("UPDATE {table} SET {} WHERE {condition};", equal(access.row_columns(), &row, true, ", ")),
+        Operation::Update => {
+            format!("UPDATE {table} SET {} WHERE {condition};", equal(access.row_columns(), &row, true, ", "))
+        }
         Operation::Insert => {
-            let pairs = access.columns.iter().zip(key.iter().chain(&row)).filter(|(column, _)| column.filled != Filled::Generated);
-            let (names, values): (Vec<String>, Vec<String>) = pairs.map(|(column, value)| (quote(&column.name), literal(value))).unzip();
+            let pairs = access
+                .columns
+                .iter()
+                .zip(key.iter().chain(&row))
+                .filter(|(column, _)| column.filled != Filled::Generated);
+            let (names, values): (Vec<String>, Vec<String>) =
+                pairs.map(|(column, value)| (quote(&column.name), literal(value))).unzip();
             format!("INSERT INTO {table} ({}) VALUES ({});", names.join(", "), values.join(", "))
         }
     })

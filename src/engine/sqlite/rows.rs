@@ -10,14 +10,22 @@ use super::params::{quote, stored};
 use super::types::encode;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::decode_key;
-use crate::model::{AccessColumn, CanonicalRow, ColumnType, ComparisonType, Key, KeyedRow, RowBuffer, TableAccess};
+use crate::model::{
+    AccessColumn, CanonicalRow, ColumnType, ComparisonType, Key, KeyedRow, RowBuffer, TableAccess,
+};
 
 /// `SELECT … FROM …`, without a condition.
 pub(super) fn select(access: &TableAccess) -> String {
     let columns: Vec<String> = access
         .columns
         .iter()
-        .map(|column| if column.as_text { format!("CAST({} AS TEXT)", quote(&column.name)) } else { quote(&column.name) })
+        .map(|column| {
+            if column.as_text {
+                format!("CAST({} AS TEXT)", quote(&column.name))
+            } else {
+                quote(&column.name)
+            }
+        })
         .collect();
     format!("SELECT {} FROM {}", columns.join(", "), quote(&access.table.name))
 }
@@ -60,8 +68,10 @@ pub(super) fn rows_of(
     let mut buffer = RowBuffer::default();
     let mut found = Vec::new();
     for key in keys {
-        let values = decode_key(&types, key.as_bytes()).map_err(|error| EngineError::new(ErrorKind::Row, &during, error.to_string()))?;
-        let bound: Result<Vec<Stored>, _> = access.key_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect();
+        let values = decode_key(&types, key.as_bytes())
+            .map_err(|error| EngineError::new(ErrorKind::Row, &during, error.to_string()))?;
+        let bound: Result<Vec<Stored>, _> =
+            access.key_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect();
         // A key that cannot be stored here has no row here.
         let Ok(bound) = bound else { continue };
         let mut rows = statement.query(params_from_iter(bound)).map_err(failed)?;

@@ -33,7 +33,11 @@ struct Reader {
     condition: Option<String>,
 }
 
-pub(super) fn snapshot(engine: &SqliteEngine, access: Arc<TableAccess>, parallelism: usize) -> Result<Box<dyn Snapshot>, EngineError> {
+pub(super) fn snapshot(
+    engine: &SqliteEngine,
+    access: Arc<TableAccess>,
+    parallelism: usize,
+) -> Result<Box<dyn Snapshot>, EngineError> {
     let during = format!("begin a snapshot of {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let table = quote(&access.table.name);
@@ -71,7 +75,13 @@ fn begin(engine: &SqliteEngine) -> Result<Connection, EngineError> {
 }
 
 /// One reader a part, if nothing was committed from before the first to after the last began.
-fn split(engine: &SqliteEngine, low: i64, high: i64, parts: usize, during: &str) -> Result<Option<Vec<Reader>>, EngineError> {
+fn split(
+    engine: &SqliteEngine,
+    low: i64,
+    high: i64,
+    parts: usize,
+    during: &str,
+) -> Result<Option<Vec<Reader>>, EngineError> {
     let failed = |error: rusqlite::Error| engine_error(during, &error);
     let watcher = engine.open(false)?;
     let version = || watcher.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).map_err(failed);
@@ -106,7 +116,11 @@ impl Snapshot for SqliteSnapshot {
     }
 }
 
-fn read(reader: &Reader, access: &TableAccess, out: &mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
+fn read(
+    reader: &Reader,
+    access: &TableAccess,
+    out: &mpsc::Sender<Box<dyn RawBatch>>,
+) -> Result<(), EngineError> {
     let during = format!("read {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let filter = access.filter.as_ref().map(|filter| format!("({filter})"));

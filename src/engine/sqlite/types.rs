@@ -11,7 +11,8 @@ pub(super) fn column_type(declared: &str) -> ColumnType {
     let lower = declared.to_lowercase();
     let (base, arguments) = lower.split_once('(').unwrap_or((&lower, ""));
     let base = base.trim();
-    let mut numbers = arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
+    let mut numbers =
+        arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
     let (first, second) = (numbers.next().flatten(), numbers.next().flatten());
     match base {
         "" | "any" => ColumnType::Unsupported("untyped SQLite column".to_owned()),
@@ -26,9 +27,13 @@ pub(super) fn column_type(declared: &str) -> ColumnType {
         "json" | "jsonb" => ColumnType::Json,
         "uuid" | "guid" | "uniqueidentifier" => ColumnType::Uuid,
         _ if base.contains("int") => ColumnType::Int { bits: 64, signed: true },
-        _ if ["char", "clob", "text", "string"].iter().any(|word| base.contains(word)) => ColumnType::Text { padded: false },
+        _ if ["char", "clob", "text", "string"].iter().any(|word| base.contains(word)) => {
+            ColumnType::Text { padded: false }
+        }
         _ if base.contains("blob") || base.contains("binary") => ColumnType::Bytes,
-        _ if ["real", "floa", "doub"].iter().any(|word| base.contains(word)) => ColumnType::Float { bits: 64 },
+        _ if ["real", "floa", "doub"].iter().any(|word| base.contains(word)) => {
+            ColumnType::Float { bits: 64 }
+        }
         _ => ColumnType::Unsupported(declared.to_owned()),
     }
 }
@@ -37,9 +42,10 @@ pub(super) fn column_type(declared: &str) -> ColumnType {
 pub(super) fn encode(access: &TableAccess, row: &Row<'_>, buffer: &mut RowBuffer) -> Result<(), RowError> {
     buffer.clear();
     for (at, column) in access.columns.iter().enumerate() {
-        let value = row
-            .get_ref(at)
-            .map_err(|_| RowError::Malformed { column: column.name.clone(), what: "is not in the answer".to_owned() })?;
+        let value = row.get_ref(at).map_err(|_| RowError::Malformed {
+            column: column.name.clone(),
+            what: "is not in the answer".to_owned(),
+        })?;
         let writer = buffer.column(at, access.key_len);
         match value {
             ValueRef::Null => writer.null().map_err(RowError::null_key(&column.name))?,

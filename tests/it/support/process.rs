@@ -23,7 +23,12 @@ impl Output {
 
 fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
-    command.args(args).env_clear().env("PATH", "/usr/bin:/bin").env("NO_COLOR", "1").envs(env.iter().copied());
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("NO_COLOR", "1")
+        .envs(env.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -83,7 +88,9 @@ impl Agent {
         });
         let mut seen = Vec::new();
         loop {
-            let line = lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("the agent did not start: {seen:?}"));
+            let line = lines
+                .recv_timeout(Duration::from_secs(20))
+                .unwrap_or_else(|_| panic!("the agent did not start: {seen:?}"));
             if let Some(address) = line.strip_prefix("listening on ") {
                 let address = address.to_owned();
                 return Self { child, address, lines };

@@ -11,7 +11,8 @@ fn unique_name() -> String {
 }
 
 fn admin_url(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with scripts/test"))
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests with scripts/test"))
 }
 
 fn with_database(url: &str, name: &str) -> String {
@@ -55,7 +56,10 @@ impl PostgresDb {
         let (url, sql) = (self.url(), sql.to_owned());
         block_on(async move {
             let mut connection = PgConnection::connect(&url).await.unwrap();
-            let row = sqlx::query(AssertSqlSafe(format!("SELECT ({sql})::text"))).fetch_one(&mut connection).await.unwrap();
+            let row = sqlx::query(AssertSqlSafe(format!("SELECT ({sql})::text")))
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
             row.get::<Option<String>, _>(0)
         })
     }
@@ -71,7 +75,10 @@ fn postgres_execute(url: &str, sql: &str) {
     let (url, sql) = (url.to_owned(), sql.to_owned());
     block_on(async move {
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        sqlx::raw_sql(AssertSqlSafe(sql.clone()))
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     });
 }
 
@@ -100,7 +107,10 @@ impl MysqlDb {
         let (url, sql) = (self.url(), sql.to_owned());
         block_on(async move {
             let mut connection = MySqlConnection::connect(&url).await.unwrap();
-            let row = sqlx::query(AssertSqlSafe(format!("SELECT CONVERT(({sql}) USING utf8mb4)"))).fetch_one(&mut connection).await.unwrap();
+            let row = sqlx::query(AssertSqlSafe(format!("SELECT CONVERT(({sql}) USING utf8mb4)")))
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
             row.get::<Option<String>, _>(0)
         })
     }
@@ -116,7 +126,10 @@ fn mysql_execute(url: &str, sql: &str) {
     let (url, sql) = (url.to_owned(), sql.to_owned());
     block_on(async move {
         let mut connection = MySqlConnection::connect(&url).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        sqlx::raw_sql(AssertSqlSafe(sql.clone()))
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     });
 }
 
@@ -140,10 +153,16 @@ impl SqliteDb {
     }
 
     pub(crate) fn execute(&self, sql: &str) {
-        rusqlite::Connection::open(&self.path).unwrap().execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        rusqlite::Connection::open(&self.path)
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     pub(crate) fn scalar(&self, sql: &str) -> Option<String> {
-        rusqlite::Connection::open(&self.path).unwrap().query_row(&format!("SELECT CAST(({sql}) AS TEXT)"), [], |row| row.get(0)).unwrap()
+        rusqlite::Connection::open(&self.path)
+            .unwrap()
+            .query_row(&format!("SELECT CAST(({sql}) AS TEXT)"), [], |row| row.get(0))
+            .unwrap()
     }
 }
