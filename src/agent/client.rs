@@ -1,15 +1,17 @@
 //! An agent on another machine: dialled over gRPC, one HTTP/2 connection for all its tables.
 
 use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, TableTask};
@@ -28,6 +30,8 @@ use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first answer needs one short query of the agent's database; what is no agent gives none at all.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// After a conversation: until the peer has taken our last frames and closed its half. Then it is cut off.
+const LINGER: Duration = Duration::from_secs(2);
 /// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
@@ -189,9 +193,44 @@ impl RemoteAgent {
         let mut client = self.client.clone();
         let frames = answer(&self.address, UNARY_TIMEOUT, client.exchange(ReceiverStream::new(rx))).await?;
         let address = self.address.clone();
-        let frames = frames.map(move |frame| frame.map_err(|status| from_status(&status, &address)));
+        let frames =
+            Lingering::new(frames).map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
+    }
+}
+
+/// The peer's half of a conversation. Dropping it early would reset the whole stream, and our last frames with it, the
+/// reason of a failure among them; so it is read to its end for a moment longer, with nobody listening.
+struct Lingering(Option<Streaming<Frame>>);
+
+impl Lingering {
+    fn new(frames: Streaming<Frame>) -> Self {
+        Self(Some(frames))
+    }
+}
+
+impl Stream for Lingering {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(frames) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(frames.poll_next_unpin(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        if let (Some(mut frames), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let rest = async { while let Some(Ok(_)) = frames.next().await {} };
+                tokio::time::timeout(LINGER, rest).await
+            });
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub enum AgentHandle {
     /// In this process.
     Local(Arc<LocalAgent>),
     /// On the other end of a connection.
-    Remote(RemoteAgent),
+    Remote(Box<RemoteAgent>),
 }
 
 impl AgentHandle {

@@ -122,7 +122,6 @@ pub async fn serve_within(
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own signature")]
 fn check_token(token: Option<&PeerToken>, request: Request<()>) -> Result<Request<()>, Status> {
     let Some(token) = token else { return Ok(request) };
     let shown = request.metadata().get("authorization").and_then(|header| header.to_str().ok());

@@ -44,7 +44,9 @@ impl EndpointUrl {
         side: Role,
     ) -> Result<AgentHandle, Failure> {
         let opened = if self.is_agent() {
-            RemoteAgent::connect(&self.url, peers, limits.peer_timeout).await.map(AgentHandle::Remote)
+            RemoteAgent::connect(&self.url, peers, limits.peer_timeout)
+                .await
+                .map(|agent| AgentHandle::Remote(Box::new(agent)))
         } else {
             open_local(&self.url, limits, Serves::everything())
                 .await

@@ -29,6 +29,6 @@ pub use error::RunError;
 pub use overlay::{OverlayRoot, overlay_root};
 pub use run::{DigestRun, RunBuilder, RunOptions};
 pub use tree::{Tree, TreeBuilder, TreeKey};
-pub use view::RunView;
+pub use view::{EachEntry, RunView};
 
 pub(crate) use coding::{common_prefix, get_varint, put_varint};

@@ -15,7 +15,7 @@ use super::merge::merge;
 use super::segment::{Place, Segment, SegmentWriter};
 use super::sort::sorted_segment;
 use super::tree::{Leaf, LeafBuilder, NodeStack, Tree, TreeKey};
-use super::view::RunView;
+use super::view::{EachEntry, RunView};
 
 /// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
 const FAN_IN: usize = 128;
@@ -284,11 +284,7 @@ impl RunView for DigestRun {
         self.pieces(range)?.try_for_each(|(part, range)| part.digests(range, out))
     }
 
-    fn for_each_entry(
-        &self,
-        range: Range<u64>,
-        each: &mut dyn FnMut(&[u8], RowDigest) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
+    fn for_each_entry(&self, range: Range<u64>, each: &mut EachEntry<'_>) -> Result<(), RunError> {
         for (part, range) in self.pieces(range)? {
             let mut cursor = part.entries(range)?;
             while cursor.advance()? {

@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::digest::RowDigest;
 use super::error::RunError;
 
+/// Takes key and digest of one entry after the other.
+pub type EachEntry<'a> = dyn FnMut(&[u8], RowDigest) -> Result<(), RunError> + 'a;
+
 /// Entries in key order, readable at random.
 pub trait RunView {
     fn len(&self) -> u64;
@@ -17,11 +20,7 @@ pub trait RunView {
     fn digests(&self, range: Range<u64>, out: &mut Vec<RowDigest>) -> Result<(), RunError>;
 
     /// Calls `each` with key and digest of the entries in `range`, in key order, until it fails.
-    fn for_each_entry(
-        &self,
-        range: Range<u64>,
-        each: &mut dyn FnMut(&[u8], RowDigest) -> Result<(), RunError>,
-    ) -> Result<(), RunError>;
+    fn for_each_entry(&self, range: Range<u64>, each: &mut EachEntry<'_>) -> Result<(), RunError>;
 
     /// Position of the first entry at or after `from` whose key is not less than `key`; quick where it is near `from`.
     fn lower_bound(&self, key: &[u8], from: u64) -> Result<u64, RunError>;
@@ -51,11 +50,7 @@ impl<V: RunView + ?Sized> RunView for &V {
         (**self).digests(range, out)
     }
 
-    fn for_each_entry(
-        &self,
-        range: Range<u64>,
-        each: &mut dyn FnMut(&[u8], RowDigest) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
+    fn for_each_entry(&self, range: Range<u64>, each: &mut EachEntry<'_>) -> Result<(), RunError> {
         (**self).for_each_entry(range, each)
     }
 
@@ -73,11 +68,7 @@ impl<V: RunView + ?Sized> RunView for std::sync::Arc<V> {
         (**self).digests(range, out)
     }
 
-    fn for_each_entry(
-        &self,
-        range: Range<u64>,
-        each: &mut dyn FnMut(&[u8], RowDigest) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
+    fn for_each_entry(&self, range: Range<u64>, each: &mut EachEntry<'_>) -> Result<(), RunError> {
         (**self).for_each_entry(range, each)
     }
 

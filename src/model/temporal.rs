@@ -69,7 +69,7 @@ pub fn mysql_date(year: u16, month: u8, day: u8) -> Option<i32> {
 /// Microseconds for any date that MySQL stores, with the time of day.
 pub fn mysql_datetime(year: u16, month: u8, day: u8, micros: i64) -> Option<i64> {
     let days = mysql_date(year, month, day)?;
-    Some(if days < ODD_DATES_END && days >= ODD_DATES_FROM {
+    Some(if (ODD_DATES_FROM..ODD_DATES_END).contains(&days) {
         ODD_TIMES_FROM + i64::from(days - ODD_DATES_FROM) * MICROS_PER_DAY + micros
     } else {
         i64::from(days) * MICROS_PER_DAY + micros

@@ -242,7 +242,7 @@ pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
             b'A'..=b'F' => c - b'A' + 10,
             _ => return None,
         };
-        *bytes.get_mut(nibbles / 2)? |= if nibbles % 2 == 0 { digit << 4 } else { digit };
+        *bytes.get_mut(nibbles / 2)? |= if nibbles.is_multiple_of(2) { digit << 4 } else { digit };
         nibbles += 1;
     }
     (nibbles == 32).then_some(bytes)

@@ -55,7 +55,10 @@ struct Pairing {
     _listening: Vec<Listening>,
 }
 
-async fn pairings(source: Arc<dyn trueup::engine::Engine>, target: Arc<dyn trueup::engine::Engine>) -> Vec<Pairing> {
+async fn pairings(
+    source: Arc<dyn trueup::engine::Engine>,
+    target: Arc<dyn trueup::engine::Engine>,
+) -> Vec<Pairing> {
     let mut all = Vec::new();
     for (name, remote_source, remote_target) in [
         ("both here", false, false),
@@ -69,7 +72,7 @@ async fn pairings(source: Arc<dyn trueup::engine::Engine>, target: Arc<dyn trueu
             let agent = local(engine);
             handles.push(if remote {
                 let there = Listening::start(agent).await;
-                let handle = AgentHandle::Remote(there.dial().await);
+                let handle = there.handle().await;
                 listening.push(there);
                 handle
             } else {
@@ -136,7 +139,12 @@ async fn a_source_that_fails_is_told_as_such() {
         source.execute("DROP TABLE t");
         match last(start(&pairing.source, &pairing.target, task).await.unwrap()).await {
             Event::Failed { kind, side, message, hint } => {
-                assert_eq!((kind.as_str(), side), ("usage", Some(Role::Source)), "{}: {message}", pairing.name);
+                assert_eq!(
+                    (kind.as_str(), side),
+                    ("usage", Some(Role::Source)),
+                    "{}: {message}",
+                    pairing.name
+                );
                 assert!(hint.is_some(), "{}", pairing.name);
             }
             other => panic!("{}: {other:?}", pairing.name),
@@ -151,7 +159,7 @@ async fn a_source_that_cannot_be_dialled_is_told_as_such() {
     let target = Listening::start(local(engine_of(&db).await)).await;
     let proxy = CountingProxy::start(source.address).await;
     let dialled = dial(&format!("grpc://{}", proxy.address), &ClientSecurity::default()).await.unwrap();
-    let (there, here) = (AgentHandle::Remote(dialled), AgentHandle::Remote(target.dial().await));
+    let (there, here) = (AgentHandle::Remote(Box::new(dialled)), target.handle().await);
     let task = task(&there, &here, "t").await;
     // The coordinator reaches the source; the target is told an address where nobody listens.
     proxy.stop().await;
@@ -170,7 +178,7 @@ async fn what_an_agent_does_not_serve_is_refused_also_from_afar() {
     target.execute("CREATE TABLE secret (id INTEGER PRIMARY KEY)");
     let only_t = Serves { tables: Some(vec![TableName::new(None, "t")]), write: false };
     let listening = Listening::start(serving(engine_of(&target).await, only_t, PATIENCE)).await;
-    let there = AgentHandle::Remote(listening.dial().await);
+    let there = listening.handle().await;
     let here = AgentHandle::Local(local(engine_of(&source).await));
     assert!(!there.may_write());
     assert_eq!(there.tables(None).await.unwrap().len(), 1);
@@ -199,8 +207,7 @@ async fn more_conversations_than_allowed_are_refused_and_places_come_back() {
     let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
     let limits = ServerLimits { sessions: 2, ..ServerLimits::default() };
     let listening = Listen { limits, ..Listen::default() }.start(local(gated.clone())).await;
-    let (there, here) =
-        (AgentHandle::Remote(listening.dial().await), AgentHandle::Local(local(engine_of(&db).await)));
+    let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
     let task = task(&there, &here, "t").await;
     // One as the source, one as the target: its meeting with the source takes no third place.
     let one = start(&there, &here, task.clone()).await.unwrap();
@@ -223,8 +230,7 @@ async fn a_stopped_agent_lets_its_conversations_end() {
     let db = table("t", 10);
     let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
     let mut listening = Listening::start(local(gated.clone())).await;
-    let (there, here) =
-        (AgentHandle::Remote(listening.dial().await), AgentHandle::Local(local(engine_of(&db).await)));
+    let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
     let task = task(&there, &here, "t").await;
     let url = listening.url();
     let events = start(&there, &here, task).await.unwrap();
@@ -244,8 +250,7 @@ async fn a_stopped_agent_tells_why_it_cuts_a_conversation_off() {
         let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
         let limits = ServerLimits { grace: Duration::from_millis(50), ..ServerLimits::default() };
         let mut listening = Listen { limits, ..Listen::default() }.start(local(gated.clone())).await;
-        let (there, here) =
-            (AgentHandle::Remote(listening.dial().await), AgentHandle::Local(local(engine_of(&db).await)));
+        let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
         let (source, target) = if remote_source { (&there, &here) } else { (&here, &there) };
         let task = task(source, target, "t").await;
         let events = start(source, target, task).await.unwrap();
@@ -283,7 +288,7 @@ async fn a_table_that_stalls_does_not_hold_up_the_tables_beside_it() {
     );
     let listening = Listening::start(local(engine_of(&source).await)).await;
     // One connection for all.
-    let there = AgentHandle::Remote(listening.dial().await);
+    let there = listening.handle().await;
     let gated = GatedEngine::closed(engine_of(&empty).await, At::Apply);
     let here = AgentHandle::Local(local(gated.clone()));
     let big = repair(task(&there, &here, "big").await);
@@ -303,12 +308,14 @@ async fn a_table_that_stalls_does_not_hold_up_the_tables_beside_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_counted_bytes_are_those_of_the_wire() {
     let (source, target) = (table("t", 20_000), table("t", 20_000));
-    target.execute("UPDATE t SET note = note || '!' WHERE id % 40 = 0; DELETE FROM t WHERE id BETWEEN 7000 AND 8999");
+    target.execute(
+        "UPDATE t SET note = note || '!' WHERE id % 40 = 0; DELETE FROM t WHERE id BETWEEN 7000 AND 8999",
+    );
     let listening = Listening::start(local(engine_of(&source).await)).await;
     let proxy = CountingProxy::start(listening.address).await;
     let dialled = dial(&format!("grpc://{}", proxy.address), &ClientSecurity::default()).await.unwrap();
     let (there, here) =
-        (AgentHandle::Remote(dialled), AgentHandle::Local(local(engine_of(&target).await)));
+        (AgentHandle::Remote(Box::new(dialled)), AgentHandle::Local(local(engine_of(&target).await)));
     let task = repair(task(&there, &here, "t").await);
     let before = proxy.bytes();
     let outcome = outcome(start(&there, &here, task).await.unwrap()).await;
@@ -322,7 +329,10 @@ async fn the_counted_bytes_are_those_of_the_wire() {
     ] {
         eprintln!("{what}: counted {counted}, on the wire {real}");
         assert!(real >= counted, "{what}: counted {counted}, on the wire {real}");
-        assert!(real <= counted + counted * 15 / 100 + 1_000, "{what}: counted {counted}, on the wire {real}");
+        assert!(
+            real <= counted + counted * 15 / 100 + 1_000,
+            "{what}: counted {counted}, on the wire {real}"
+        );
     }
 }
 
@@ -330,7 +340,8 @@ async fn the_counted_bytes_are_those_of_the_wire() {
 async fn health_and_reflection_answer() {
     let db = table("t", 1);
     let mut listening = Listening::start(local(engine_of(&db).await)).await;
-    let channel = Channel::from_shared(format!("http://{}", listening.address)).unwrap().connect().await.unwrap();
+    let channel =
+        Channel::from_shared(format!("http://{}", listening.address)).unwrap().connect().await.unwrap();
     let mut health = HealthClient::new(channel.clone());
     let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
     for service in ["", "trueup.v1.Agent"] {

@@ -1,8 +1,17 @@
 //! The one integration binary: everything that needs a real database, a second process or the sources themselves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::zombie_processes,
+    reason = "a test fails by panicking"
+)]
 
+mod agents;
 mod architecture;
+mod cli;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;
+mod reconcile;
 mod support;
 mod tidy;

@@ -86,8 +86,11 @@ fn names_of(connection: &Connection, sql: &str, table: &str) -> Result<Vec<Strin
     connection.prepare(sql)?.query_map([table], |row| row.get(0))?.collect()
 }
 
+/// Columns, and the places and names of those in the primary key.
+type Columns = (Vec<Column>, Vec<(i64, String)>);
+
 /// Columns, and the names of the primary key's with their place in it.
-fn columns(connection: &Connection, table: &str) -> Result<(Vec<Column>, Vec<(i64, String)>), Error> {
+fn columns(connection: &Connection, table: &str) -> Result<Columns, Error> {
     let mut statement = connection.prepare(
         "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1)",
     )?;

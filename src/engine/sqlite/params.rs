@@ -92,11 +92,14 @@ fn literal(stored: &Stored) -> String {
     }
 }
 
-/// The values of a change's key, and of its new row, as SQLite stores them.
+/// Key and row as SQLite stores them.
+type KeyAndRow = (Vec<Stored>, Vec<Stored>);
+
+/// The values of a change's key, and of its new row, or why they cannot be stored.
 pub(super) fn values(
     access: &TableAccess,
     change: &Change,
-) -> Result<Result<(Vec<Stored>, Vec<Stored>), Rejection>, EngineError> {
+) -> Result<Result<KeyAndRow, Rejection>, EngineError> {
     let bad = |error: &dyn std::fmt::Display| {
         EngineError::new(ErrorKind::Row, format!("write to {}", access.table), error.to_string())
     };

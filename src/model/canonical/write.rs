@@ -324,8 +324,9 @@ impl CellWriter<'_> {
         match comparison {
             ComparisonType::Integer => self.int(value),
             ComparisonType::Decimal { .. } => self.decimal(&Decimal::from_int(i128::from(value))),
-            #[expect(clippy::cast_precision_loss, reason = "only where the integer is exact as a float")]
-            ComparisonType::Float { bits } if (value as f64) as i128 == i128::from(value) => {
+            // Beyond 53 bits a float would be another number.
+            #[expect(clippy::cast_precision_loss, reason = "exact within 53 bits")]
+            ComparisonType::Float { bits } if value.unsigned_abs() <= 1 << 53 => {
                 self.float(value as f64, *bits);
             }
             ComparisonType::Dynamic => self.dynamic(StoredClass::Integer, &flip_i64(value)),
@@ -433,7 +434,7 @@ impl CellWriter<'_> {
 #[inline]
 fn put_int(out: &mut Vec<u8>, value: i128) {
     let magnitude = value.unsigned_abs();
-    let length = (128 - magnitude.leading_zeros()).div_ceil(8) as u8;
+    let length = u8::try_from((128 - magnitude.leading_zeros()).div_ceil(8)).unwrap_or(16);
     let bytes = if value < 0 { (!magnitude).to_be_bytes() } else { magnitude.to_be_bytes() };
     out.push(if value < 0 { 0x80 - length } else { 0x80 + length });
     out.extend_from_slice(&bytes[16 - usize::from(length)..]);

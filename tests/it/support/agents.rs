@@ -76,6 +76,10 @@ impl Listening {
         dial(&self.url(), &ClientSecurity::default()).await.unwrap()
     }
 
+    pub(crate) async fn handle(&self) -> AgentHandle {
+        AgentHandle::Remote(Box::new(self.dial().await))
+    }
+
     /// Begins to stop.
     pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
@@ -87,7 +91,9 @@ impl Listening {
 }
 
 pub(crate) async fn dial(url: &str, security: &ClientSecurity) -> Result<RemoteAgent, AgentError> {
-    tokio::time::timeout(PATIENCE, RemoteAgent::connect(url, security, Duration::from_secs(20))).await.unwrap()
+    tokio::time::timeout(PATIENCE, RemoteAgent::connect(url, security, Duration::from_secs(20)))
+        .await
+        .unwrap()
 }
 
 /// A diff of one table of the same name on both sides.
@@ -96,8 +102,7 @@ pub(crate) async fn task(source: &AgentHandle, target: &AgentHandle, table: &str
     let (source_schema, target_schema) =
         (source.describe(&table).await.unwrap(), target.describe(&table).await.unwrap());
     let (source, target) = (source.server().await.unwrap(), target.server().await.unwrap());
-    let plan =
-        Plan::agree((&source_schema, &source), (&target_schema, &target), &Wishes::default()).unwrap();
+    let plan = Plan::agree((&source_schema, &source), (&target_schema, &target), &Wishes::default()).unwrap();
     let options = TaskOptions { recheck_delay_ms: 1, ..TaskOptions::default() };
     TableTask { plan, options }
 }
