@@ -1,6 +1,6 @@
 //! An agent on another machine: dialled over gRPC, one HTTP/2 connection for all its tables.
 
-use std::error::Error;
+use std::error::Error as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::proto::{
     DescribeRequest, Frame, Greeting, HelloRequest, RunRequest, TablesRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
-use super::status::from_status;
+use super::status::{causes, from_status};
 use super::wire::version_mismatch;
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
@@ -102,7 +102,8 @@ impl RemoteAgent {
             encoding_version: ENCODING_VERSION,
             software: SOFTWARE.to_owned(),
         };
-        let reply = answer(address, HELLO_TIMEOUT, client.hello(hello)).await?;
+        let reply = within(address, HELLO_TIMEOUT, client.hello(hello)).await?;
+        let reply = reply.map_err(|status| not_admitted(&status, address))?.into_inner();
         if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
             return Err(version_mismatch(
                 reply.protocol_version,
@@ -240,13 +241,50 @@ async fn answer<T>(
     patience: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, AgentError> {
-    // Not gRPC's own deadline: tonic tells that one as a cancellation.
-    let answered = tokio::time::timeout(patience, call).await.map_err(|_| {
+    let answered = within(address, patience, call).await?;
+    Ok(answered.map_err(|status| from_status(&status, address))?.into_inner())
+}
+
+/// Not gRPC's own deadline: tonic tells that one as a cancellation.
+async fn within<T>(
+    address: &str,
+    patience: Duration,
+    call: impl Future<Output = T>,
+) -> Result<T, AgentError> {
+    tokio::time::timeout(patience, call).await.map_err(|_| {
         let what = format!("the agent at {address} has not answered for {} s", patience.as_secs());
         AgentError::new(FailureKind::Timeout, what)
             .with_hint("is that address a trueup agent? If it is, look whether its database is blocked")
-    })?;
-    Ok(answered.map_err(|status| from_status(&status, address))?.into_inner())
+    })
+}
+
+/// Why the first call failed. TLS tells only now whether the peer takes our certificate.
+fn not_admitted(status: &Status, address: &str) -> AgentError {
+    let error = from_status(status, address);
+    let Some(why) = status.source().map(causes) else { return error };
+    if !address.starts_with("grpcs://") {
+        return error
+            .with_hint("is that address a trueup agent? If it was started with --cert, write grpcs://");
+    }
+    let certificate = "give --cert and --key-file of the CA that it was started with as --client-ca";
+    if [
+        "CertificateRequired",
+        "BadCertificate",
+        "CertificateExpired",
+        "UnknownCA",
+        "CertificateUnknown",
+        "DecryptError",
+    ]
+    .iter()
+    .any(|alert| why.contains(alert))
+    {
+        let what = format!(
+            "the agent at {address} does not accept the certificate it was shown, or asks for one: {why}"
+        );
+        return AgentError::new(FailureKind::Refused, what).with_hint(certificate);
+    }
+    // The connection may break before the reason has arrived.
+    error.with_hint(format!("see its log; if it asks for a certificate, {certificate}"))
 }
 
 async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, AgentError> {
@@ -283,27 +321,15 @@ async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, Agent
     }
     endpoint.connect().await.map_err(|error| {
         let why = causes(&error);
-        let hint = if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
+        let hint = if why.contains("InvalidContentType") {
+            "that address speaks no TLS: start that agent with --cert and --key-file, or write grpc:// on one machine"
+        } else if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
             "check --ca (who signed that agent's certificate), the host name, and --cert/--key-file if it asks for one"
         } else {
             "is the agent running there, and is the port open? Start it with: trueup agent --database URL --listen ADDR"
         };
         AgentError::new(FailureKind::Unreachable, format!("cannot connect to the agent at {address}: {why}")).with_hint(hint)
     })
-}
-
-/// The chain of causes in one line: transport errors say nothing themselves.
-fn causes(error: &dyn Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    parts.join(": ")
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, AgentError> {
@@ -315,4 +341,17 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Agent
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], address: &str) -> Result<T, AgentError> {
     serde_json::from_slice(bytes)
         .map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_is_a_timeout_and_no_cancellation() {
+        let silent = std::future::pending::<Result<Response<()>, Status>>();
+        let error = answer("grpc://x:1", Duration::from_millis(10), silent).await.unwrap_err();
+        assert_eq!(error.kind, FailureKind::Timeout);
+        assert!(error.message.contains("grpc://x:1") && error.hint.is_some());
+    }
 }

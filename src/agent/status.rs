@@ -1,5 +1,7 @@
 //! Errors as gRPC statuses and back: the whole error travels in the status's details.
 
+use std::error::Error;
+
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -52,11 +54,28 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
             "is that address a trueup agent, and still running? The command is safe to repeat",
         ),
     };
-    let what = match status.message() {
+    let mut what = match status.message() {
         "" => format!("{:?}", status.code()),
         message => message.to_owned(),
     };
+    if let Some(cause) = status.source() {
+        what = format!("{what}: {}", causes(cause));
+    }
     AgentError::new(kind, format!("the agent at {peer}: {what}")).with_hint(hint)
+}
+
+/// The chain of causes in one line: transport errors say nothing themselves.
+pub(super) fn causes(error: &dyn Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
 }
 
 #[cfg(test)]
