@@ -23,6 +23,8 @@ pub struct TaskOptions {
     pub sql: bool,
     /// The run writes nothing if more rows than this would change.
     pub max_changes: Option<u64>,
+    /// The run writes nothing if it would update or delete more than this share of the target's rows.
+    pub max_overwritten_percent: Option<f64>,
     /// How often a suspect is read again before it is reported.
     pub recheck: u32,
     /// The first reread happens this long after the scan began or later; each further one after twice the time.
@@ -44,6 +46,7 @@ impl Default for TaskOptions {
             dry_run: false,
             sql: false,
             max_changes: None,
+            max_overwritten_percent: None,
             recheck: 1,
             recheck_delay_ms: 500,
             tolerance: BTreeMap::new(),

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod error;
 pub mod event;
+mod fill;
 mod handle;
 mod judge;
 pub mod link;
@@ -24,6 +25,7 @@ mod status;
 mod target;
 mod verify;
 pub mod wire;
+mod write;
 
 /// The generated wire contract.
 #[allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, reason = "generated")]

@@ -11,28 +11,27 @@ use tokio::time::Instant;
 use super::error::{AgentError, FailureKind};
 use super::event::{Allow, DifferenceKind, Event, Phase};
 use super::judge::{Describer, Finding, Reread};
-use super::proto::{Fetch, StreamRun, frame::Kind};
+use super::proto::{Fetch, frame::Kind};
 use super::spool::{Spool, SpoolReader, Suspect};
-use super::target::{Located, MissingRun, Target};
+use super::target::{Located, Target};
 use super::verify::Overlay;
-use super::wire::{Answer, pack_keys, unpack_answers, unpack_rows};
+use super::wire::{Answer, pack_keys, unpack_answers};
 use crate::model::canonical::DecodeError;
-use crate::model::{Change, ChangeOutcome, Key, KeyedRow, Operation, RejectionKind};
+use crate::model::{Change, Key, Operation};
 
 /// Suspects read again with one question; smaller where rows turn out to be large.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
-/// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
-const RETRY_ROUNDS_MAX: u32 = 16;
-/// Rows that can be replaced in one transaction.
-const REPLACE_MAX: usize = 10_000;
 /// An answer larger than this makes the next question smaller.
 const ANSWER_LARGE: usize = 2 << 20;
 
+/// Rows that a share may always overwrite.
+const OVERWRITES_ALWAYS: u64 = 1_000;
+
 /// What a pass does with a stable suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
+pub(super) enum Pass {
     /// Look again later.
     Watch,
     /// It is a difference: count it, tell it, repair it.
@@ -43,23 +42,23 @@ enum Pass {
 
 /// The work on one table's suspects.
 pub(super) struct Settlement<'a, 'b> {
-    target: &'a mut Target<'b>,
-    located: Located,
-    describer: Describer,
-    overlay: Overlay,
+    pub(super) target: &'a mut Target<'b>,
+    pub(super) located: Located,
+    pub(super) describer: Describer,
+    pub(super) overlay: Overlay,
     /// What repairs may do; nothing for a diff.
-    allow: Allow,
+    pub(super) allow: Allow,
     /// Writes are held back: too many rows would change.
-    over_limit: bool,
-    deletes_spread: bool,
-    chunk: usize,
+    pub(super) over_limit: bool,
+    pub(super) deletes_spread: bool,
+    pub(super) chunk: usize,
     /// Rows refused because of other rows, to be tried again.
-    refused: Spool,
+    pub(super) refused: Spool,
     /// Suspects of this pass to look at in the next.
-    again: Spool,
-    worked: u64,
-    of: u64,
-    told: u64,
+    pub(super) again: Spool,
+    pub(super) worked: u64,
+    pub(super) of: u64,
+    pub(super) told: u64,
 }
 
 const NOTHING: Allow = Allow { insert: false, update: false, delete: false };
@@ -71,10 +70,13 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let schema = target.agent.engine.describe(&target.access.table).await?;
         let describer =
             Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
-        let would_change = u64::from(allow.insert) * located.missing
-            + u64::from(allow.update) * located.changed
-            + u64::from(allow.delete) * located.extra;
-        let over_limit = target.writes() && options.max_changes.is_some_and(|max| would_change > max);
+        let inserts = u64::from(allow.insert) * located.missing;
+        let overwrites = u64::from(allow.update) * located.changed + u64::from(allow.delete) * located.extra;
+        let over_limit = target.writes()
+            && (options.max_changes.is_some_and(|max| inserts + overwrites > max)
+                || options
+                    .max_overwritten_percent
+                    .is_some_and(|percent| overwrites > share(target.outcome.target_rows, percent)));
         let overlay = Overlay::new(&target.agent.limits);
         let spool = || Spool::new(target.agent.limits.scratch.as_deref());
         let (refused, again) = (spool(), spool());
@@ -95,11 +97,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
         })
     }
 
-    fn spool(&self) -> Spool {
+    pub(super) fn spool(&self) -> Spool {
         Spool::new(self.target.agent.limits.scratch.as_deref())
     }
 
-    fn writes(&self) -> bool {
+    pub(super) fn writes(&self) -> bool {
         self.target.writes() && !self.over_limit
     }
 
@@ -129,13 +131,13 @@ impl<'a, 'b> Settlement<'a, 'b> {
         Ok(())
     }
 
-    fn take_again(&mut self) -> Spool {
+    pub(super) fn take_again(&mut self) -> Spool {
         let empty = self.spool();
         std::mem::replace(&mut self.again, empty)
     }
 
     /// Watches the suspects as often as asked, then confirms; what still changes gets a few passes more.
-    async fn passes(&mut self, mut suspects: Spool) -> Result<(), AgentError> {
+    pub(super) async fn passes(&mut self, mut suspects: Spool) -> Result<(), AgentError> {
         let rechecks = self.target.task.options.recheck;
         let delay = Duration::from_millis(self.target.task.options.recheck_delay_ms);
         let mut not_before = self.target.began + delay;
@@ -155,7 +157,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     /// One pass: the next question is on its way while the answers to the last one are worked on.
-    async fn pass(&mut self, suspects: Spool, pass: Pass) -> Result<(), AgentError> {
+    pub(super) async fn pass(&mut self, suspects: Spool, pass: Pass) -> Result<(), AgentError> {
         let mut reader = suspects.read()?;
         // Answers may cover fewer keys than were asked; the rest comes first next time.
         let mut unanswered: VecDeque<Vec<Suspect>> = VecDeque::new();
@@ -191,7 +193,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         Ok(Some(chunk))
     }
 
-    async fn ask<'k>(
+    pub(super) async fn ask<'k>(
         &self,
         keys: impl ExactSizeIterator<Item = &'k Key>,
         digests_only: bool,
@@ -200,7 +202,10 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     /// The answers to the oldest question, together with the own rows; and the suspects that were not answered.
-    async fn reread(&mut self, mut chunk: Vec<Suspect>) -> Result<(Vec<Reread>, Vec<Suspect>), AgentError> {
+    pub(super) async fn reread(
+        &mut self,
+        mut chunk: Vec<Suspect>,
+    ) -> Result<(Vec<Reread>, Vec<Suspect>), AgentError> {
         let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
         let engine = self.target.agent.engine.clone();
         let access = self.target.access.clone();
@@ -236,7 +241,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     /// One packed answer, put together from its frames.
-    async fn receive_packed(&mut self) -> Result<Vec<u8>, AgentError> {
+    pub(super) async fn receive_packed(&mut self) -> Result<Vec<u8>, AgentError> {
         let mut packed = Vec::new();
         loop {
             match self.target.link.recv().await? {
@@ -252,7 +257,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         }
     }
 
-    async fn judge(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
+    pub(super) async fn judge(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
         let mut changes = Vec::new();
         let mut written = Vec::new();
         for reread in rereads {
@@ -275,7 +280,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         self.target.tell(Event::Worked { done: self.worked, of: self.of }).await
     }
 
-    fn in_flight(&mut self, suspect: &Suspect, pass: Pass) -> Result<(), AgentError> {
+    pub(super) fn in_flight(&mut self, suspect: &Suspect, pass: Pass) -> Result<(), AgentError> {
         if pass != Pass::Retry {
             self.target.outcome.in_flight += 1;
             self.worked += 1;
@@ -335,222 +340,20 @@ impl<'a, 'b> Settlement<'a, 'b> {
         }
         Ok(Some(change))
     }
-
-    async fn apply(&mut self, changes: Vec<Change>, rereads: Vec<Reread>) -> Result<(), AgentError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let engine = self.target.agent.engine.clone();
-        let mut attempt = 0;
-        let outcomes = loop {
-            match engine.apply(&self.target.access, &changes).await {
-                Ok(outcomes) => break outcomes,
-                // Applying again is safe: what was written meanwhile is found as it should be.
-                Err(error) if error.is_transient() && attempt < 5 => {
-                    attempt += 1;
-                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
-        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
-            match outcome {
-                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => self.stale(&reread)?,
-                ChangeOutcome::Failed(rejection)
-                    if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
-                {
-                    self.refused.push(&reread.renewed(&self.target.session))?;
-                }
-                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
-            }
-        }
-        Ok(())
-    }
-
-    fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
-        let outcome = &mut self.target.outcome;
-        match operation {
-            Operation::Insert => outcome.inserted += 1,
-            Operation::Update => outcome.updated += 1,
-            Operation::Delete => outcome.deleted += 1,
-        }
-        self.overlay.written(&reread.suspect)
-    }
-
-    /// The row changed between reading and writing: it goes round again, and is counted when that ends.
-    fn stale(&mut self, reread: &Reread) -> Result<(), AgentError> {
-        let outcome = &mut self.target.outcome;
-        match reread.kind() {
-            DifferenceKind::Missing => outcome.missing -= 1,
-            DifferenceKind::Changed => outcome.changed -= 1,
-            DifferenceKind::Extra => outcome.extra -= 1,
-        }
-        self.worked -= 1;
-        self.again.push(&reread.renewed(&self.target.session))
-    }
-
-    async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
-        self.target.outcome.set_aside += 1;
-        let key = self.describer.key(key).map_err(decode_error)?;
-        self.target.tell(Event::SetAside { key, reason: reason.to_owned() }).await
-    }
-
-    /// Rows that only the source has, streamed in key order and inserted as they come.
-    async fn missing_run(&mut self, run: MissingRun) -> Result<(), AgentError> {
-        if !self.writes() {
-            // Over the limit: the run is known by its count alone.
-            self.target.outcome.missing += run.count;
-            self.target.outcome.left += run.count;
-            return Ok(());
-        }
-        self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
-        let mut arrived = 0;
-        loop {
-            let packed = self.receive_packed().await?;
-            let rows = unpack_rows(&self.target.session, &packed)?;
-            if rows.is_empty() {
-                break;
-            }
-            arrived += rows.len() as u64;
-            self.insert_run_part(rows).await?;
-        }
-        // Rows that the source deleted since its snapshot.
-        let gone = run.count.saturating_sub(arrived);
-        self.target.outcome.in_flight += gone;
-        self.worked += gone;
-        Ok(())
-    }
-
-    async fn insert_run_part(&mut self, rows: Vec<KeyedRow>) -> Result<(), AgentError> {
-        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
-        let own = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
-        let mut own: std::collections::BTreeMap<Key, _> =
-            own.into_iter().map(|row| (row.key, row.row)).collect();
-        self.target.outcome.source_rows_reread += rows.len() as u64;
-        self.target.outcome.target_rows_reread += rows.len() as u64;
-        let rereads = rows
-            .into_iter()
-            .map(|KeyedRow { key, row }| {
-                let digest = self.target.session.row_digest(key.as_bytes(), row.as_bytes());
-                let target = own.remove(&key);
-                let suspect = Suspect { key, source: Some(digest), target: None, origin: Some(digest) };
-                Reread { suspect, source: Some(row), target }
-            })
-            .collect();
-        self.judge(rereads, Pass::Confirm).await
-    }
-
-    /// Rows refused because of other rows are tried again as long as that helps, then exchanged all at once.
-    async fn retry_refused(&mut self) -> Result<(), AgentError> {
-        for _ in 0..RETRY_ROUNDS_MAX {
-            let before = self.refused.len();
-            if before == 0 {
-                return Ok(());
-            }
-            let empty = self.spool();
-            let refused = std::mem::replace(&mut self.refused, empty);
-            self.pass(refused, Pass::Retry).await?;
-            if self.refused.len() >= before {
-                break;
-            }
-        }
-        let empty = self.spool();
-        let mut reader = std::mem::replace(&mut self.refused, empty).read()?;
-        let stuck = reader.next_chunk(REPLACE_MAX)?;
-        if !stuck.is_empty() {
-            self.replace(stuck).await?;
-        }
-        loop {
-            let rest = reader.next_chunk(CHUNK)?;
-            if rest.is_empty() {
-                return Ok(());
-            }
-            for suspect in rest {
-                self.set_aside(&suspect.key, "refused because of other rows of the target").await?;
-            }
-        }
-    }
-
-    /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
-    async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
-        let (mut changes, mut rereads) = (Vec::new(), Vec::new());
-        while !stuck.is_empty() {
-            let rest = stuck.split_off(stuck.len().min(CHUNK));
-            self.ask(stuck.iter().map(|suspect| &suspect.key), false).await?;
-            let (chunk, unanswered) = self.reread(std::mem::replace(&mut stuck, rest)).await?;
-            stuck.splice(0..0, unanswered);
-            for reread in chunk {
-                let (before, after) = (reread.target.clone(), reread.source.clone());
-                if before == after {
-                    self.in_flight(&reread.suspect, Pass::Retry)?;
-                } else {
-                    changes.push(Change { key: reread.suspect.key.clone(), before, after });
-                    rereads.push(reread);
-                }
-            }
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let engine = self.target.agent.engine.clone();
-        // A delete that spreads to other tables is no way to make an update.
-        let outcomes = if self.deletes_spread {
-            engine.apply(&self.target.access, &changes).await?
-        } else {
-            engine.replace(&self.target.access, &changes).await?
-        };
-        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
-            match outcome {
-                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => {
-                    self.set_aside(&change.key, "changed while it was being repaired").await?
-                }
-                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the written rows again on both sides, then compares the target's new root with the source's.
-    async fn verify(&mut self) -> Result<(), AgentError> {
-        let since = Instant::now();
-        self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
-        let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
-        loop {
-            let mut chunk = reader.next_chunk(CHUNK)?;
-            if chunk.is_empty() {
-                break;
-            }
-            while !chunk.is_empty() {
-                self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
-                let (rereads, rest) = self.reread(chunk).await?;
-                chunk = rest;
-                for reread in rereads {
-                    let now = reread.renewed(&self.target.session);
-                    if now.source == now.target {
-                        self.overlay.settled(&now.key, now.origin)?;
-                    } else {
-                        // Written over since, on one side or the other: the root must not be claimed.
-                        self.target.outcome.unsettled += 1;
-                        self.overlay.holds(&now.key, now.target)?;
-                    }
-                }
-            }
-        }
-        let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;
-        let outcome = &mut self.target.outcome;
-        outcome.repaired_root = Some(root.to_string());
-        outcome.proved = root == self.located.source_root
-            && outcome.left == 0
-            && outcome.set_aside == 0
-            && outcome.unsettled == 0;
-        outcome.seconds.verify = since.elapsed().as_secs_f64();
-        Ok(())
-    }
 }
 
-fn decode_error(error: DecodeError) -> AgentError {
+/// A percentage of rows, but never so small that a small table could not be repaired.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share is approximate"
+)]
+fn share(rows: u64, percent: f64) -> u64 {
+    ((rows as f64 * percent / 100.0) as u64).max(OVERWRITES_ALWAYS)
+}
+
+pub(super) fn decode_error(error: DecodeError) -> AgentError {
     AgentError::new(FailureKind::Protocol, format!("a row cannot be read by the plan's types: {error}"))
         .with_hint("check that both agents are the same release of trueup")
 }

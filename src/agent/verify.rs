@@ -1,9 +1,15 @@
+//! The proof of a repair: the written rows are read again, and the target's new root is compared with the source's.
+//!
 //! What the target holds after a repair, as changes over its digest run: enough to compute its new root without
 //! reading the table again.
 
+use tokio::time::Instant;
+
 use super::error::AgentError;
+use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
 use super::scan::run_error;
+use super::settle::{CHUNK, Settlement};
 use super::spool::{Spool, Suspect};
 use crate::merkle::{
     DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
@@ -84,5 +90,44 @@ impl Overlay {
             overlay.finish()
         };
         root().map_err(|error| run_error(during, &error))
+    }
+}
+
+impl Settlement<'_, '_> {
+    /// Reads the written rows again on both sides, then compares the target's new root with the source's.
+    pub(super) async fn verify(&mut self) -> Result<(), AgentError> {
+        let since = Instant::now();
+        self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
+        let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
+        loop {
+            let mut chunk = reader.next_chunk(CHUNK)?;
+            if chunk.is_empty() {
+                break;
+            }
+            while !chunk.is_empty() {
+                self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
+                let (rereads, rest) = self.reread(chunk).await?;
+                chunk = rest;
+                for reread in rereads {
+                    let now = reread.renewed(&self.target.session);
+                    if now.source == now.target {
+                        self.overlay.settled(&now.key, now.origin)?;
+                    } else {
+                        // Written over since, on one side or the other: the root must not be claimed.
+                        self.target.outcome.unsettled += 1;
+                        self.overlay.holds(&now.key, now.target)?;
+                    }
+                }
+            }
+        }
+        let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;
+        let outcome = &mut self.target.outcome;
+        outcome.repaired_root = Some(root.to_string());
+        outcome.proved = root == self.located.source_root
+            && outcome.left == 0
+            && outcome.set_aside == 0
+            && outcome.unsettled == 0;
+        outcome.seconds.verify = since.elapsed().as_secs_f64();
+        Ok(())
     }
 }

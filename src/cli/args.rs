@@ -72,8 +72,8 @@ pub(super) struct RepairArgs {
     /// What a repair may do
     #[arg(long, value_delimiter = ',', default_values_t = [Allowed::Insert, Allowed::Update])]
     pub(super) allow: Vec<Allowed>,
-    /// Write nothing if more rows than this would change: a number, or a share of the target as N%
-    /// (at least 1,000 rows may always change)
+    /// Write nothing if more rows than this would change: a number of rows, or as N% the share of the target's rows that
+    /// may be updated or deleted (1,000 may always be)
     #[arg(long, value_name = "N|N%", default_value = "50%")]
     pub(super) max_changes: MaxChanges,
     /// Delete rows even where foreign keys then delete or change rows of other tables

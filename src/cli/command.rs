@@ -50,7 +50,7 @@ pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
     request.options.allow_cascade = args.allow_cascade;
     match args.max_changes {
         MaxChanges::Rows(rows) => request.options.max_changes = Some(rows),
-        MaxChanges::Percent(percent) => request.max_changes_percent = Some(percent),
+        MaxChanges::Percent(percent) => request.options.max_overwritten_percent = Some(percent),
     }
     let report = Job { command: "repair", pair: &args.pair, request, sql: args.sql.as_deref() }.run().await?;
     Ok(report.verdict.exit_status())
@@ -85,7 +85,6 @@ fn request(args: &PairArgs) -> RunRequest {
         pairs: PairRequest { tables: args.table.clone(), source_schema, target_schema },
         wishes,
         options,
-        max_changes_percent: None,
         details_kept: args.limit,
         tables_in_flight: args.tables_in_flight,
     }

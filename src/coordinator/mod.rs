@@ -20,8 +20,6 @@ pub struct RunRequest {
     pub pairs: PairRequest,
     pub wishes: Wishes,
     pub options: TaskOptions,
-    /// With a repair: the share of a table's rows that may change, in percent, where no number was given.
-    pub max_changes_percent: Option<f64>,
     /// Differences kept for the report of each table.
     pub details_kept: u64,
     pub tables_in_flight: usize,

@@ -42,7 +42,7 @@ impl Context<'_> {
                     target_rows: target.estimated_rows,
                 };
                 let _ = self.events.send(told).await;
-                let task = TableTask { options: self.options(target), plan };
+                let task = TableTask { options: self.options(), plan };
                 for round in 1..=ROUNDS_MAX {
                     let next = self.round(table, task.clone(), report.clone()).await;
                     report = if round == 1 { next } else { joined(report, next) };
@@ -114,20 +114,9 @@ impl Context<'_> {
         Ok(())
     }
 
-    fn options(&self, target: &TableSchema) -> TaskOptions {
+    fn options(&self) -> TaskOptions {
         let mut options = self.request.options.clone();
         options.details_max = options.details_max.min(self.request.details_kept);
-        if let (None, Some(percent)) = (options.max_changes, self.request.max_changes_percent) {
-            // Without an estimate the share cannot be known ahead; small tables may always be filled.
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share of an estimate"
-            )]
-            let share = target.estimated_rows.map(|rows| (rows as f64 * percent / 100.0) as u64);
-            options.max_changes = share.map(|share| share.max(1_000));
-        }
         options
     }
 

@@ -160,9 +160,14 @@ fn measure_ten_million_rows() {
     assert!(report.bytes() as u64 <= 30 * ROWS);
 }
 
-const EQUAL_100_000: (usize, usize, usize) = (0, 0, 0);
-const SCATTERED_100_000: [(u64, (usize, usize, usize)); 5] =
-    [(1, (0, 0, 0)), (10, (0, 0, 0)), (100, (0, 0, 0)), (1000, (0, 0, 0)), (10_000, (0, 0, 0))];
-const MISSING_BLOCK: (usize, usize, usize) = (0, 0, 0);
-const EXTRA_BLOCK: (usize, usize, usize) = (0, 0, 0);
-const DENSE: (usize, usize, usize) = (0, 0, 0);
+const EQUAL_100_000: (usize, usize, usize) = (118, 2, 2);
+const SCATTERED_100_000: [(u64, (usize, usize, usize)); 5] = [
+    (1, (234, 493, 6)),
+    (10, (1814, 1782, 8)),
+    (100, (10_565, 13_949, 8)),
+    (1000, (64_025, 95_627, 8)),
+    (10_000, (195_435, 419_818, 8)),
+];
+const MISSING_BLOCK: (usize, usize, usize) = (455, 177, 8);
+const EXTRA_BLOCK: (usize, usize, usize) = (153, 497, 10);
+const DENSE: (usize, usize, usize) = (215_740, 2_170_237, 8);

@@ -6,13 +6,19 @@ use proptest::prelude::*;
 
 use super::duet::{Table, converse, duet};
 use super::*;
-use crate::merkle::{EntryBatch, RootDigest, RowDigest, RunView};
+use crate::merkle::{EntryBatch, RootDigest, RowDigest, RunView, SessionKey};
 use crate::model::Key;
 
 type Map = BTreeMap<Vec<u8>, RowDigest>;
 
-fn digest(n: u64) -> RowDigest {
-    RowDigest(blake3::hash(&n.to_le_bytes()).as_bytes()[..16].try_into().unwrap())
+/// As real ones do, row digests bind the key.
+fn digest(key: &[u8], version: u64) -> RowDigest {
+    SessionKey::new([9; 32]).row_digest(key, &version.to_le_bytes())
+}
+
+/// The first `count` keys, all of the same version.
+fn rows(count: u64) -> Map {
+    (0..count).map(|n| (key(n), digest(&key(n), 0))).collect()
 }
 
 fn naive(source: &Map, target: &Map) -> Vec<Finding> {
@@ -74,24 +80,27 @@ fn key(n: u64) -> Vec<u8> {
 fn happen(map: &mut Map, drift: &Drift, seed: u64) {
     let change = |map: &mut Map, n: u64| {
         if let Some(held) = map.get_mut(&key(n)) {
-            *held = digest(n ^ seed << 32);
+            *held = digest(&key(n), seed);
         }
+    };
+    let insert = |map: &mut Map, key: Vec<u8>| {
+        let digest = digest(&key, seed);
+        map.insert(key, digest);
+    };
+    let delete = |map: &mut Map, n: u64| {
+        map.remove(&key(n));
     };
     match drift {
         Drift::Change(n) => change(map, *n),
-        Drift::Delete(n) => drop(map.remove(&key(*n))),
-        Drift::Insert(n) => drop(map.insert([key(*n), vec![b'+']].concat(), digest(seed ^ n << 20))),
-        Drift::DeleteRange(n, len) => (*n..n + len).for_each(|n| {
-            map.remove(&key(n));
-        }),
-        Drift::InsertRange(n, len) => (0..*len).for_each(|m| {
-            map.insert([key(*n), m.to_be_bytes().to_vec()].concat(), digest(seed ^ m << 40));
-        }),
+        Drift::Delete(n) => delete(map, *n),
+        Drift::Insert(n) => insert(map, [key(*n), vec![b'+']].concat()),
+        Drift::DeleteRange(n, len) => (*n..n + len).for_each(|n| delete(map, n)),
+        Drift::InsertRange(n, len) => {
+            (0..*len).for_each(|m| insert(map, [key(*n), m.to_be_bytes().to_vec()].concat()));
+        }
         Drift::ChangeRange(n, len) => (*n..n + len).for_each(|n| change(map, n)),
         Drift::ChangeEvery(step) => (0..4000 / step).for_each(|n| change(map, n * step)),
-        Drift::DeleteEvery(step) => (0..4000 / step).for_each(|n| {
-            map.remove(&key(n * step));
-        }),
+        Drift::DeleteEvery(step) => (0..4000 / step).for_each(|n| delete(map, n * step)),
     }
 }
 
@@ -113,7 +122,7 @@ fn tables() -> impl Strategy<Value = Tables> {
     let size = prop_oneof![2 => 0..5u64, 2 => 0..100u64, 3 => 0..4000u64];
     let drifts = || prop_oneof![prop::collection::vec(drift(), 0..3), prop::collection::vec(drift(), 0..20),];
     (size, drifts(), drifts()).prop_map(|(size, to_source, to_target)| {
-        let base: Map = (0..size).map(|n| (key(n), digest(n))).collect();
+        let base: Map = rows(size);
         let (mut source, mut target) = (base.clone(), base);
         to_source.iter().zip(1..).for_each(|(drift, seed)| happen(&mut source, drift, seed));
         to_target.iter().zip(1001..).for_each(|(drift, seed)| happen(&mut target, drift, seed));
@@ -163,7 +172,20 @@ fn checked(source: &Map, target: &Map, options: LocateOptions) -> Result<duet::R
         prop_assert!(found.is_sorted_by(|a, b| a.key < b.key));
     }
     found.sort_by(|a, b| a.key.cmp(&b.key));
-    prop_assert_eq!(found, naive(source, target));
+    if outcome.proof == Proof::Deferred && options.first_window.is_some() {
+        // Not proved, and with such digests not always right: filling it in must be seen not to be enough.
+        let mut filled = target.clone();
+        for finding in found {
+            match finding.source {
+                Some(digest) => filled.insert(finding.key.as_bytes().to_vec(), digest),
+                None => filled.remove(finding.key.as_bytes()),
+            };
+        }
+        let second = converse(&source_table, &table(&filled), LocateOptions::default());
+        prop_assert_eq!(second.findings, naive(source, &filled));
+    } else {
+        prop_assert_eq!(found, naive(source, target));
+    }
     Ok(report)
 }
 
@@ -250,7 +272,7 @@ proptest! {
 #[test]
 fn forced_collision_goes_another_round_and_ends_right() {
     // Rows whose digests agree in the first byte, which is all that the first round looks at.
-    let base: Map = (0..3000).map(|n| (key(n), digest(n))).collect();
+    let base: Map = rows(3000);
     let mut target = base.clone();
     for n in [5, 1500, 2999] {
         target.get_mut(&key(n)).unwrap().0[9] ^= 1;
@@ -265,9 +287,9 @@ fn forced_collision_goes_another_round_and_ends_right() {
 
 #[test]
 fn differences_that_do_not_account_for_the_roots_are_no_answer() {
-    let target: Map = (0..10).map(|n| (key(n), digest(n))).collect();
+    let target: Map = rows(10);
     let mut source = target.clone();
-    source.insert(key(3), digest(999));
+    source.insert(key(3), digest(&key(3), 999));
     let (source_table, target_table) = (table(&source), table(&target));
     let mut target = target_table.locator(Role::Target, LocateOptions::default());
     let mut peer = source_table.locator(Role::Source, LocateOptions::default());
@@ -291,7 +313,7 @@ fn differences_that_do_not_account_for_the_roots_are_no_answer() {
 
 #[test]
 fn a_run_that_faces_rows_after_all_voids_the_round() {
-    let source: Map = (0..4000).map(|n| (key(n), digest(n))).collect();
+    let source: Map = rows(4000);
     let target: Map = source.iter().take(100).map(|(k, d)| (k.clone(), *d)).collect();
     let (source_table, target_table) = (table(&source), table(&target));
     let mut peer = source_table.locator(Role::Source, LocateOptions::default());
@@ -335,7 +357,7 @@ fn refused(locator: &mut Locator<crate::merkle::DigestRun>, message: Message) ->
 
 #[test]
 fn words_out_of_place_are_refused() {
-    let map: Map = (0..2000).map(|n| (key(n), digest(n))).collect();
+    let map: Map = rows(2000);
     let table = table(&map);
     let source = || table.locator(Role::Source, LocateOptions::default());
     let target = || {
@@ -386,7 +408,7 @@ fn words_out_of_place_are_refused() {
 
 #[test]
 fn findings_out_of_order_are_refused() {
-    let map: Map = (0..10).map(|n| (key(n), digest(n))).collect();
+    let map: Map = rows(10);
     let table = table(&map);
     let mut side = table.locator(Role::Target, LocateOptions::default());
     side.next_outgoing().unwrap();
@@ -397,7 +419,7 @@ fn findings_out_of_order_are_refused() {
     .unwrap();
     let chunk = |keys: &[&str]| {
         let mut batch = EntryBatch::new();
-        keys.iter().for_each(|key| batch.push(key.as_bytes(), digest(1)));
+        keys.iter().for_each(|key| batch.push(key.as_bytes(), digest(key.as_bytes(), 1)));
         Message::Findings(batch)
     };
     assert_eq!(refused(&mut side, chunk(&[])), "an empty chunk");
@@ -435,7 +457,7 @@ fn keys_that_unfold_without_end_are_refused() {
 #[test]
 fn long_keys_that_share_their_start_travel() {
     let long = |n: u32| [vec![b'k'; 20_000], n.to_be_bytes().to_vec()].concat();
-    let source: Map = (0..200).map(|n| (long(n), digest(u64::from(n)))).collect();
+    let source: Map = (0..200).map(|n| (long(n), digest(&long(n), 0))).collect();
     let report = converse(&table(&source), &table(&Map::new()), LocateOptions::default());
     assert_eq!(report.findings, naive(&source, &Map::new()));
     assert!(report.largest < 64 * 1024, "{}", report.largest);
@@ -443,8 +465,9 @@ fn long_keys_that_share_their_start_travel() {
 
 #[test]
 fn tables_without_anything_in_common_are_taken_whole() {
-    let side =
-        |from: u64| -> Map { (0..20_000).map(|n| (key(from + 3 * n), digest(from + 3 * n))).collect() };
+    let side = |from: u64| -> Map {
+        (0..20_000).map(|n| key(from + 3 * n)).map(|key| (key.clone(), digest(&key, 0))).collect()
+    };
     let (source, target) = (side(0), side(1));
     let report = converse(&table(&source), &table(&target), LocateOptions::default());
     assert_eq!(report.findings, naive(&source, &target));

@@ -61,13 +61,16 @@ fn bad_usage_says_what_to_do() {
         &["there is no such file", "hint:"],
     );
     refused(&["diff", "env:TRUEUP_NOT_SET", "sqlite://b"], &["TRUEUP_NOT_SET is not set"]);
-    refused(&["diff", "mysql://u@127.0.0.1:1/x", "sqlite://b"], &["127.0.0.1:1/x"]);
     refused(
-        &["diff", "grpc://127.0.0.1:1", "sqlite://b"],
+        &["diff", "mysql://u@127.0.0.1:1/x", "mysql://u@127.0.0.1:1/y"],
+        &["127.0.0.1:1/x", "is the server running there"],
+    );
+    refused(
+        &["diff", "grpc://127.0.0.1:1", "grpc://127.0.0.1:1/"],
         &["cannot connect to the agent at grpc://127.0.0.1:1"],
     );
-    refused(&["diff", "grpc://db.example:7443", "sqlite://b"], &["plaintext", "grpcs://"]);
-    refused(&["diff", "grpc://nonsense", "sqlite://b"], &["is no agent address"]);
+    refused(&["diff", "grpc://db.example:7443", "grpc://db.example:7444"], &["plaintext", "grpcs://"]);
+    refused(&["diff", "grpc://nonsense", "grpc://nonsense2"], &["is no agent address"]);
     refused(&["repair", "sqlite://a", "sqlite://b", "--max-changes", "x"], &["neither a number of rows"]);
 }
 

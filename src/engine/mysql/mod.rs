@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::{ConnectOptions, Executor, Row};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
@@ -68,6 +68,13 @@ impl MySqlEngine {
             return Err(EngineError::new(ErrorKind::Usage, during, "the URL names no database")
                 .with_hint("write mysql://USER:PASSWORD@HOST:PORT/DATABASE"));
         };
+        // The pool would try again and again; a wrong address or password is told at once.
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        match first {
+            Ok(Ok(connection)) => drop(connection.close().await),
+            Ok(Err(error)) => return Err(engine_error(&during, &error)),
+            Err(_) => return Err(engine_error(&during, &sqlx::Error::PoolTimedOut)),
+        }
         let pool = MySqlPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(CONNECT_TIMEOUT)

@@ -201,7 +201,7 @@ fn text(raw: &[u8], comparison: &ComparisonType, writer: CellWriter<'_>) {
 fn integer(raw: &[u8], signed: bool) -> Option<i128> {
     Some(match (raw.len(), signed) {
         (1, true) => i128::from(i8::from_le_bytes(raw.try_into().ok()?)),
-        (1, false) => i128::from(raw[0]),
+        (1, false) => i128::from(u8::from_le_bytes(raw.try_into().ok()?)),
         (2, true) => i128::from(i16::from_le_bytes(raw.try_into().ok()?)),
         (2, false) => i128::from(u16::from_le_bytes(raw.try_into().ok()?)),
         (4, true) => i128::from(i32::from_le_bytes(raw.try_into().ok()?)),

@@ -1,0 +1,154 @@
+//! Writing differences into the target: in batches, conditional, with what is refused tried again or set aside.
+
+use std::time::Duration;
+
+use super::error::AgentError;
+use super::event::{DifferenceKind, Event};
+use super::judge::Reread;
+use super::settle::{CHUNK, Pass, Settlement, decode_error};
+use super::spool::Suspect;
+use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
+
+/// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
+const RETRY_ROUNDS_MAX: u32 = 16;
+/// Rows that can be replaced in one transaction.
+const REPLACE_MAX: usize = 10_000;
+/// A deadlock or a broken connection is tried again this often.
+const ATTEMPTS_MAX: u32 = 5;
+
+impl Settlement<'_, '_> {
+    pub(super) async fn apply(
+        &mut self,
+        changes: Vec<Change>,
+        rereads: Vec<Reread>,
+    ) -> Result<(), AgentError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let engine = self.target.agent.engine.clone();
+        let mut attempt = 0;
+        let outcomes = loop {
+            match engine.apply(&self.target.access, &changes).await {
+                Ok(outcomes) => break outcomes,
+                // Applying again is safe: what was written meanwhile is found as it should be.
+                Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+            match outcome {
+                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
+                ChangeOutcome::Stale => self.stale(&reread)?,
+                ChangeOutcome::Failed(rejection)
+                    if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
+                {
+                    self.refused.push(&reread.renewed(&self.target.session))?;
+                }
+                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
+        let outcome = &mut self.target.outcome;
+        match operation {
+            Operation::Insert => outcome.inserted += 1,
+            Operation::Update => outcome.updated += 1,
+            Operation::Delete => outcome.deleted += 1,
+        }
+        self.overlay.written(&reread.suspect)
+    }
+
+    /// The row changed between reading and writing: it goes round again, and is counted when that ends.
+    fn stale(&mut self, reread: &Reread) -> Result<(), AgentError> {
+        let outcome = &mut self.target.outcome;
+        match reread.kind() {
+            DifferenceKind::Missing => outcome.missing -= 1,
+            DifferenceKind::Changed => outcome.changed -= 1,
+            DifferenceKind::Extra => outcome.extra -= 1,
+        }
+        self.worked -= 1;
+        self.again.push(&reread.renewed(&self.target.session))
+    }
+
+    pub(super) async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
+        self.target.outcome.set_aside += 1;
+        let key = self.describer.key(key).map_err(decode_error)?;
+        self.target.tell(Event::SetAside { key, reason: reason.to_owned() }).await
+    }
+
+    /// Rows refused because of other rows are tried again as long as that helps, then exchanged all at once.
+    pub(super) async fn retry_refused(&mut self) -> Result<(), AgentError> {
+        for _ in 0..RETRY_ROUNDS_MAX {
+            let before = self.refused.len();
+            if before == 0 {
+                return Ok(());
+            }
+            let empty = self.spool();
+            let refused = std::mem::replace(&mut self.refused, empty);
+            self.pass(refused, Pass::Retry).await?;
+            if self.refused.len() >= before {
+                break;
+            }
+        }
+        let empty = self.spool();
+        let mut reader = std::mem::replace(&mut self.refused, empty).read()?;
+        let stuck = reader.next_chunk(REPLACE_MAX)?;
+        if !stuck.is_empty() {
+            self.replace(stuck).await?;
+        }
+        loop {
+            let rest = reader.next_chunk(CHUNK)?;
+            if rest.is_empty() {
+                return Ok(());
+            }
+            for suspect in rest {
+                self.set_aside(&suspect.key, "refused because of other rows of the target").await?;
+            }
+        }
+    }
+
+    /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
+    async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
+        let (mut changes, mut rereads) = (Vec::new(), Vec::new());
+        while !stuck.is_empty() {
+            let rest = stuck.split_off(stuck.len().min(CHUNK));
+            self.ask(stuck.iter().map(|suspect| &suspect.key), false).await?;
+            let (chunk, unanswered) = self.reread(std::mem::replace(&mut stuck, rest)).await?;
+            stuck.splice(0..0, unanswered);
+            for reread in chunk {
+                let (before, after) = (reread.target.clone(), reread.source.clone());
+                if before == after {
+                    self.in_flight(&reread.suspect, Pass::Retry)?;
+                } else {
+                    changes.push(Change { key: reread.suspect.key.clone(), before, after });
+                    rereads.push(reread);
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let engine = self.target.agent.engine.clone();
+        // A delete that spreads to other tables is no way to make an update.
+        let outcomes = if self.deletes_spread {
+            engine.apply(&self.target.access, &changes).await?
+        } else {
+            engine.replace(&self.target.access, &changes).await?
+        };
+        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+            match outcome {
+                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
+                ChangeOutcome::Stale => {
+                    self.set_aside(&change.key, "changed while it was being repaired").await?
+                }
+                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+            }
+        }
+        Ok(())
+    }
+}
