@@ -46,6 +46,8 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
         }
         Code::PermissionDenied => (FailureKind::Refused, "ask whoever runs that agent"),
         Code::Unimplemented => (FailureKind::Version, "is that address a trueup agent of this release?"),
+        // tonic says so of a message beyond the limit.
+        Code::OutOfRange => (FailureKind::Protocol, "check that both agents are the same release of trueup"),
         Code::DeadlineExceeded => (FailureKind::Timeout, "look whether its database is blocked"),
         Code::ResourceExhausted => (FailureKind::Resource, "try again when it is less busy"),
         Code::Cancelled => (FailureKind::Cancelled, "run the command again, it is safe to repeat"),
@@ -59,7 +61,8 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
         message => message.to_owned(),
     };
     if let Some(cause) = status.source() {
-        what = format!("{what}: {}", causes(cause));
+        let why = causes(cause);
+        what = if why.starts_with(&what) { why } else { format!("{what}: {why}") };
     }
     AgentError::new(kind, format!("the agent at {peer}: {what}")).with_hint(hint)
 }

@@ -24,8 +24,17 @@ fn pair() -> (SqliteDb, SqliteDb) {
 }
 
 fn repair(source: &str, target: &str, more: &[&str]) -> Output {
-    let mut args =
-        vec!["repair", source, target, "-t", "t", "--allow", "insert,update,delete", "--max-changes", "9999999"];
+    let mut args = vec![
+        "repair",
+        source,
+        target,
+        "-t",
+        "t",
+        "--allow",
+        "insert,update,delete",
+        "--max-changes",
+        "9999999",
+    ];
     args.extend(QUICK);
     args.extend(more);
     trueup(&args)
@@ -215,7 +224,6 @@ fn a_peer_that_dies_in_mid_run_ends_it_with_an_error() {
     assert_eq!(output.status, 2, "{output:?}");
     // And again, with the agent back: it is safe to repeat.
     let source_agent = agent(&source, &[]);
-    let output =
-        repair(&format!("grpc://{}", source_agent.address), &target.url(), &[]);
+    let output = repair(&format!("grpc://{}", source_agent.address), &target.url(), &[]);
     assert_eq!(output.status, 0, "{output:?}");
 }
