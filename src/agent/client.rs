@@ -1,40 +1,53 @@
 //! An agent on another machine: dialled over gRPC, one HTTP/2 connection for all its tables.
 
-use std::error::Error;
+use std::error::Error as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, TableTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
+use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeRequest, Frame, Greeting, HelloRequest, RunRequest, TablesRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
-use super::status::from_status;
+use super::status::{causes, from_status};
 use super::wire::version_mismatch;
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first answer needs one short query of the agent's database; what is no agent gives none at all.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// After a conversation: until the peer has taken our last frames and closed its half. Then it is cut off.
+const LINGER: Duration = Duration::from_secs(2);
 /// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms, and room for several tables at once.
+/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-pub(super) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Conversations at once, over all connections of a listening agent: each holds a digest run and a few database
+/// connections.
+pub(super) const SESSIONS_MAX: u16 = 64;
+/// Every conversation can fill its window and the other calls still get through: what is unread of one table, while its
+/// database is slow, must not hold up the tables beside it. A bound that is seldom reached, not memory set aside.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (SESSIONS_MAX as u32 + 4);
 /// A peer that does not answer a ping is gone, however quiet the conversation.
 pub(super) const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The largest message: a frontier over tables that differ throughout. Rows are cut smaller.
-pub(super) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Far above any honest message: frontiers are cut at some ten kilobytes and rows at 256 KiB; the largest are the keys of
+/// one question and the list of a schema's tables. A peer cannot make this end hold more than that.
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const EVENTS_AHEAD: usize = 64;
 
 /// Shows the token with every call.
@@ -84,13 +97,13 @@ impl RemoteAgent {
         let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut hello = Request::new(HelloRequest {
+        let hello = HelloRequest {
             protocol_version: PROTOCOL_VERSION,
             encoding_version: ENCODING_VERSION,
             software: SOFTWARE.to_owned(),
-        });
-        hello.set_timeout(UNARY_TIMEOUT);
-        let reply = client.hello(hello).await.map_err(|status| from_status(&status, address))?.into_inner();
+        };
+        let reply = within(address, HELLO_TIMEOUT, client.hello(hello)).await?;
+        let reply = reply.map_err(|status| not_admitted(&status, address))?.into_inner();
         if reply.protocol_version != PROTOCOL_VERSION || reply.encoding_version != ENCODING_VERSION {
             return Err(version_mismatch(
                 reply.protocol_version,
@@ -115,30 +128,19 @@ impl RemoteAgent {
     }
 
     pub(super) async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
-        let mut request = Request::new(TablesRequest { schema: schema.unwrap_or_default().to_owned() });
-        request.set_timeout(UNARY_TIMEOUT);
-        let reply = self
-            .client
-            .clone()
-            .tables(request)
-            .await
-            .map_err(|status| from_status(&status, &self.address))?;
-        reply.into_inner().tables.iter().map(|table| parse(table, &self.address)).collect()
+        let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
+        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
+        reply.tables.iter().map(|table| parse(table, &self.address)).collect()
     }
 
     pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
-        let mut request = Request::new(DescribeRequest { table: json(table)? });
-        request.set_timeout(UNARY_TIMEOUT);
-        let reply = self
-            .client
-            .clone()
-            .describe(request)
-            .await
-            .map_err(|status| from_status(&status, &self.address))?;
-        parse(&reply.into_inner().schema, &self.address)
+        let request = DescribeRequest { table: json(table)? };
+        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().describe(request)).await?;
+        parse(&reply.schema, &self.address)
     }
 
-    /// Has the agent run as the target. Dropping the receiver cancels the run there.
+    /// Has the agent run as the target. The events end with `Done` or `Failed`, whatever becomes of the agent.
+    /// Dropping the receiver cancels the run there.
     pub(super) async fn run(
         &self,
         task: &TableTask,
@@ -149,9 +151,7 @@ impl RemoteAgent {
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
         let request = RunRequest { task: json(task)?, peer: Some(peer) };
-        let reply =
-            self.client.clone().run(request).await.map_err(|status| from_status(&status, &self.address))?;
-        let mut stream = reply.into_inner();
+        let mut stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
         let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
         let address = self.address.clone();
         tokio::spawn(async move {
@@ -162,13 +162,15 @@ impl RemoteAgent {
                 };
                 let event = match message {
                     Ok(Some(event)) => parse(&event.event, &address),
-                    Ok(None) => return,
+                    Ok(None) => Err(AgentError::new(
+                        FailureKind::Unreachable,
+                        format!("the agent at {address} stopped before it told how the run ended"),
+                    )
+                    .with_hint("see its log; then run the command again, it is safe to repeat")),
                     Err(status) => Err(from_status(&status, &address)),
                 };
-                let (event, last) = match event {
-                    Ok(event) => (event, false),
-                    Err(error) => (super::local::failed_event(error), true),
-                };
+                let event = event.unwrap_or_else(failed_event);
+                let last = matches!(event, Event::Done { .. } | Event::Failed { .. });
                 if tx.send(event).await.is_err() || last {
                     return;
                 }
@@ -189,18 +191,100 @@ impl RemoteAgent {
         let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
         tx.try_send(greeting)
             .map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
-        let reply = self
-            .client
-            .clone()
-            .exchange(ReceiverStream::new(rx))
-            .await
-            .map_err(|status| from_status(&status, &self.address))?;
+        let mut client = self.client.clone();
+        let frames = answer(&self.address, UNARY_TIMEOUT, client.exchange(ReceiverStream::new(rx))).await?;
         let address = self.address.clone();
         let frames =
-            reply.into_inner().map(move |frame| frame.map_err(|status| from_status(&status, &address)));
+            Lingering::new(frames).map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
     }
+}
+
+/// The peer's half of a conversation. Dropping it early would reset the whole stream, and our last frames with it, the
+/// reason of a failure among them; so it is read to its end for a moment longer, with nobody listening.
+struct Lingering(Option<Streaming<Frame>>);
+
+impl Lingering {
+    fn new(frames: Streaming<Frame>) -> Self {
+        Self(Some(frames))
+    }
+}
+
+impl Stream for Lingering {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(frames) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(frames.poll_next_unpin(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        if let (Some(mut frames), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let rest = async { while let Some(Ok(_)) = frames.next().await {} };
+                tokio::time::timeout(LINGER, rest).await
+            });
+        }
+    }
+}
+
+/// The answer to one call, or what stood in its way.
+async fn answer<T>(
+    address: &str,
+    patience: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, AgentError> {
+    let answered = within(address, patience, call).await?;
+    Ok(answered.map_err(|status| from_status(&status, address))?.into_inner())
+}
+
+/// Not gRPC's own deadline: tonic tells that one as a cancellation.
+async fn within<T>(
+    address: &str,
+    patience: Duration,
+    call: impl Future<Output = T>,
+) -> Result<T, AgentError> {
+    tokio::time::timeout(patience, call).await.map_err(|_| {
+        let what = format!("the agent at {address} has not answered for {} s", patience.as_secs());
+        AgentError::new(FailureKind::Timeout, what)
+            .with_hint("is that address a trueup agent? If it is, look whether its database is blocked")
+    })
+}
+
+/// Why the first call failed. TLS tells only now whether the peer takes our certificate.
+fn not_admitted(status: &Status, address: &str) -> AgentError {
+    let error = from_status(status, address);
+    let Some(why) = status.source().map(causes) else { return error };
+    if !address.starts_with("grpcs://") {
+        return error
+            .with_hint("is that address a trueup agent? If it was started with --cert, write grpcs://");
+    }
+    let certificate = "give --cert and --key-file of the CA that it was started with as --client-ca";
+    if [
+        "CertificateRequired",
+        "BadCertificate",
+        "CertificateExpired",
+        "UnknownCA",
+        "CertificateUnknown",
+        "DecryptError",
+    ]
+    .iter()
+    .any(|alert| why.contains(alert))
+    {
+        let what = format!(
+            "the agent at {address} does not accept the certificate it was shown, or asks for one: {why}"
+        );
+        return AgentError::new(FailureKind::Refused, what).with_hint(certificate);
+    }
+    // The connection may break before the reason has arrived.
+    error.with_hint(format!("see its log; if it asks for a certificate, {certificate}"))
 }
 
 async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, AgentError> {
@@ -213,7 +297,7 @@ async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, Agent
         None => (address.strip_prefix("grpc://").ok_or_else(bad)?, false),
     };
     let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
+    if host.is_empty() || host.contains(['/', '@', '?', '#']) || port.parse::<u16>().is_err() {
         return Err(bad());
     }
     if !tls {
@@ -237,27 +321,15 @@ async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, Agent
     }
     endpoint.connect().await.map_err(|error| {
         let why = causes(&error);
-        let hint = if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
+        let hint = if why.contains("InvalidContentType") {
+            "that address speaks no TLS: start that agent with --cert and --key-file, or write grpc:// on one machine"
+        } else if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
             "check --ca (who signed that agent's certificate), the host name, and --cert/--key-file if it asks for one"
         } else {
             "is the agent running there, and is the port open? Start it with: trueup agent --database URL --listen ADDR"
         };
         AgentError::new(FailureKind::Unreachable, format!("cannot connect to the agent at {address}: {why}")).with_hint(hint)
     })
-}
-
-/// The chain of causes in one line: transport errors say nothing themselves.
-fn causes(error: &dyn Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    parts.join(": ")
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, AgentError> {
@@ -269,4 +341,17 @@ pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Agent
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], address: &str) -> Result<T, AgentError> {
     serde_json::from_slice(bytes)
         .map_err(|_| AgentError::protocol(format!("the agent at {address} sent a malformed message")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_is_a_timeout_and_no_cancellation() {
+        let silent = std::future::pending::<Result<Response<()>, Status>>();
+        let error = answer("grpc://x:1", Duration::from_millis(10), silent).await.unwrap_err();
+        assert_eq!(error.kind, FailureKind::Timeout);
+        assert!(error.message.contains("grpc://x:1") && error.hint.is_some());
+    }
 }

@@ -111,8 +111,9 @@ pub struct ValuePair {
 }
 
 /// Told while a table's run goes on, in order.
+// Tagged from outside: inside, serde would buffer the fields, and numbers of any precision do not survive that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     Phase {
         phase: Phase,
@@ -213,5 +214,44 @@ pub struct PhaseSeconds {
 impl TableOutcome {
     pub fn differences(&self) -> u64 {
         self.missing + self.changed + self.extra
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_crosses_the_wire() {
+        let outcome = TableOutcome {
+            missing: u64::MAX,
+            seconds: PhaseSeconds { scan: 0.125, ..PhaseSeconds::default() },
+            repaired_root: Some("ab".to_owned()),
+            ..TableOutcome::default()
+        };
+        let values = ValuePair { source: Some("1".to_owned()), target: None };
+        let difference = Difference {
+            kind: DifferenceKind::Changed,
+            key: vec![("id".to_owned(), "7".to_owned())],
+            columns: vec![
+                DifferingColumn { name: "a".to_owned(), values: Some(values) },
+                DifferingColumn { name: "b".to_owned(), values: None },
+            ],
+        };
+        let text = || "text".to_owned();
+        for event in [
+            Event::Phase { phase: Phase::Recheck },
+            Event::Progress { side: Role::Source, rows: 5_000_000_000 },
+            Event::Located { missing: 1, changed: 2, extra: 3 },
+            Event::Difference { difference },
+            Event::Worked { done: 1, of: 2 },
+            Event::SetAside { key: vec![(text(), text())], reason: text() },
+            Event::Sql { statement: text() },
+            Event::Done { outcome: Box::new(outcome) },
+            Event::Failed { kind: text(), side: Some(Role::Target), message: text(), hint: None },
+        ] {
+            let json = serde_json::to_vec(&event).unwrap();
+            assert_eq!(serde_json::from_slice::<Event>(&json).unwrap(), event);
+        }
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{PeerRef, RemoteAgent};
-use super::error::{AgentError, FailureKind};
+use super::error::AgentError;
 use super::event::{Event, TableTask};
 use super::link::Link;
-use super::local::{LocalAgent, failed_event};
-use crate::model::{Role, ServerInfo, TableName, TableSchema, value::hex};
+use super::local::LocalAgent;
+use super::rendezvous::new_word;
+use crate::model::{Role, ServerInfo, TableName, TableSchema};
 
 const EVENTS_AHEAD: usize = 64;
 
@@ -62,12 +64,12 @@ pub async fn start(
             let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
             let source = source.clone();
             // An error of the source is told over the link.
-            tokio::spawn(async move { source.serve_source(source_end).await });
-            Ok(run_here(target.clone(), task, target_end))
+            let serving = tokio::spawn(async move { source.serve_source(source_end).await });
+            Ok(run_here(target.clone(), task, target_end, Some(AbortOnDropHandle::new(serving))))
         }
         (AgentHandle::Remote(source), AgentHandle::Local(target)) => {
             let link = source.exchange(None).await.map_err(|error| error.on(Role::Source))?;
-            Ok(run_here(target.clone(), task, link))
+            Ok(run_here(target.clone(), task, link, None))
         }
         (AgentHandle::Remote(source), AgentHandle::Remote(target)) => target
             .run(&task, PeerRef::Address(source.address().to_owned()))
@@ -79,9 +81,18 @@ pub async fn start(
     }
 }
 
-fn run_here(target: Arc<LocalAgent>, task: TableTask, link: Link) -> mpsc::Receiver<Event> {
+/// A source in this process, stopped with whoever holds it.
+type Serving = AbortOnDropHandle<Result<(), AgentError>>;
+
+fn run_here(
+    target: Arc<LocalAgent>,
+    task: TableTask,
+    link: Link,
+    source: Option<Serving>,
+) -> mpsc::Receiver<Event> {
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
     tokio::spawn(async move {
+        let _source = source;
         tokio::select! {
             () = target.run_target(task, link, events.clone()) => {}
             () = events.closed() => {}
@@ -96,21 +107,15 @@ async fn meet(
     target: &RemoteAgent,
     task: &TableTask,
 ) -> Result<mpsc::Receiver<Event>, AgentError> {
-    let mut word = [0; 16];
-    getrandom::fill(&mut word).map_err(|error| {
-        AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}"))
-    })?;
-    let word = hex(&word);
-    let mut told =
-        target.run(task, PeerRef::Rendezvous(word.clone())).await.map_err(|error| error.on(Role::Target))?;
+    let word = new_word()?;
+    let peer = PeerRef::Rendezvous(word.clone());
+    let mut told = target.run(task, peer).await.map_err(|error| error.on(Role::Target))?;
+    let link = target.exchange(Some(&word)).await.map_err(|error| error.on(Role::Target))?;
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-    let target = target.clone();
     tokio::spawn(async move {
-        let link = match target.exchange(Some(&word)).await {
-            Ok(link) => link,
-            Err(error) => return drop(events.send(failed_event(error.on(Role::Target))).await),
-        };
+        // An error of the source is told over the link.
         let serving = tokio::spawn(async move { source.serve_source(link).await });
+        let _serving = AbortOnDropHandle::new(serving);
         let forward = async {
             while let Some(event) = told.recv().await {
                 if events.send(event).await.is_err() {
@@ -120,7 +125,7 @@ async fn meet(
         };
         tokio::select! {
             () = forward => {}
-            () = events.closed() => serving.abort(),
+            () = events.closed() => {}
         }
     });
     Ok(rx)

@@ -140,7 +140,8 @@ impl Link {
             .with_hint("look whether its database is blocked; raise --peer-timeout if it is only slow")
             .on(self.peer)
         })?;
-        let Some(frame) = next.transpose()? else { return Ok(None) };
+        let next = next.transpose().map_err(|error| error.on(self.peer))?;
+        let Some(frame) = next else { return Ok(None) };
         self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
         self.counts.messages_received += 1;
         match frame.kind {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
@@ -10,6 +11,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use super::error::{AgentError, FailureKind};
 
 const TOKEN_CHARS_MIN: usize = 16;
+/// A peer that connects and then says nothing holds no place for longer.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A shared secret that a peer shows over TLS. Held as a digest, so that comparing tells nothing of it.
 #[derive(Clone)]
@@ -93,7 +96,16 @@ impl ServerSecurity {
         if self.client_ca.is_some() && self.tls.is_none() {
             return Err(usage("client certificates need TLS".to_owned(), "give --cert and --key-file too"));
         }
-        if self.insecure || address.is_loopback() {
+        if address.is_loopback() {
+            return Ok(());
+        }
+        if self.tls.is_none() && self.token.is_some() {
+            return Err(usage(
+                format!("listening on {address} without TLS would have peers show the token to the network"),
+                "give --cert and --key-file, or listen on 127.0.0.1; --insecure does not go together with a token",
+            ));
+        }
+        if self.insecure {
             return Ok(());
         }
         if self.tls.is_none() {
@@ -113,7 +125,8 @@ impl ServerSecurity {
 
     pub(super) fn tls_config(&self) -> Option<ServerTlsConfig> {
         let pair = self.tls.as_ref()?;
-        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&pair.cert, &pair.key));
+        let identity = Identity::from_pem(&pair.cert, &pair.key);
+        let mut config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_TIMEOUT);
         if let Some(ca) = &self.client_ca {
             config = config.client_ca_root(Certificate::from_pem(ca));
         }
@@ -127,18 +140,26 @@ impl ClientSecurity {
             Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
             None => ClientTlsConfig::new().with_webpki_roots(),
         };
+        config = config.timeout(HANDSHAKE_TIMEOUT);
         if let Some(pair) = &self.identity {
             config = config.identity(Identity::from_pem(&pair.cert, &pair.key));
         }
         config
     }
 
-    /// Plaintext to another machine is refused.
+    /// Plaintext to another machine is refused; a token goes there over TLS only, whatever is accepted otherwise.
     pub(super) fn check_plaintext(&self, host: &str) -> Result<(), AgentError> {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let loopback =
-            bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        if loopback || self.insecure {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            return Ok(());
+        }
+        if self.token.is_some() {
+            return Err(usage(
+                format!("grpc://{host} would show the token to the network"),
+                "use grpcs:// with a certificate on the other side; --insecure does not go together with a token",
+            ));
+        }
+        if self.insecure {
             return Ok(());
         }
         Err(usage(
@@ -191,6 +212,25 @@ mod tests {
         assert!(ServerSecurity { insecure: true, ..ServerSecurity::default() }.check(far).is_ok());
         let client = ClientSecurity::default();
         assert!(["localhost", "127.0.0.1", "[::1]"].iter().all(|host| client.check_plaintext(host).is_ok()));
-        assert!(client.check_plaintext("db.example").is_err());
+        for far in ["db.example", "127.0.0.1.db.example", "localhost@db.example", "[::1", "[[::1]]", ""] {
+            assert!(client.check_plaintext(far).is_err(), "{far}");
+        }
+    }
+
+    #[test]
+    fn insecure_never_covers_a_token() {
+        let far: IpAddr = "10.0.0.1".parse().unwrap();
+        let token = || Some(PeerToken::new("0123456789abcdef", "x").unwrap());
+        let server = ServerSecurity { insecure: true, token: token(), ..ServerSecurity::default() };
+        assert!(server.check(far).is_err());
+        assert!(server.check("127.0.0.1".parse().unwrap()).is_ok());
+        let client = ClientSecurity { insecure: true, token: token(), ..ClientSecurity::default() };
+        assert!(client.check_plaintext("10.0.0.1").is_err());
+        assert!(client.check_plaintext("127.0.0.1").is_ok());
+        assert!(
+            ClientSecurity { insecure: true, ..ClientSecurity::default() }
+                .check_plaintext("10.0.0.1")
+                .is_ok()
+        );
     }
 }

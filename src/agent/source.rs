@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use super::error::AgentError;
+use super::error::{AgentError, FailureKind};
 use super::link::Link;
 use super::local::LocalAgent;
 use super::proto::{Accepted, Fetch, Open, Rows, frame::Kind};
@@ -34,8 +34,9 @@ const PROGRESS_SECONDS: [u64; 4] = [1, 2, 4, 8];
 pub(super) async fn serve(agent: &LocalAgent, mut link: Link) -> Result<(), AgentError> {
     link.expect_silence(PATIENCE);
     let result = converse(agent, &mut link).await;
+    // What the target itself has told need not be told to it; what it did against the rules is.
     if let Err(error) = &result
-        && error.side != Some(Role::Target)
+        && (error.side != Some(Role::Target) || error.kind == FailureKind::Protocol)
     {
         // The peer may be gone; then there is nobody to tell.
         let _ = link.sender().fail(error).await;
@@ -83,7 +84,7 @@ pub(super) async fn check_columns(
                 "column {} of the {side} table {} changed while the run was planned",
                 column.name, access.table
             );
-            return Err(AgentError::new(super::error::FailureKind::Usage, what)
+            return Err(AgentError::new(FailureKind::Usage, what)
                 .with_hint("run the command again")
                 .on(side));
         }

@@ -77,7 +77,11 @@ pub(super) async fn run(
     let outcome = target.run().await;
     // The source waits for this; if it is gone already there is nobody to tell.
     let _ = target.link.send(Kind::Close(Close {})).await;
-    outcome.map_err(|error| error.on(Role::Target))?;
+    outcome.map_err(|error| {
+        // Whoever finds a broken rule is not the one who broke it.
+        let side = if error.kind == FailureKind::Protocol { Role::Source } else { Role::Target };
+        error.on(side)
+    })?;
     target.tell(Event::Done { outcome: Box::new(target.outcome.clone()) }).await
 }
 

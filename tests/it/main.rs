@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::zombie_processes,
+    unreachable_pub,
     reason = "a test fails by panicking"
 )]
 
@@ -10,6 +11,9 @@ mod agents;
 mod architecture;
 mod cli;
 mod engine_postgres;
+mod grpc;
+mod grpc_hostile;
+mod grpc_tls;
 mod reconcile;
 mod support;
 mod tidy;

@@ -1,5 +1,9 @@
 //! What the integration tests share: private databases, and the built binary run hermetically.
 #![allow(dead_code, reason = "each test module uses its own part")]
 
+pub(crate) mod agents;
+pub(crate) mod gate;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod servers;
+pub(crate) mod tls;

@@ -1,0 +1,266 @@
+//! The calls of a listening agent, each handed to the agent behind it; errors become statuses, never panics.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::client::{RemoteAgent, json};
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, TableTask};
+use super::link::{FRAMES_IN_FLIGHT, Link};
+use super::local::{LocalAgent, failed_event};
+use super::proto::agent_server::Agent;
+use super::proto::{
+    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest,
+    TablesReply, TablesRequest, frame::Kind, run_request::Peer,
+};
+use super::rendezvous::{Arrival, Rendezvous};
+use super::security::ClientSecurity;
+use super::status::{from_status, to_status};
+use super::wire::version_mismatch;
+use super::{PROTOCOL_VERSION, SOFTWARE};
+use crate::model::{ENCODING_VERSION, Role};
+
+/// A source that was announced dials in within this time.
+const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Whoever opens an exchange says at once who it is.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+const EVENTS_AHEAD: usize = 64;
+
+pub(super) struct Service {
+    agent: Arc<LocalAgent>,
+    /// What this agent shows to a source that it dials.
+    peers: ClientSecurity,
+    sessions: Arc<Semaphore>,
+    sessions_max: u16,
+    rendezvous: Rendezvous,
+    /// The agent stops: what still goes on must end.
+    ended: CancellationToken,
+}
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    pub(super) fn new(
+        agent: Arc<LocalAgent>,
+        peers: ClientSecurity,
+        sessions: u16,
+        ended: CancellationToken,
+    ) -> Self {
+        let rendezvous = Rendezvous::default();
+        let places = Arc::new(Semaphore::new(usize::from(sessions)));
+        Self { agent, peers, sessions: places, sessions_max: sessions, rendezvous, ended }
+    }
+
+    fn session(&self) -> Result<OwnedSemaphorePermit, AgentError> {
+        self.sessions.clone().try_acquire_owned().map_err(|_| {
+            let what = format!("this agent has {} conversations already", self.sessions_max);
+            AgentError::new(FailureKind::Resource, what).with_hint("try again when some have ended")
+        })
+    }
+
+    /// Plays the source on a link until the peer closes it or the agent stops.
+    fn source(&self, link: Link, permit: OwnedSemaphorePermit) -> impl Future<Output = ()> + use<> {
+        let (agent, ended) = (self.agent.clone(), self.ended.clone());
+        async move {
+            let _permit = permit;
+            let sender = link.sender();
+            let served = tokio::select! {
+                served = agent.serve_source(link) => served,
+                () = ended.cancelled() => {
+                    let error = stopped(Role::Source);
+                    // The peer may be gone; then there is nobody to tell.
+                    let _ = sender.fail(&error).await;
+                    Err(error)
+                }
+            };
+            if let Err(error) = served {
+                tracing::warn!(kind = error.kind.as_str(), "a conversation ended early: {error}");
+            }
+        }
+    }
+
+    /// Plays the target of one run, from the meeting with its source to its last event.
+    fn target(
+        &self,
+        task: TableTask,
+        meeting: Meeting,
+        events: mpsc::Sender<Event>,
+    ) -> impl Future<Output = ()> + use<> {
+        let (agent, peers, ended) = (self.agent.clone(), self.peers.clone(), self.ended.clone());
+        async move {
+            let run = async {
+                match meeting.link(&peers, agent.limits().peer_timeout).await {
+                    Ok(link) => agent.run_target(task, link, events.clone()).await,
+                    Err(error) => drop(events.send(failed_event(error)).await),
+                }
+            };
+            tokio::select! {
+                () = run => {}
+                () = ended.cancelled() => drop(events.send(failed_event(stopped(Role::Target))).await),
+            }
+        }
+    }
+}
+
+fn stopped(side: Role) -> AgentError {
+    AgentError::new(FailureKind::Unreachable, format!("the {side} agent was stopped"))
+        .with_hint("start it again; then run the command again, it is safe to repeat")
+        .on(side)
+}
+
+/// How a run comes to its source.
+enum Meeting {
+    Dial(String),
+    Await(Arrival),
+}
+
+impl Meeting {
+    async fn link(self, peers: &ClientSecurity, timeout: Duration) -> Result<Link, AgentError> {
+        match self {
+            Self::Await(arrival) => arrival.link(RENDEZVOUS_TIMEOUT).await,
+            Self::Dial(address) => {
+                let source = RemoteAgent::connect(&address, peers, timeout).await;
+                match source {
+                    Ok(source) => source.exchange(None).await,
+                    Err(error) => Err(error),
+                }
+                .map_err(|error| error.on(Role::Source))
+            }
+        }
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AgentError> {
+    serde_json::from_slice(bytes).map_err(|_| AgentError::protocol("the caller sent a malformed message"))
+}
+
+fn check_version(protocol: u32, encoding: u32, software: &str) -> Result<(), AgentError> {
+    if protocol == PROTOCOL_VERSION && encoding == ENCODING_VERSION {
+        return Ok(());
+    }
+    // The name is the peer's own word: kept short and plain.
+    let name: String = software.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(40).collect();
+    Err(version_mismatch(protocol, encoding, &format!("the caller ({name})")))
+}
+
+async fn greeting(frames: &mut Streaming<Frame>) -> Result<Greeting, Status> {
+    let first = tokio::time::timeout(GREETING_TIMEOUT, frames.message()).await.map_err(|_| {
+        to_status(&AgentError::new(
+            FailureKind::Timeout,
+            "the conversation did not begin with a greeting in time",
+        ))
+    })?;
+    match first?.and_then(|frame| frame.kind) {
+        Some(Kind::Greeting(greeting)) => Ok(greeting),
+        _ => Err(to_status(&AgentError::protocol("the conversation did not begin with a greeting"))),
+    }
+}
+
+#[tonic::async_trait]
+impl Agent for Service {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let hello = request.into_inner();
+        let reply = async {
+            check_version(hello.protocol_version, hello.encoding_version, &hello.software)?;
+            let server = self.agent.server().await?;
+            Ok(HelloReply {
+                protocol_version: PROTOCOL_VERSION,
+                encoding_version: ENCODING_VERSION,
+                software: SOFTWARE.to_owned(),
+                server: json(&server)?,
+                may_write: self.agent.may_write(),
+            })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
+    async fn tables(&self, request: Request<TablesRequest>) -> Result<Response<TablesReply>, Status> {
+        let schema = request.into_inner().schema;
+        let reply = async {
+            let tables = self.agent.tables((!schema.is_empty()).then_some(schema.as_str())).await?;
+            Ok(TablesReply { tables: tables.iter().map(json).collect::<Result<_, _>>()? })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
+    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeReply>, Status> {
+        let table = request.into_inner().table;
+        let reply = async {
+            let schema = self.agent.describe(&parse(&table)?).await?;
+            Ok(DescribeReply { schema: json(&schema)? })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
+    type RunStream = Replies<RunEvent>;
+
+    async fn run(&self, request: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
+        let request = request.into_inner();
+        let prepare = || {
+            let task: TableTask = parse(&request.task)?;
+            if task.options.repair.is_some() && !task.options.dry_run {
+                self.agent.permit_write()?;
+            }
+            let permit = self.session()?;
+            let meeting = match request.peer {
+                Some(Peer::Address(address)) => Meeting::Dial(address),
+                Some(Peer::Rendezvous(word)) => Meeting::Await(self.rendezvous.announce(&word)?),
+                None => return Err(AgentError::protocol("the run names no peer")),
+            };
+            Ok((task, permit, meeting))
+        };
+        let (task, permit, meeting) = prepare().map_err(|error: AgentError| to_status(&error))?;
+        let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+        let work = self.target(task, meeting, events);
+        let work = tokio::spawn(async move {
+            let _permit = permit;
+            work.await;
+        });
+        // A coordinator that goes away drops this stream, and with it the work.
+        let guard = AbortOnDropHandle::new(work);
+        let stream = ReceiverStream::new(rx).map(move |event| {
+            let _held = &guard;
+            json(&event).map(|event| RunEvent { event }).map_err(|error| to_status(&error))
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+
+    type ExchangeStream = Replies<Frame>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut frames = request.into_inner();
+        let Greeting { protocol_version, encoding_version, software, rendezvous } =
+            greeting(&mut frames).await?;
+        check_version(protocol_version, encoding_version, &software).map_err(|error| to_status(&error))?;
+        let (tx, rx) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let frames =
+            frames.map(|frame| frame.map_err(|status| from_status(&status, "the other end"))).boxed();
+        let timeout = self.agent.limits().peer_timeout;
+        if !rendezvous.is_empty() {
+            // The run that waits has its place among the conversations already.
+            let link = Link::new(tx, frames, Role::Source, timeout);
+            self.rendezvous.arrive(&rendezvous, link).map_err(|error| to_status(&error))?;
+            return Ok(Response::new(ReceiverStream::new(rx).map(Ok).boxed()));
+        }
+        let permit = self.session().map_err(|error| to_status(&error))?;
+        let work = tokio::spawn(self.source(Link::new(tx, frames, Role::Target, timeout), permit));
+        // A target that goes away drops this stream, and with it the work.
+        let guard = AbortOnDropHandle::new(work);
+        let stream = ReceiverStream::new(rx).map(move |frame| {
+            let _held = &guard;
+            Ok(frame)
+        });
+        Ok(Response::new(stream.boxed()))
+    }
+}

@@ -1,0 +1,122 @@
+//! An engine that can be held: it waits at a gate before it reads a snapshot or writes, and counts who waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use trueup::engine::{Engine, EngineError, Snapshot};
+use trueup::model::{
+    Change, ChangeOutcome, EngineKind, Key, KeyedRow, ServerInfo, TableAccess, TableName, TableSchema,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    Snapshot,
+    Apply,
+}
+
+#[derive(Debug)]
+pub(crate) struct GatedEngine {
+    inner: Arc<dyn Engine>,
+    at: At,
+    open: watch::Sender<bool>,
+    waiting: Arc<AtomicUsize>,
+}
+
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl GatedEngine {
+    pub(crate) fn closed(inner: Arc<dyn Engine>, at: At) -> Arc<Self> {
+        Arc::new(Self { inner, at, open: watch::channel(false).0, waiting: Arc::default() })
+    }
+
+    pub(crate) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Waits until so many wait at the gate.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        for _ in 0..1_000 {
+            if self.waiting.load(Ordering::SeqCst) == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} wait at the gate, not {count}", self.waiting.load(Ordering::SeqCst));
+    }
+
+    async fn pass(&self, at: At) {
+        if at != self.at {
+            return;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(self.waiting.clone());
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Engine for GatedEngine {
+    fn kind(&self) -> EngineKind {
+        self.inner.kind()
+    }
+
+    async fn server(&self) -> Result<ServerInfo, EngineError> {
+        self.inner.server().await
+    }
+
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
+        self.inner.tables(schema).await
+    }
+
+    async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
+        self.inner.describe(table).await
+    }
+
+    async fn snapshot(
+        &self,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.pass(At::Snapshot).await;
+        self.inner.snapshot(access, parallelism).await
+    }
+
+    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+        self.inner.fetch(access, keys).await
+    }
+
+    async fn apply(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        self.pass(At::Apply).await;
+        self.inner.apply(access, changes).await
+    }
+
+    async fn replace(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        self.pass(At::Apply).await;
+        self.inner.replace(access, changes).await
+    }
+
+    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+        self.inner.statement(access, change)
+    }
+
+    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
+        self.inner.check_writable(access).await
+    }
+}
