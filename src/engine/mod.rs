@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub mod error;
+pub mod mysql;
 
 pub use error::{EngineError, ErrorKind};
 

@@ -1,0 +1,270 @@
+//! MySQL and MariaDB: one protocol, two servers whose differences are looked up where they matter.
+
+mod apply;
+mod bind;
+mod describe;
+mod errors;
+mod fetch;
+mod grants;
+mod scan;
+mod session;
+mod statement;
+mod types;
+mod wire;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlConnection, MySqlPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, MySql};
+
+use self::session::Target;
+use super::{Engine, EngineError, ErrorKind, Snapshot};
+use crate::model::{
+    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
+    TableSchema,
+};
+
+/// A MySQL or MariaDB server, reached with one URL.
+#[derive(Debug)]
+pub struct MySqlEngine {
+    target: Target,
+    pool: MySqlPool,
+    facts: Facts,
+}
+
+/// What the server is and how it is set, asked once.
+#[derive(Debug, Clone)]
+struct Facts {
+    version: String,
+    mariadb: bool,
+    global_sql_mode: String,
+    database: Option<String>,
+    /// Table names are told apart by case.
+    case_sensitive: bool,
+    /// The largest statement, in bytes.
+    packet_max: usize,
+    /// Statements are logged as text, which forbids READ COMMITTED.
+    logs_statements: bool,
+    /// MariaDB with a binary log of all changes: two snapshots at one position of it are the same state.
+    positions: bool,
+}
+
+impl MySqlEngine {
+    /// Connects to `mysql://user:password@host:port/database`; `mariadb://` means the same. Options: ssl-mode, ssl-ca,
+    /// ssl-cert, ssl-key, socket, connect-timeout.
+    pub async fn connect(url: &str) -> Result<Self, EngineError> {
+        let target = Target::parse(url)?;
+        let pool = target.pool().await?;
+        let facts = Facts::ask(&pool, &target.shown).await?;
+        Ok(Self { target, pool, facts })
+    }
+
+    async fn connection(&self, during: &str) -> Result<PoolConnection<MySql>, EngineError> {
+        self.pool.acquire().await.map_err(|error| match errors::server_error(&error) {
+            Some(_) => errors::connecting(&self.target.shown, &error),
+            None => errors::database(during, &error),
+        })
+    }
+}
+
+impl Facts {
+    async fn ask(pool: &MySqlPool, shown: &str) -> Result<Self, EngineError> {
+        let during = format!("ask {shown} for its version");
+        let lost = |error: sqlx::Error| errors::database(during.as_str(), &error);
+        let mut connection = pool.acquire().await.map_err(lost)?;
+        let row = texts(
+            &mut connection,
+            "SELECT VERSION(), @@global.sql_mode, DATABASE(), @@lower_case_table_names, @@max_allowed_packet, \
+             @@global.log_bin, @@session.binlog_format",
+            &[],
+        )
+        .await
+        .map_err(lost)?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+        let text = |at: usize| row.get(at).cloned().flatten();
+        let version = text(0).unwrap_or_default();
+        let mariadb = version.contains("MariaDB");
+        let logs = text(5).as_deref() == Some("1");
+        let positions = mariadb && logs && {
+            let updates =
+                texts(&mut connection, "SELECT @@global.log_slave_updates, @@session.sql_log_bin", &[])
+                    .await
+                    .map_err(lost)?;
+            updates.first().is_some_and(|row| row.iter().all(|value| value.as_deref() == Some("1")))
+        };
+        Ok(Self {
+            mariadb,
+            global_sql_mode: text(1).unwrap_or_default(),
+            database: text(2),
+            case_sensitive: text(3).as_deref() == Some("0"),
+            packet_max: text(4).and_then(|value| value.parse().ok()).unwrap_or(1 << 20),
+            logs_statements: logs && text(6).as_deref() == Some("STATEMENT"),
+            positions,
+            version,
+        })
+    }
+
+    fn product(&self) -> String {
+        let number = self.version.split('-').next().unwrap_or_default();
+        // Some MariaDB servers say "5.5.5-10.11.6-MariaDB".
+        let number = if self.mariadb && number == "5.5.5" {
+            self.version.split('-').nth(1).unwrap_or(number)
+        } else {
+            number
+        };
+        format!("{} {number}", if self.mariadb { "MariaDB" } else { "MySQL" })
+    }
+
+    fn rounding(&self) -> Rounding {
+        let mode = |name: &str| self.global_sql_mode.split(',').any(|one| one == name);
+        let rounds =
+            if self.mariadb { mode("TIME_ROUND_FRACTIONAL") } else { !mode("TIME_TRUNCATE_FRACTIONAL") };
+        if rounds { Rounding::HalfUp } else { Rounding::Truncate }
+    }
+}
+
+/// The rows of a catalogue query, every value as text.
+async fn texts(
+    connection: &mut MySqlConnection,
+    sql: &str,
+    parameters: &[&str],
+) -> Result<Vec<Vec<Option<String>>>, sqlx::Error> {
+    use sqlx::Row as _;
+    // The text protocol renders every type; parameters are names, and go as hex.
+    let mut parts = sql.split('?');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for (part, parameter) in parts.zip(parameters) {
+        let hex = crate::model::value::hex(parameter.as_bytes());
+        text.push_str(&format!("CONVERT(X'{hex}' USING utf8mb4)"));
+        text.push_str(part);
+    }
+    let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(connection).await?;
+    let value = |row: &sqlx::mysql::MySqlRow, at| {
+        wire::raw(row, at).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    Ok(rows.iter().map(|row| (0..row.len()).map(|at| value(row, at)).collect()).collect())
+}
+
+#[async_trait]
+impl Engine for MySqlEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::MySql
+    }
+
+    async fn server(&self) -> Result<ServerInfo, EngineError> {
+        Ok(ServerInfo {
+            engine: EngineKind::MySql,
+            product: self.facts.product(),
+            rounding: self.facts.rounding(),
+        })
+    }
+
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
+        let during = "list the tables";
+        let mut connection = self.connection(during).await?;
+        describe::tables(&mut connection, self.schema_or_default(schema)?)
+            .await
+            .map_err(|error| errors::database(during, &error))
+    }
+
+    async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
+        let mut connection = self.connection(&format!("describe {table}")).await?;
+        let schema = self.schema_or_default(table.schema.as_deref())?;
+        describe::describe(&mut connection, &self.facts, schema, &table.name).await
+    }
+
+    async fn snapshot(
+        &self,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Box<dyn Snapshot>, EngineError> {
+        let snapshot = scan::MySqlSnapshot::open(&self.target, &self.facts, access, parallelism).await?;
+        Ok(Box::new(snapshot))
+    }
+
+    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("read {}", access.table)).await?;
+        fetch::fetch(&mut connection, access, keys).await
+    }
+
+    async fn apply(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("write {}", access.table)).await?;
+        apply::apply(&mut connection, &self.facts, access, changes).await
+    }
+
+    async fn replace(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &[Change],
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("write {}", access.table)).await?;
+        apply::replace(&mut connection, &self.facts, access, changes).await
+    }
+
+    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+        statement::spelled(access, change)
+    }
+
+    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
+        let mut connection = self.connection(&format!("check {}", access.table)).await?;
+        let schema = self.schema_or_default(access.table.schema.as_deref())?;
+        grants::check_writable(&mut connection, schema, access).await
+    }
+}
+
+impl MySqlEngine {
+    fn schema_or_default<'a>(&'a self, schema: Option<&'a str>) -> Result<&'a str, EngineError> {
+        schema.or(self.facts.database.as_deref()).ok_or_else(|| {
+            EngineError::new(ErrorKind::Usage, "find the table's database", "the URL names no database")
+                .with_hint("end the URL with /DATABASE, or write the table as DATABASE.TABLE")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(version: &str, mode: &str) -> Facts {
+        Facts {
+            version: version.to_owned(),
+            mariadb: version.contains("MariaDB"),
+            global_sql_mode: mode.to_owned(),
+            database: None,
+            case_sensitive: true,
+            packet_max: 1 << 20,
+            logs_statements: false,
+            positions: false,
+        }
+    }
+
+    #[test]
+    fn products_and_their_rounding() {
+        for (version, mode, product, rounding) in [
+            ("10.11.6-MariaDB-0+deb12u1", "STRICT_TRANS_TABLES", "MariaDB 10.11.6", Rounding::Truncate),
+            ("5.5.5-10.5.1-MariaDB", "TIME_ROUND_FRACTIONAL", "MariaDB 10.5.1", Rounding::HalfUp),
+            ("8.0.36", "STRICT_TRANS_TABLES", "MySQL 8.0.36", Rounding::HalfUp),
+            ("8.4.0-commercial", "TIME_TRUNCATE_FRACTIONAL", "MySQL 8.4.0", Rounding::Truncate),
+        ] {
+            let facts = facts(version, mode);
+            assert_eq!((facts.product().as_str(), facts.rounding()), (product, rounding));
+        }
+    }
+}
