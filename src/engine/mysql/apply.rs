@@ -17,7 +17,8 @@ use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess,
 };
 
-const ROWS_MAX: usize = 1_000;
+/// A power of two, and groups below it are too, so that few statements are prepared; see `fetch::read_chunk`.
+const ROWS_MAX: usize = 256;
 const PARAMETERS_MAX: usize = 65_000;
 const STATEMENT_BYTES: usize = 4 << 20;
 /// A row refused for its references or a unique key may be taken once others are written; so often at most.
@@ -266,8 +267,15 @@ impl Writer<'_> {
     /// or a unique key is tried again as long as others get written.
     async fn write_all(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
         let mut left: Vec<&Pending> = pending.iter().collect();
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let before = left.len();
+            if round > 0 {
+                // Rows that refer to rows after them are found in one pass the other way.
+                left.sort_by_key(|ready| ready.at);
+                if round % 2 == 1 {
+                    left.reverse();
+                }
+            }
             let mut refused: Vec<(&Pending, Rejection)> = Vec::new();
             for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
                 let of: Vec<&Pending> = left.iter().copied().filter(|p| p.operation == operation).collect();
@@ -293,19 +301,21 @@ impl Writer<'_> {
     /// Groups that one statement holds.
     fn groups<'p, 'q>(&self, pending: &'q [&'p Pending]) -> Vec<&'q [&'p Pending]> {
         let columns = writable(self.access).count().max(self.access.key_len).max(1);
-        let rows = ROWS_MAX.min(PARAMETERS_MAX / columns).max(1);
+        let rows = fetch::largest_power(ROWS_MAX.min(PARAMETERS_MAX / columns));
         let most = STATEMENT_BYTES.min(self.packet_max / 2);
         let mut groups = Vec::new();
-        let (mut from, mut bytes) = (0, 0);
-        for (at, ready) in pending.iter().enumerate() {
-            let size = ready.bytes();
-            if at > from && (at - from >= rows || bytes + size > most) {
-                groups.extend(pending.get(from..at));
-                (from, bytes) = (at, 0);
-            }
-            bytes += size;
+        let mut rest = pending;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(rows).take_while(|ready| {
+                bytes += ready.bytes();
+                bytes <= most
+            });
+            // One row alone may be larger: it is below the server's limit.
+            let (group, others) = rest.split_at(fetch::largest_power(fits.count()));
+            groups.push(group);
+            rest = others;
         }
-        groups.extend(pending.get(from..).filter(|rest| !rest.is_empty()));
         groups
     }
 
@@ -371,12 +381,12 @@ impl Writer<'_> {
         }))
     }
 
-    async fn run(&mut self, sql: String, binds: &[&Bind], keep: bool) -> Result<u64, sqlx::Error> {
+    async fn run(&mut self, sql: String, binds: &[&Bind]) -> Result<u64, sqlx::Error> {
         let mut arguments = MySqlArguments::default();
         for value in binds {
             value.push(&mut arguments)?;
         }
-        let query = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(keep);
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
         Ok(query.execute(&mut *self.connection).await?.rows_affected())
     }
 
@@ -391,14 +401,14 @@ impl Writer<'_> {
                 key.chain(&ready.row)
             })
             .collect();
-        self.run(sql, &binds, false).await.map(drop)
+        self.run(sql, &binds).await.map(drop)
     }
 
     /// Rows that a cascade took in the meantime count as deleted.
     async fn delete(&mut self, group: &[&Pending]) -> Result<(), sqlx::Error> {
         let sql = delete(self.access, group.len());
         let binds: Vec<&Bind> = group.iter().flat_map(|ready| &ready.key).collect();
-        self.run(sql, &binds, false).await.map(drop)
+        self.run(sql, &binds).await.map(drop)
     }
 
     async fn update<'p>(
@@ -415,7 +425,7 @@ impl Writer<'_> {
         };
         for ready in group {
             let binds: Vec<&Bind> = ready.row.iter().chain(&ready.key).collect();
-            match self.run(sql.clone(), &binds, true).await {
+            match self.run(sql.clone(), &binds).await {
                 Ok(1) => self.set(ready.at, Some(ChangeOutcome::Written)),
                 Ok(0) => self.set(ready.at, Some(ChangeOutcome::Stale)),
                 Ok(_) => {

@@ -114,6 +114,11 @@ pub(super) fn reading(during: &str, filtered: bool, error: &sqlx::Error) -> Engi
     )
 }
 
+/// Text that one side's character set cannot hold was compared.
+pub(super) fn is_collation_mix(error: &EngineError) -> bool {
+    ["(error 1267)", "(error 1270)", "(error 1271)"].iter().any(|number| error.what.ends_with(number))
+}
+
 /// A refusal of one row, as against a failure of the operation.
 pub(super) fn rejection(error: &sqlx::Error) -> Option<Rejection> {
     rejection_of(server_error(error)?)

@@ -18,7 +18,7 @@ use crate::model::{Key, KeyedRow, TableAccess};
 
 /// Keys in one statement. Beyond a thousand MariaDB turns an IN list into a join; and a statement has 65,535
 /// parameters at most.
-const KEYS_MAX: usize = 500;
+const KEYS_MAX: usize = 512;
 const PARAMETERS_MAX: usize = 65_000;
 
 /// A batch is full at this many rows or bytes.
@@ -57,29 +57,66 @@ pub(super) async fn by_keys(
     suffix: &str,
 ) -> Result<Vec<KeyedRow>, EngineError> {
     let during = format!("read {} by key", access.table);
-    let most = KEYS_MAX.min(PARAMETERS_MAX / access.key_len.max(1));
+    let mut binds = Vec::with_capacity(keys.len());
+    for key in keys {
+        binds.extend(key_binds(access, key, &during)?);
+    }
+    let most = largest_power(KEYS_MAX.min(PARAMETERS_MAX / access.key_len.max(1)));
     let mut found = Vec::with_capacity(keys.len());
-    for chunk in keys.chunks(most) {
-        let mut arguments = MySqlArguments::default();
-        let mut count = 0;
-        for key in chunk {
-            let Some(binds) = key_binds(access, key, &during)? else { continue };
-            for value in &binds {
-                value.push(&mut arguments).map_err(|error| errors::database(during.as_str(), &error))?;
+    let mut stack: Vec<&[Vec<Bind>]> = binds.chunks(most).rev().collect();
+    while let Some(chunk) = stack.pop() {
+        match read_chunk(connection, access, &during, chunk, filter, suffix).await {
+            Ok(rows) => found.extend(rows),
+            // A key with letters that the column's character set lacks cannot be compared with it, nor be in it.
+            Err(error) if errors::is_collation_mix(&error) => {
+                if chunk.len() > 1 {
+                    let (left, right) = chunk.split_at(chunk.len() / 2);
+                    stack.extend([right, left]);
+                } else if filter.is_some() {
+                    // The condition's fault, then, or the key's?
+                    match read_chunk(connection, access, &during, chunk, None, suffix).await {
+                        Err(alone) if errors::is_collation_mix(&alone) => {}
+                        Err(alone) => return Err(alone),
+                        Ok(_) => return Err(error),
+                    }
+                }
             }
-            count += 1;
-        }
-        if count == 0 {
-            continue;
-        }
-        let condition = where_all(&[keys_condition(access, count)], filter);
-        let sql = format!("{}{condition}{suffix}", select(access));
-        let mut reading = Reading::start(connection, access, &during, filter.is_some(), sql, arguments);
-        while let Some(batch) = reading.next().await? {
-            found.extend(keyed_rows(&batch).map_err(|error| EngineError::row(during.as_str(), &error))?);
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
+}
+
+/// One statement. The last key is repeated up to a power of two, so that few statements are prepared and all of them
+/// are used again: the driver does not switch Nagle's algorithm off, and closing a statement, which the server does
+/// not answer, would hold the next one back for 40 ms.
+async fn read_chunk(
+    connection: &mut MySqlConnection,
+    access: &TableAccess,
+    during: &str,
+    chunk: &[Vec<Bind>],
+    filter: Option<&str>,
+    suffix: &str,
+) -> Result<Vec<KeyedRow>, EngineError> {
+    let count = chunk.len().next_power_of_two();
+    let padding = chunk.last().into_iter().cycle().take(count - chunk.len());
+    let mut arguments = MySqlArguments::default();
+    for value in chunk.iter().chain(padding).flatten() {
+        value.push(&mut arguments).map_err(|error| errors::database(during, &error))?;
+    }
+    let condition = where_all(&[keys_condition(access, count)], filter);
+    let sql = format!("{}{condition}{suffix}", select(access));
+    let mut found = Vec::with_capacity(chunk.len());
+    let mut reading = Reading::start(connection, access, during, filter.is_some(), sql, arguments);
+    while let Some(batch) = reading.next().await? {
+        found.extend(keyed_rows(&batch).map_err(|error| EngineError::row(during, &error))?);
+    }
+    Ok(found)
+}
+
+/// The largest power of two up to `most`.
+pub(super) fn largest_power(most: usize) -> usize {
+    1 << most.max(1).ilog2()
 }
 
 /// The rows of a query of the access's columns, in batches. Dropped early, the connection still has rows to read.
@@ -101,16 +138,19 @@ impl<'a> Reading<'a> {
         sql: String,
         arguments: MySqlArguments,
     ) -> Self {
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).persistent(false).fetch(connection);
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch(connection);
         Self { rows, access, during, filtered, decoder: None, ended: false }
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<MySqlBatch>, EngineError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while let Some(row) =
-            self.rows.try_next().await.map_err(|error| errors::reading(self.during, self.filtered, &error))?
-        {
+        while !self.ended {
+            let next = self.rows.try_next().await;
+            let Some(row) = next.map_err(|error| errors::reading(self.during, self.filtered, &error))? else {
+                self.ended = true;
+                break;
+            };
             let decoder = match &self.decoder {
                 Some(decoder) => decoder,
                 None => {

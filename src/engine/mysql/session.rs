@@ -27,6 +27,8 @@ const OPTIONS: [&str; 10] = [
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const POOL_MAX: u32 = 8;
+/// Prepared statements that a connection keeps; see `fetch::read_chunk`.
+const STATEMENTS: usize = 200;
 
 /// - UTC: timestamps are read as what they are stored as.
 /// - Strict for all tables: what does not fit is an error and no truncation. Zero dates and dates that no calendar has
@@ -89,6 +91,7 @@ impl Target {
             .no_engine_substitution(false)
             .timezone(None)
             .set_names(false)
+            .statement_cache_capacity(STATEMENTS)
             .disable_statement_logging();
         if url.host_str().is_none_or(str::is_empty) && socket.is_none() {
             return Err(usage("it names no host".to_owned()));

@@ -212,7 +212,8 @@ fn literal(column: &AccessColumn, value: &Bind) -> String {
         Bind::Text(value) => {
             let quoted = quoted(value);
             match &column.ty {
-                ColumnType::TimestampTz { .. } => {
+                // The zero of TIMESTAMP is no time, and has no zone.
+                ColumnType::TimestampTz { .. } if !value.starts_with("0000-00-00") => {
                     format!("CONVERT_TZ({quoted}, '+00:00', @@session.time_zone)")
                 }
                 ColumnType::Decimal { .. } if !column.as_text => value.clone(),
