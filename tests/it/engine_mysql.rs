@@ -796,3 +796,47 @@ async fn rows_of_megabytes_pass() {
     assert_eq!(sums[0][1], sums[1][1]);
     db.drop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measure_speed() {
+    let db = Db::create().await;
+    db.execute("CREATE TABLE a (id BIGINT PRIMARY KEY, customer_id INT, status VARCHAR(16), amount DECIMAL(12,2), note TEXT, created_at TIMESTAMP NULL, updated_at DATETIME(6), KEY(customer_id)); \
+     INSERT INTO a SELECT seq, seq % 1000, 'shipped', seq / 100, CONCAT('note number ', seq, ' xxxxxxxxxxxxxxxxxxxx'), FROM_UNIXTIME(1600000000 + seq), FROM_UNIXTIME(1600000000 + seq + 0.123456) FROM seq_1_to_1000000; ANALYZE TABLE a; CREATE TABLE b LIKE a").await;
+    let access = db.access("a").await;
+    let cpu = || { let s = std::fs::read_to_string("/proc/self/stat").unwrap(); let f: Vec<&str> = s.rsplit(')').next().unwrap().split_whitespace().collect(); (f[11].parse::<u64>().unwrap() + f[12].parse::<u64>().unwrap()) * 10 };
+    for readers in [1, 1, 2] {
+        let (start, used) = (std::time::Instant::now(), cpu());
+        let snapshot = db.engine.snapshot(Arc::clone(&access), readers).await.unwrap();
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Box<dyn trueup::engine::RawBatch>>(16);
+        let reader = tokio::spawn(snapshot.scan(sender));
+        let (mut rows, mut bytes, mut encoding) = (0, 0, std::time::Duration::ZERO);
+        while let Some(batch) = receiver.recv().await {
+            let start = std::time::Instant::now();
+            batch.encode(&mut |buffer| { rows += 1; bytes += buffer.key.len() + buffer.row.len(); }).unwrap();
+            encoding += start.elapsed();
+        }
+        reader.await.unwrap().unwrap();
+        println!("SPEED {readers} readers: {rows} rows {bytes} bytes {:?} encode {encoding:?} cpu {} ms", start.elapsed(), cpu() - used);
+    }
+    let rows = scan(&db.engine, &access).await;
+    let twin = db.access("b").await;
+    for (what, n) in [("fetch", 20_000usize), ("insert", 20_000), ("update", 20_000), ("delete", 20_000)] {
+        let start = std::time::Instant::now();
+        for chunk in rows[..n].chunks(1000) {
+            match what {
+                "fetch" => { let keys: Vec<Key> = chunk.iter().map(|r| r.key.clone()).collect(); assert_eq!(db.engine.fetch(&access, &keys).await.unwrap().len(), 1000); }
+                "insert" => assert!(db.engine.apply(&twin, &inserts(chunk)).await.unwrap().iter().all(|o| *o == ChangeOutcome::Written)),
+                "update" => {
+                    let changes: Vec<Change> = chunk.iter().zip(&rows[500_000..]).map(|(r, o)| Change { key: r.key.clone(), before: Some(r.row.clone()), after: Some(o.row.clone()) }).collect();
+                    assert!(db.engine.apply(&twin, &changes).await.unwrap().iter().all(|o| *o == ChangeOutcome::Written));
+                }
+                _ => {
+                    let changes: Vec<Change> = chunk.iter().zip(&rows[500_000..]).map(|(r, o)| Change { key: r.key.clone(), before: Some(o.row.clone()), after: None }).collect();
+                    assert!(db.engine.apply(&twin, &changes).await.unwrap().iter().all(|o| *o == ChangeOutcome::Written));
+                }
+            }
+        }
+        println!("SPEED {what}: {:.0} rows/s", n as f64 / start.elapsed().as_secs_f64());
+    }
+    db.drop_all().await;
+}
