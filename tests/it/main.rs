@@ -10,6 +10,7 @@
 mod agents;
 mod architecture;
 mod cli;
+mod engine_mysql;
 mod engine_postgres;
 mod grpc;
 mod grpc_hostile;

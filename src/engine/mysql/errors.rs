@@ -1,131 +1,213 @@
-//! The server's errors in words without values. MySQL's messages quote data (`Duplicate entry 'x' for key`), so
-//! they are only passed on where they cannot.
+//! What the server's errors mean, by number; in words that hold no value of a row.
 
-use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
 
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Rejection, RejectionKind};
 
-/// The URL without password and options.
-pub(super) fn shown_url(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match url
-        .split_once("://")
-        .and_then(|(scheme, rest)| rest.rsplit_once('@').map(|(login, host)| (scheme, login, host)))
-    {
-        Some((scheme, login, host)) => {
-            format!("{scheme}://{}@{host}", login.split(':').next().unwrap_or_default())
-        }
-        None => url.to_owned(),
+/// The server's own error behind a driver error.
+pub(super) fn server_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
+    match error {
+        sqlx::Error::Database(error) => error.try_downcast_ref::<MySqlDatabaseError>(),
+        _ => None,
     }
 }
 
-fn number(error: &Error) -> Option<(u16, String)> {
-    let database = error.as_database_error()?;
-    let number = database.try_downcast_ref::<MySqlDatabaseError>()?.number();
-    Some((number, database.message().to_owned()))
-}
-
-pub(super) fn engine_error(during: &str, error: &Error) -> EngineError {
-    let Some((number, message)) = number(error) else { return connection_error(during, error) };
-    let (kind, hint) = match number {
-        1045 | 1698 | 1251 => {
-            (ErrorKind::Login, "check user and password, and from where this user may connect")
+/// No connection, or none with these credentials.
+pub(super) fn connecting(target: &str, error: &sqlx::Error) -> EngineError {
+    let during = format!("connect to {target}");
+    if let Some(server) = server_error(error) {
+        let (kind, hint) = match server.number() {
+            1045 | 1698 => (ErrorKind::Login, "check the user and the password in the URL"),
+            1044 => (ErrorKind::Login, "grant the user access to this database"),
+            1049 => (ErrorKind::Login, "check the database name in the URL"),
+            1130 | 1129 => {
+                (ErrorKind::Login, "the server refuses this client's host; create the user for it")
+            }
+            1820 | 1862 => (ErrorKind::Login, "the user's password has expired; set a new one"),
+            1040 | 1203 | 1226 => (ErrorKind::Busy, "the server has no connection left for this user"),
+            3159 => (ErrorKind::Unreachable, "the server wants TLS; add ?ssl-mode=REQUIRED to the URL"),
+            _ => (ErrorKind::Database, "see the server's log"),
+        };
+        return EngineError::new(kind, during, server.message()).with_hint(hint);
+    }
+    let (kind, what, hint) = match error {
+        sqlx::Error::Configuration(source) => {
+            (ErrorKind::Usage, source.to_string(), "check the URL's options and the files it names")
         }
-        1044 | 1049 => (ErrorKind::Login, "check the database's name and the user's grants on it"),
-        1040 | 1203 => {
-            (ErrorKind::Busy, "the server has no connection left; try again, or raise max_connections")
-        }
-        1146 | 1051 => (ErrorKind::NoSuchTable, "check the name; SHOW TABLES lists them"),
-        1142 | 1143 | 1227 | 1370 => {
-            (ErrorKind::Permission, "comparing needs SELECT; repairing needs INSERT, UPDATE, DELETE too")
-        }
-        1290 | 1836 | 3989 => (ErrorKind::Permission, "the server is read-only; repair on the primary"),
-        1064 | 1054 | 1305 | 1582 | 1583 => {
-            (ErrorKind::Filter, "check the SQL condition for this side; quote identifiers with backticks")
-        }
-        1205 | 1213 | 1020 => (ErrorKind::Busy, "other transactions hold the rows; run the command again"),
-        1053 | 1077 | 1079 | 1927 => (ErrorKind::Lost, "the server is stopping; run the command again"),
-        1317 | 3024 | 1969 => (
-            ErrorKind::Busy,
-            "a time limit of the server ended the statement; raise max_statement_time for this user",
+        sqlx::Error::Tls(source) => (
+            ErrorKind::Unreachable,
+            format!("TLS: {source}"),
+            "check ssl-mode and ssl-ca in the URL; ssl-mode=PREFERRED does not verify the server",
         ),
-        // The rest may quote data: the number says enough.
-        _ => {
-            return EngineError::new(ErrorKind::Database, during, format!("MySQL error {number}"))
-                .with_hint("look the number up in the server's error reference");
+        sqlx::Error::Io(source) => (
+            ErrorKind::Unreachable,
+            source.to_string(),
+            "check host and port in the URL, and that the server runs and accepts connections from here",
+        ),
+        sqlx::Error::Protocol(what) if what.contains("rsa") || what.contains("RSA") => (
+            ErrorKind::Unreachable,
+            "the server's password exchange needs TLS".to_owned(),
+            "enable TLS on the server, or connect through its socket",
+        ),
+        other => {
+            (ErrorKind::Unreachable, other.to_string(), "check that a MySQL or MariaDB server answers there")
         }
     };
-    EngineError::new(kind, during, message).with_hint(hint)
+    EngineError::new(kind, during, what).with_hint(hint)
 }
 
-fn connection_error(during: &str, error: &Error) -> EngineError {
-    match error {
-        Error::Io(io) => EngineError::new(ErrorKind::Unreachable, during, io.to_string())
-            .with_hint("is the server running there, and is the port open to this machine?"),
-        Error::Tls(tls) => EngineError::new(ErrorKind::Unreachable, during, format!("TLS: {tls}"))
-            .with_hint("see ssl-mode and ssl-ca in the URL"),
-        Error::PoolTimedOut => EngineError::new(ErrorKind::Unreachable, during, "no connection within 15 s")
-            .with_hint("is the server running there, is it out of connections, is the port open?"),
-        Error::Protocol(what) => {
-            EngineError::new(ErrorKind::Lost, during, what.clone()).with_hint("is that a MySQL server?")
-        }
-        Error::Configuration(what) => EngineError::new(ErrorKind::Usage, during, what.to_string()),
-        _ => EngineError::new(ErrorKind::Database, during, "the driver could not read the answer"),
+/// Any other operation.
+pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    let during = during.into();
+    let Some(server) = server_error(error) else {
+        return match error {
+            sqlx::Error::PoolTimedOut => {
+                EngineError::new(ErrorKind::Busy, during, "no connection became free in time")
+            }
+            sqlx::Error::Protocol(what) => EngineError::new(ErrorKind::Lost, during, what.clone()),
+            other => EngineError::new(ErrorKind::Lost, during, other.to_string())
+                .with_hint("the connection broke; see the server's log for the reason"),
+        };
+    };
+    if let Some(rejection) = rejection_of(server) {
+        // Errors about values can quote them.
+        return EngineError::new(ErrorKind::Database, during, rejection.reason);
+    }
+    let number = server.number();
+    let kind = match number {
+        1205 | 1206 | 1213 | 3572 | 1969 | 3024 | 1040 | 1203 | 1226 | 1317 => ErrorKind::Busy,
+        1044 | 1142 | 1143 | 1227 | 1370 | 1410 | 1290 | 1836 | 1792 => ErrorKind::Permission,
+        1045 | 1049 | 1130 | 1820 | 1862 => ErrorKind::Login,
+        1146 | 1051 | 1109 => ErrorKind::NoSuchTable,
+        1054 | 1412 | 1356 => ErrorKind::Changed,
+        1053 | 1080 | 1927 | 1152 | 1158..=1161 => ErrorKind::Lost,
+        _ => ErrorKind::Database,
+    };
+    let found = EngineError::new(kind, during, format!("{} (error {number})", server.message()));
+    match number {
+        1142 | 1143 => found.with_hint("grant the login the privilege that is named"),
+        1290 | 1836 => found.with_hint("the server is read-only; write to its primary"),
+        1205 | 1213 => found.with_hint("other writers hold these rows; it is tried again"),
+        _ => found,
     }
 }
 
-/// Why the server refused one row, if that is what the error says; otherwise the statement itself failed.
-pub(super) fn rejection(error: &Error) -> Option<Rejection> {
-    let (number, message) = number(error)?;
+/// An error of a query that holds the user's condition: the condition's fault where it can be.
+pub(super) fn reading(during: &str, filtered: bool, error: &sqlx::Error) -> EngineError {
+    let found = database(during, error);
+    let in_columns = found.what.contains("'field list'") || found.what.contains("'SELECT'");
+    let blamed = filtered
+        && match (server_error(error).map(MySqlDatabaseError::number), found.kind) {
+            (Some(1054), _) => !in_columns,
+            (Some(_), ErrorKind::Database) => true,
+            (Some(1146), _) => true,
+            // A question mark in the condition is a parameter without value.
+            (None, _) => matches!(error, sqlx::Error::Protocol(what) if what.contains("parameters")),
+            _ => false,
+        };
+    if !blamed {
+        return found;
+    }
+    EngineError::new(ErrorKind::Filter, during, found.what).with_hint(
+        "the condition for this side is wrong SQL; it is put behind WHERE, in this server's own dialect",
+    )
+}
+
+/// Text that one side's character set cannot hold was compared.
+pub(super) fn is_collation_mix(error: &EngineError) -> bool {
+    ["(error 1267)", "(error 1270)", "(error 1271)"].iter().any(|number| error.what.ends_with(number))
+}
+
+/// A refusal of one row, as against a failure of the operation.
+pub(super) fn rejection(error: &sqlx::Error) -> Option<Rejection> {
+    rejection_of(server_error(error)?)
+}
+
+fn rejection_of(error: &MySqlDatabaseError) -> Option<Rejection> {
+    classify(error.number(), error.code().unwrap_or_default(), error.message())
+}
+
+fn classify(number: u16, state: &str, message: &str) -> Option<Rejection> {
+    use RejectionKind as K;
+    let column = || column_of(message).map_or_else(String::new, |name| format!(" of column {name}"));
     let (kind, reason) = match number {
-        1062 | 1586 | 1169 => (
-            RejectionKind::Unique,
-            format!("a row with the same value of unique key {} is there already", index_name(&message)),
+        1062 | 1586 | 1022 | 1169 => (
+            K::Unique,
+            match named(message, "for key ") {
+                Some(key) => format!("unique key {key} holds the value already"),
+                None => "a unique key holds the value already".to_owned(),
+            },
         ),
-        1452 | 1216 => (
-            RejectionKind::ForeignKey,
-            format!("foreign key {} finds no parent row", constraint_name(&message)),
-        ),
-        1451 | 1217 => (
-            RejectionKind::ForeignKey,
-            format!("foreign key {} still refers to the row", constraint_name(&message)),
-        ),
-        1048 | 1364 => (RejectionKind::NotNull, "a column that takes no NULL has no value".to_owned()),
-        3819 | 4025 => (RejectionKind::Check, "a check constraint refuses the row".to_owned()),
-        1264 | 1690 => (RejectionKind::Value, "a number is out of its column's range".to_owned()),
-        1406 => (RejectionKind::Value, "a value is too long for its column".to_owned()),
-        1265 | 1366 | 1292 | 1367 | 1411 | 3140 | 3156 | 1300 | 3854 => {
-            (RejectionKind::Value, "a value cannot be held by its column's type or character set".to_owned())
+        1451 | 1217 => (K::ForeignKey, format!("rows of another table refer to it{}", constraint(message))),
+        1452 | 1216 => {
+            (K::ForeignKey, format!("it refers to a row that is not there{}", constraint(message)))
         }
-        1644 => (RejectionKind::Other, "a trigger refused the row".to_owned()),
-        1442 | 1422 | 1363 | 1906 | 3105 => {
-            (RejectionKind::Other, format!("the server refused the row (MySQL error {number})"))
+        1761 | 1762 => {
+            (K::ForeignKey, "a cascaded change would break a unique key of another table".to_owned())
         }
-        _ => return None,
+        1048 => {
+            let quoted = message.strip_prefix("Column '").and_then(|rest| rest.split('\'').next());
+            (K::NotNull, format!("column {} must not be NULL", quoted.unwrap_or("of the row")))
+        }
+        1263 => (K::NotNull, format!("the value{} must not be NULL", column())),
+        1364 => (
+            K::NotNull,
+            match message.strip_prefix("Field '").and_then(|rest| rest.split('\'').next()) {
+                Some(name) => format!("column {name} is not compared and has no default"),
+                None => "a column that is not compared has no default".to_owned(),
+            },
+        ),
+        3819 => (K::Check, "a check constraint is violated".to_owned() + &constraint(message)),
+        4025 if state == "23000" => {
+            (K::Check, "a check constraint is violated".to_owned() + &constraint(message))
+        }
+        1369 => (K::Check, "the view's check option refuses the row".to_owned()),
+        1366 => (K::Value, format!("the value{} cannot be held by its type or character set", column())),
+        1264 => (K::Value, format!("the value{} is out of range", column())),
+        1406 => (K::Value, format!("the value{} is too long", column())),
+        1265 | 1292 | 1367 | 1411 | 3988 | 1300 => {
+            (K::Value, format!("the value{} does not fit its type", column()))
+        }
+        3140..=3147 | 3156 => (K::Value, format!("the value{} is not JSON the server takes", column())),
+        1416 | 1690 | 1426 | 1441 => (K::Value, "a value is not valid for its column".to_owned()),
+        1118 | 1153 => (K::Value, "the row is larger than the server takes".to_owned()),
+        1526 => (K::Value, "no partition of the table takes the row".to_owned()),
+        1644 => (K::Other, "a trigger refused the row".to_owned()),
+        1442 => (K::Other, "a trigger writes the table that it fires for".to_owned()),
+        _ => match state.get(..2)? {
+            "22" => (K::Value, format!("a value does not fit its column (error {number})")),
+            "23" => (K::Check, format!("a constraint is violated (error {number})")),
+            "44" => (K::Check, "the view's check option refuses the row".to_owned()),
+            "45" => (K::Other, "a trigger refused the row".to_owned()),
+            _ => return None,
+        },
     };
     Some(Rejection { kind, reason })
 }
 
-/// `Duplicate entry '…' for key 'table.name'`: the name stands last, and is no data.
-pub(super) fn index_name(message: &str) -> String {
-    let name = message.rsplit_once("for key '").map_or("?", |(_, rest)| rest.trim_end_matches('\''));
-    name.rsplit('.').next().unwrap_or(name).to_owned()
+/// The quoted name behind the last `word`. Where the message can quote a value, the name comes after it.
+fn named(message: &str, word: &str) -> Option<String> {
+    let at = message.rfind(word)?;
+    let rest = message.get(at + word.len()..)?;
+    let name: String = rest.chars().filter(|c| !matches!(c, '\'' | '`' | '"')).collect();
+    (!name.is_empty()).then_some(name)
 }
 
-/// ``… CONSTRAINT `name` FOREIGN KEY …``
-fn constraint_name(message: &str) -> String {
-    let name =
-        message.split_once("CONSTRAINT `").and_then(|(_, rest)| rest.split_once('`')).map(|(name, _)| name);
-    name.unwrap_or("?").to_owned()
+/// The column of a message that ends with `for column c at row 1`. No value can stand at its end.
+fn column_of(message: &str) -> Option<String> {
+    let (head, row) = message.rsplit_once(" at row ")?;
+    row.bytes().all(|byte| byte.is_ascii_digit()).then(|| named(head, "column "))?
 }
 
-/// The row's own key is there already.
-pub(super) fn is_duplicate_of(error: &Error, key_index: &str) -> bool {
-    number(error).is_some_and(|(number, message)| {
-        matches!(number, 1062 | 1586) && index_name(&message).eq_ignore_ascii_case(key_index)
-    })
+fn constraint(message: &str) -> String {
+    let after = ["CONSTRAINT `", "Check constraint '"]
+        .iter()
+        .find_map(|word| message.split_once(word).map(|(_, rest)| rest));
+    match after.and_then(|rest| rest.split(['`', '\'']).next()).filter(|name| !name.is_empty()) {
+        Some(name) => format!(" (constraint {name})"),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -133,11 +215,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_and_values_are_not() {
-        assert_eq!(index_name("Duplicate entry 'secret' for key 'orders.by_email'"), "by_email");
-        assert_eq!(index_name("Duplicate entry 'for key 'x' for key 'PRIMARY'"), "PRIMARY");
-        let message = "Cannot add or update a child row: a foreign key constraint fails (`d`.`t`, CONSTRAINT `t_fk` FOREIGN KEY (`a`) REFERENCES `p` (`id`))";
-        assert_eq!(constraint_name(message), "t_fk");
-        assert_eq!(shown_url("mysql://app:pw@db:3306/shop?x=y"), "mysql://app@db:3306/shop");
+    fn rejections_name_constraints_and_no_values() {
+        for (number, state, message, kind, reason) in [
+            (
+                1062,
+                "23000",
+                "Duplicate entry 'secret for key x' for key 'users.email'",
+                RejectionKind::Unique,
+                "unique key users.email holds the value already",
+            ),
+            (
+                1366,
+                "22007",
+                "Incorrect string value: '\\xF0\\x9F column a' for column `db`.`t`.`c` at row 1",
+                RejectionKind::Value,
+                "the value of column db.t.c cannot be held by its type or character set",
+            ),
+            (
+                1452,
+                "23000",
+                "Cannot add or update a child row: a foreign key constraint fails (`m`.`c`, CONSTRAINT `c_fk` FOREIGN KEY (`p`) REFERENCES `p` (`id`))",
+                RejectionKind::ForeignKey,
+                "it refers to a row that is not there (constraint c_fk)",
+            ),
+            (
+                4025,
+                "23000",
+                "CONSTRAINT `positive` failed for `m`.`t`",
+                RejectionKind::Check,
+                "a check constraint is violated (constraint positive)",
+            ),
+            (
+                3819,
+                "HY000",
+                "Check constraint 'positive' is violated.",
+                RejectionKind::Check,
+                "a check constraint is violated (constraint positive)",
+            ),
+            (1644, "45000", "secret", RejectionKind::Other, "a trigger refused the row"),
+            (
+                1292,
+                "22007",
+                "Truncated incorrect DOUBLE value: 'for column secret'",
+                RejectionKind::Value,
+                "the value does not fit its type",
+            ),
+            (1048, "23000", "Column 'a' cannot be null", RejectionKind::NotNull, "column a must not be NULL"),
+            (
+                1364,
+                "HY000",
+                "Field 'must' doesn't have a default value",
+                RejectionKind::NotNull,
+                "column must is not compared and has no default",
+            ),
+        ] {
+            let found = classify(number, state, message);
+            assert_eq!(found, Some(Rejection { kind, reason: reason.to_owned() }));
+        }
+        assert_eq!(classify(1064, "42000", "You have an error"), None);
     }
 }

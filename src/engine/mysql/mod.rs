@@ -1,120 +1,152 @@
-//! MySQL and MariaDB: one consistent snapshot, the binary protocol straight into canonical bytes, strict writes.
-//!
-//! One reader a table: InnoDB has no snapshot that two connections can share, and a right answer comes before a
-//! parallel one. The reader takes the clustered order by itself.
+//! MySQL and MariaDB: one protocol, two servers whose differences are looked up where they matter.
 
-use std::str::FromStr;
+mod apply;
+mod bind;
+mod describe;
+mod errors;
+mod fetch;
+mod grants;
+mod scan;
+mod session;
+mod statement;
+mod types;
+mod wire;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::{ConnectOptions, Connection, Executor, Row};
+use sqlx::mysql::{MySqlConnection, MySqlPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, MySql};
 
+use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
     Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
     TableSchema,
 };
 
-mod apply;
-mod describe;
-mod errors;
-mod fetch;
-mod params;
-mod scan;
-mod statement;
-mod types;
-
-use errors::engine_error;
-
-/// Readers, a fetch beside them and a writer, for a few tables at once.
-const CONNECTIONS_MAX: u32 = 16;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Strict, so that nothing is cut or changed to fit; zeros and impossible dates stay what they are in the source.
-const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', \
-     time_zone = '+00:00', transaction_isolation = 'REPEATABLE-READ'";
-/// The variable's name on MariaDB before 11.1.
-const SESSION_OLD: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', \
-     time_zone = '+00:00', tx_isolation = 'REPEATABLE-READ'";
-
+/// A MySQL or MariaDB server, reached with one URL.
 #[derive(Debug)]
 pub struct MySqlEngine {
+    target: Target,
     pool: MySqlPool,
-    server: ServerInfo,
-    database: String,
+    facts: Facts,
+}
+
+/// What the server is and how it is set, asked once.
+#[derive(Debug, Clone)]
+struct Facts {
+    version: String,
+    mariadb: bool,
+    global_sql_mode: String,
+    database: Option<String>,
+    /// Table names are told apart by case.
+    case_sensitive: bool,
+    /// The largest statement, in bytes.
+    packet_max: usize,
+    /// Statements are logged as text, which forbids READ COMMITTED.
+    logs_statements: bool,
+    /// MariaDB with a binary log of all changes: two snapshots at one position of it are the same state.
+    positions: bool,
 }
 
 impl MySqlEngine {
-    /// Connects to `mysql://user:password@host:port/database` (or `mariadb://`).
+    /// Connects to `mysql://user:password@host:port/database`; `mariadb://` means the same. Options: ssl-mode, ssl-ca,
+    /// ssl-cert, ssl-key, socket, connect-timeout.
     pub async fn connect(url: &str) -> Result<Self, EngineError> {
-        let url =
-            url.strip_prefix("mariadb://").map_or_else(|| url.to_owned(), |rest| format!("mysql://{rest}"));
-        let options = MySqlConnectOptions::from_str(&url)
-            .map_err(|_| {
-                EngineError::new(ErrorKind::Usage, "read the database URL", "it is no mysql:// URL")
-                    .with_hint(
-                        "write mysql://USER:PASSWORD@HOST:PORT/DATABASE; encode special characters as %XX",
-                    )
-            })?
-            .charset("utf8mb4")
-            .timezone(Some(String::from("+00:00")))
-            .pipes_as_concat(false)
-            .no_engine_substitution(false)
-            .disable_statement_logging();
-        let during = format!("connect to {}", errors::shown_url(&url));
-        let Some(database) = options.get_database().map(str::to_owned).filter(|name| !name.is_empty()) else {
-            return Err(EngineError::new(ErrorKind::Usage, during, "the URL names no database")
-                .with_hint("write mysql://USER:PASSWORD@HOST:PORT/DATABASE"));
-        };
-        // The pool would try again and again; a wrong address or password is told at once.
-        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
-        match first {
-            Ok(Ok(connection)) => drop(connection.close().await),
-            Ok(Err(error)) => return Err(engine_error(&during, &error)),
-            Err(_) => return Err(engine_error(&during, &sqlx::Error::PoolTimedOut)),
-        }
-        let pool = MySqlPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    if connection.execute(SESSION).await.is_err() {
-                        connection.execute(SESSION_OLD).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_with(options)
-            .await
-            .map_err(|error| engine_error(&during, &error))?;
-        let facts = sqlx::query("SELECT VERSION(), @@version_comment, @@sql_mode")
-            .fetch_one(&pool)
-            .await
-            .map_err(|error| engine_error(&during, &error))?;
-        let version = text(&facts, 0).unwrap_or_default();
-        let maria = version.to_lowercase().contains("mariadb");
-        let number = version.split(['-', '+']).next().unwrap_or_default();
-        let server = ServerInfo {
-            engine: EngineKind::MySql,
-            product: format!("{} {number}", if maria { "MariaDB" } else { "MySQL" }),
-            rounding: if maria { Rounding::Truncate } else { Rounding::HalfUp },
-        };
-        Ok(Self { pool, server, database })
+        let target = Target::parse(url)?;
+        let pool = target.pool().await?;
+        let facts = Facts::ask(&pool, &target.shown).await?;
+        Ok(Self { target, pool, facts })
     }
 
-    fn is_mariadb(&self) -> bool {
-        self.server.rounding == Rounding::Truncate
+    async fn connection(&self, during: &str) -> Result<PoolConnection<MySql>, EngineError> {
+        self.pool.acquire().await.map_err(|error| match errors::server_error(&error) {
+            Some(_) => errors::connecting(&self.target.shown, &error),
+            None => errors::database(during, &error),
+        })
     }
 }
 
-/// A column as text, whatever type the server says it has (`information_schema` differs between versions).
-fn text(row: &MySqlRow, at: usize) -> Option<String> {
-    row.try_get_unchecked::<Option<Vec<u8>>, _>(at)
-        .ok()
-        .flatten()
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+impl Facts {
+    async fn ask(pool: &MySqlPool, shown: &str) -> Result<Self, EngineError> {
+        let during = format!("ask {shown} for its version");
+        let lost = |error: sqlx::Error| errors::database(during.as_str(), &error);
+        let mut connection = pool.acquire().await.map_err(lost)?;
+        let row = texts(
+            &mut connection,
+            "SELECT VERSION(), @@global.sql_mode, DATABASE(), @@lower_case_table_names, @@max_allowed_packet, \
+             @@global.log_bin, @@session.binlog_format",
+            &[],
+        )
+        .await
+        .map_err(lost)?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+        let text = |at: usize| row.get(at).cloned().flatten();
+        let version = text(0).unwrap_or_default();
+        let mariadb = version.contains("MariaDB");
+        let logs = text(5).as_deref() == Some("1");
+        let positions = mariadb && logs && {
+            let updates =
+                texts(&mut connection, "SELECT @@global.log_slave_updates, @@session.sql_log_bin", &[])
+                    .await
+                    .map_err(lost)?;
+            updates.first().is_some_and(|row| row.iter().all(|value| value.as_deref() == Some("1")))
+        };
+        Ok(Self {
+            mariadb,
+            global_sql_mode: text(1).unwrap_or_default(),
+            database: text(2),
+            case_sensitive: text(3).as_deref() == Some("0"),
+            packet_max: text(4).and_then(|value| value.parse().ok()).unwrap_or(1 << 20),
+            logs_statements: logs && text(6).as_deref() == Some("STATEMENT"),
+            positions,
+            version,
+        })
+    }
+
+    fn product(&self) -> String {
+        let number = self.version.split('-').next().unwrap_or_default();
+        // Some MariaDB servers say "5.5.5-10.11.6-MariaDB".
+        let number = if self.mariadb && number == "5.5.5" {
+            self.version.split('-').nth(1).unwrap_or(number)
+        } else {
+            number
+        };
+        format!("{} {number}", if self.mariadb { "MariaDB" } else { "MySQL" })
+    }
+
+    fn rounding(&self) -> Rounding {
+        let mode = |name: &str| self.global_sql_mode.split(',').any(|one| one == name);
+        let rounds =
+            if self.mariadb { mode("TIME_ROUND_FRACTIONAL") } else { !mode("TIME_TRUNCATE_FRACTIONAL") };
+        if rounds { Rounding::HalfUp } else { Rounding::Truncate }
+    }
+}
+
+/// The rows of a catalogue query, every value as text.
+async fn texts(
+    connection: &mut MySqlConnection,
+    sql: &str,
+    parameters: &[&str],
+) -> Result<Vec<Vec<Option<String>>>, sqlx::Error> {
+    use sqlx::Row as _;
+    // The text protocol renders every type; parameters are names, and go as hex.
+    let mut parts = sql.split('?');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for (part, parameter) in parts.zip(parameters) {
+        let hex = crate::model::value::hex(parameter.as_bytes());
+        text.push_str(&format!("CONVERT(X'{hex}' USING utf8mb4)"));
+        text.push_str(part);
+    }
+    let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(connection).await?;
+    let value = |row: &sqlx::mysql::MySqlRow, at| {
+        wire::raw(row, at).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    Ok(rows.iter().map(|row| (0..row.len()).map(|at| value(row, at)).collect()).collect())
 }
 
 #[async_trait]
@@ -124,38 +156,42 @@ impl Engine for MySqlEngine {
     }
 
     async fn server(&self) -> Result<ServerInfo, EngineError> {
-        Ok(self.server.clone())
+        Ok(ServerInfo {
+            engine: EngineKind::MySql,
+            product: self.facts.product(),
+            rounding: self.facts.rounding(),
+        })
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
-        let rows = sqlx::query(
-            "SELECT table_schema, table_name FROM information_schema.tables \
-             WHERE table_schema = ? AND table_type = 'BASE TABLE' ORDER BY table_name",
-        )
-        .bind(schema.unwrap_or(&self.database))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|error| engine_error("list the tables", &error))?;
-        Ok(rows
-            .iter()
-            .map(|row| TableName { schema: text(row, 0), name: text(row, 1).unwrap_or_default() })
-            .collect())
+        let during = "list the tables";
+        let mut connection = self.connection(during).await?;
+        describe::tables(&mut connection, self.schema_or_default(schema)?)
+            .await
+            .map_err(|error| errors::database(during, &error))
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
-        describe::describe(self, table).await
+        let mut connection = self.connection(&format!("describe {table}")).await?;
+        let schema = self.schema_or_default(table.schema.as_deref())?;
+        describe::describe(&mut connection, &self.facts, schema, &table.name).await
     }
 
     async fn snapshot(
         &self,
         access: Arc<TableAccess>,
-        _parallelism: usize,
+        parallelism: usize,
     ) -> Result<Box<dyn Snapshot>, EngineError> {
-        scan::snapshot(self, access).await
+        let snapshot = scan::MySqlSnapshot::open(&self.target, &self.facts, access, parallelism).await?;
+        Ok(Box::new(snapshot))
     }
 
     async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
-        fetch::fetch(self, access, keys).await
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("read {}", access.table)).await?;
+        fetch::fetch(&mut connection, access, keys).await
     }
 
     async fn apply(
@@ -163,7 +199,11 @@ impl Engine for MySqlEngine {
         access: &Arc<TableAccess>,
         changes: &[Change],
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
-        apply::apply(self, access, changes, apply::Manner::InPlace).await
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("write {}", access.table)).await?;
+        apply::apply(&mut connection, &self.facts, access, changes).await
     }
 
     async fn replace(
@@ -171,14 +211,60 @@ impl Engine for MySqlEngine {
         access: &Arc<TableAccess>,
         changes: &[Change],
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
-        apply::apply(self, access, changes, apply::Manner::Replace).await
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.connection(&format!("write {}", access.table)).await?;
+        apply::replace(&mut connection, &self.facts, access, changes).await
     }
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        statement::statement(access, change)
+        statement::spelled(access, change)
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
-        describe::check_writable(self, access).await
+        let mut connection = self.connection(&format!("check {}", access.table)).await?;
+        let schema = self.schema_or_default(access.table.schema.as_deref())?;
+        grants::check_writable(&mut connection, schema, access).await
+    }
+}
+
+impl MySqlEngine {
+    fn schema_or_default<'a>(&'a self, schema: Option<&'a str>) -> Result<&'a str, EngineError> {
+        schema.or(self.facts.database.as_deref()).ok_or_else(|| {
+            EngineError::new(ErrorKind::Usage, "find the table's database", "the URL names no database")
+                .with_hint("end the URL with /DATABASE, or write the table as DATABASE.TABLE")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(version: &str, mode: &str) -> Facts {
+        Facts {
+            version: version.to_owned(),
+            mariadb: version.contains("MariaDB"),
+            global_sql_mode: mode.to_owned(),
+            database: None,
+            case_sensitive: true,
+            packet_max: 1 << 20,
+            logs_statements: false,
+            positions: false,
+        }
+    }
+
+    #[test]
+    fn products_and_their_rounding() {
+        for (version, mode, product, rounding) in [
+            ("10.11.6-MariaDB-0+deb12u1", "STRICT_TRANS_TABLES", "MariaDB 10.11.6", Rounding::Truncate),
+            ("5.5.5-10.5.1-MariaDB", "TIME_ROUND_FRACTIONAL", "MariaDB 10.5.1", Rounding::HalfUp),
+            ("8.0.36", "STRICT_TRANS_TABLES", "MySQL 8.0.36", Rounding::HalfUp),
+            ("8.4.0-commercial", "TIME_TRUNCATE_FRACTIONAL", "MySQL 8.4.0", Rounding::Truncate),
+        ] {
+            let facts = facts(version, mode);
+            assert_eq!((facts.product().as_str(), facts.rounding()), (product, rounding));
+        }
     }
 }

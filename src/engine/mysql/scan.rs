@@ -1,104 +1,255 @@
-//! The scan: one connection, one consistent snapshot, rows in the clustered order.
+//! One state of one table, read once: by one reader, or by several at one position of MariaDB's binary log.
+//!
+//! MySQL cannot hand a snapshot from one session to another. On MariaDB a snapshot names its position in the binary
+//! log (`binlog_snapshot_file`, `binlog_snapshot_position`), exactly; sessions at the same position see the same rows.
+//! It needs a log of all changes: the login must be allowed to see (BINLOG MONITOR) that no database is left out of
+//! it. In every other case there is one reader, which is always right. Writes by sessions that switched their own
+//! logging off escape the position; what they tear is a suspect, and is read again by key like any other.
+//!
+//! There is no ORDER BY: InnoDB reads the clustered index in its order, and where it prefers a smaller covering index
+//! (or one that serves the filter), that is faster, and nothing above relies on the order.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
-use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::Connection as _;
+use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::MySqlEngine;
-use super::errors::engine_error;
-use super::params::{quote, quoted_table};
-use super::types::{RowDecoder, select_expression};
-use crate::engine::{EngineError, RawBatch, RowError, Snapshot};
-use crate::model::{RowBuffer, TableAccess};
+use super::session::{Target, execute};
+use super::statement::{quote, quote_table, select, where_all};
+use super::{Facts, errors, fetch, texts};
+use crate::engine::{EngineError, ErrorKind, RawBatch, Snapshot};
+use crate::model::{ColumnType, TableAccess};
 
-const ROWS_PER_BATCH: usize = 1_000;
+const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+/// Tables below are read by one.
+const PARALLEL_FROM: u64 = 200_000;
+/// Ranges of keys per reader, so that uneven ones even out.
+const RANGES_PER_READER: usize = 8;
+const ATTEMPTS: usize = 4;
 
-/// `SELECT … FROM …`, without a condition.
-pub(super) fn select(access: &TableAccess) -> String {
-    let columns: Vec<String> =
-        access.columns.iter().map(|column| select_expression(column, &quote(&column.name))).collect();
-    format!("SELECT {} FROM {}", columns.join(", "), quoted_table(&access.table))
+pub(super) struct MySqlSnapshot {
+    access: Arc<TableAccess>,
+    readers: Vec<MySqlConnection>,
+    /// Conditions that part the table; one that holds for all rows is the empty one.
+    ranges: Vec<Option<String>>,
 }
 
-#[derive(Debug)]
-struct MySqlSnapshot {
-    connection: PoolConnection<MySql>,
-    access: Arc<TableAccess>,
+impl MySqlSnapshot {
+    pub(super) async fn open(
+        target: &Target,
+        facts: &Facts,
+        access: Arc<TableAccess>,
+        parallelism: usize,
+    ) -> Result<Self, EngineError> {
+        let during = format!("open a snapshot of {}", access.table);
+        let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
+        let mut first = begin(target, &during).await?;
+        let mut readers = Vec::new();
+        if parallelism > 1 && facts.positions && can_part(&access) {
+            let large = is_large(&mut first, facts, &access).await.map_err(failed)?;
+            if large && logs_everything(&mut first).await {
+                readers = beside(target, &during, &mut first, parallelism - 1).await?;
+            }
+        }
+        let ranges = if readers.is_empty() {
+            vec![None]
+        } else {
+            let count = (readers.len() + 1) * RANGES_PER_READER;
+            part(&mut first, &access, count).await.map_err(|error| errors::reading(&during, false, &error))?
+        };
+        readers.push(first);
+        Ok(Self { access, readers, ranges })
+    }
 }
 
-pub(super) async fn snapshot(
-    engine: &MySqlEngine,
-    access: Arc<TableAccess>,
-) -> Result<Box<dyn Snapshot>, EngineError> {
-    let during = format!("begin a snapshot of {}", access.table);
-    let mut connection = engine.pool.acquire().await.map_err(|error| engine_error(&during, &error))?;
-    connection
-        .execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-        .await
-        .map_err(|error| engine_error(&during, &error))?;
-    Ok(Box::new(MySqlSnapshot { connection, access }))
+async fn begin(target: &Target, during: &str) -> Result<MySqlConnection, EngineError> {
+    let mut connection = target.connect().await?;
+    for sql in ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", BEGIN] {
+        execute(&mut connection, sql).await.map_err(|error| errors::database(during, &error))?;
+    }
+    Ok(connection)
+}
+
+/// Readers at the same position as the first; none where writers leave no moment for it.
+async fn beside(
+    target: &Target,
+    during: &str,
+    first: &mut MySqlConnection,
+    count: usize,
+) -> Result<Vec<MySqlConnection>, EngineError> {
+    let failed = |error: sqlx::Error| errors::database(during, &error);
+    let mut others = Vec::with_capacity(count);
+    for _ in 0..count {
+        match begin(target, during).await {
+            Ok(other) => others.push(other),
+            // The server has no room for more: fewer readers are as good.
+            Err(error) if error.kind == ErrorKind::Busy => break,
+            Err(error) => return Err(error),
+        }
+    }
+    for _ in 0..ATTEMPTS {
+        let wanted = position(first).await.map_err(failed)?;
+        let mut same = wanted.is_some();
+        for other in &mut others {
+            same = same && position(other).await.map_err(failed)? == wanted;
+        }
+        if same {
+            return Ok(others);
+        }
+        for reader in others.iter_mut().chain([&mut *first]) {
+            execute(reader, BEGIN).await.map_err(failed)?;
+        }
+    }
+    for other in others {
+        drop(other.close().await);
+    }
+    Ok(Vec::new())
+}
+
+async fn position(connection: &mut MySqlConnection) -> Result<Option<(String, String)>, sqlx::Error> {
+    let rows = texts(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'", &[]).await?;
+    let value = |name: &str| {
+        let row = rows.iter().find(|row| {
+            row.first().and_then(Option::as_deref).is_some_and(|found| found.eq_ignore_ascii_case(name))
+        })?;
+        row.get(1).cloned().flatten().filter(|value| !value.is_empty() && value != "none")
+    };
+    Ok(value("binlog_snapshot_file").zip(value("binlog_snapshot_position")))
+}
+
+/// The log leaves no database out, as far as the login may know.
+async fn logs_everything(connection: &mut MySqlConnection) -> bool {
+    match texts(connection, "SHOW MASTER STATUS", &[]).await {
+        Ok(rows) => rows.first().is_some_and(|row| {
+            row.get(2..4)
+                .is_some_and(|lists| lists.iter().all(|list| list.as_deref().unwrap_or_default().is_empty()))
+        }),
+        Err(_) => false,
+    }
+}
+
+fn can_part(access: &TableAccess) -> bool {
+    access
+        .key_columns()
+        .first()
+        .is_some_and(|column| matches!(column.ty, ColumnType::Int { .. }) && !column.as_text)
+}
+
+async fn is_large(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    access: &TableAccess,
+) -> Result<bool, sqlx::Error> {
+    let schema = access.table.schema.as_deref().or(facts.database.as_deref()).unwrap_or_default();
+    let sql = "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
+    let rows = texts(connection, sql, &[schema, access.table.name.as_str()]).await?;
+    let count: Option<u64> = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
+    Ok(count.is_some_and(|count| count >= PARALLEL_FROM))
+}
+
+/// Ranges of the leading key column, of equal width between its ends.
+async fn part(
+    connection: &mut MySqlConnection,
+    access: &TableAccess,
+    count: usize,
+) -> Result<Vec<Option<String>>, sqlx::Error> {
+    let Some(column) = access.key_columns().first() else { return Ok(vec![None]) };
+    let name = quote(&column.name);
+    let sql = format!("SELECT MIN({name}), MAX({name}) FROM {}", quote_table(&access.table));
+    let rows = texts(connection, &sql, &[]).await?;
+    let end = |at: usize| rows.first()?.get(at)?.as_deref()?.parse::<i128>().ok();
+    let (Some(low), Some(high)) = (end(0), end(1)) else { return Ok(vec![None]) };
+    Ok(ranges(&name, low, high, count))
+}
+
+fn ranges(name: &str, low: i128, high: i128, count: usize) -> Vec<Option<String>> {
+    let parts = i128::try_from(count).unwrap_or(1);
+    let mut cuts: Vec<i128> = (1..parts).map(|at| low + (high - low) * at / parts).collect();
+    cuts.dedup();
+    let mut ranges = Vec::with_capacity(cuts.len() + 1);
+    let (Some(first), Some(last)) = (cuts.first(), cuts.last()) else { return vec![None] };
+    // No key column is NULL; if one were, the row must not be left out without a word.
+    ranges.push(Some(format!("({name} < {first} OR {name} IS NULL)")));
+    for pair in cuts.windows(2) {
+        if let [from, to] = pair {
+            ranges.push(Some(format!("{name} >= {from} AND {name} < {to}")));
+        }
+    }
+    ranges.push(Some(format!("{name} >= {last}")));
+    ranges
 }
 
 #[async_trait]
 impl Snapshot for MySqlSnapshot {
-    async fn scan(mut self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        let during = format!("read {}", self.access.table);
-        let mut sql = select(&self.access);
-        if let Some(filter) = &self.access.filter {
-            sql.push_str(&format!(" WHERE ({filter})"));
+    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
+        let Self { access, readers, ranges } = *self;
+        let ranges = Arc::new(Mutex::new(VecDeque::from(ranges)));
+        let mut tasks = JoinSet::new();
+        for reader in readers {
+            tasks.spawn(read_ranges(reader, Arc::clone(&access), Arc::clone(&ranges), out.clone()));
         }
-        let decoder = Arc::new(RowDecoder::new(&self.access));
-        let finished = {
-            let query =
-                sqlx::query_with::<MySql, _>(AssertSqlSafe(sql), MySqlArguments::default()).persistent(false);
-            let mut rows = query.fetch(&mut *self.connection);
-            let mut batch = Vec::with_capacity(ROWS_PER_BATCH);
-            loop {
-                let row = rows.try_next().await.map_err(|error| engine_error(&during, &error))?;
-                let ended = row.is_none();
-                batch.extend(row);
-                if batch.len() == ROWS_PER_BATCH || (ended && !batch.is_empty()) {
-                    let rows = std::mem::replace(&mut batch, Vec::with_capacity(ROWS_PER_BATCH));
-                    if out.send(Box::new(MySqlBatch { rows, decoder: decoder.clone() })).await.is_err() {
-                        break false;
-                    }
-                }
-                if ended {
-                    break true;
-                }
+        drop(out);
+        while let Some(done) = tasks.join_next().await {
+            done.map_err(|error| {
+                EngineError::new(ErrorKind::Database, format!("read {}", access.table), error.to_string())
+            })??;
+        }
+        Ok(())
+    }
+}
+
+/// Takes ranges until there are none; each connection is given back by closing it.
+async fn read_ranges(
+    mut connection: MySqlConnection,
+    access: Arc<TableAccess>,
+    ranges: Arc<Mutex<VecDeque<Option<String>>>>,
+    out: mpsc::Sender<Box<dyn RawBatch>>,
+) -> Result<(), EngineError> {
+    let during = format!("read {}", access.table);
+    let filter = access.filter.as_deref();
+    loop {
+        let Some(range) = ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
+        let conditions: Vec<String> = range.into_iter().collect();
+        let sql = format!("{}{}", select(&access), where_all(&conditions, filter));
+        let arguments = MySqlArguments::default();
+        let mut reading =
+            fetch::Reading::start(&mut connection, &access, &during, filter.is_some(), sql, arguments);
+        while let Some(batch) = reading.next().await? {
+            if out.send(Box::new(batch)).await.is_err() {
+                // Nobody listens any more. Dropped, not closed: the rest of the rows is not worth reading.
+                return Ok(());
             }
-        };
-        if finished {
-            self.connection.execute("ROLLBACK").await.map_err(|error| engine_error(&during, &error))?;
-        } else {
-            // Rows are still on their way: reading them to their end would cost more than a new connection.
-            let _ = self.connection.detach();
         }
-        Ok(())
     }
+    // The rows are all there: a connection that breaks now is no loss.
+    drop(connection.close().await);
+    Ok(())
 }
 
-pub(super) struct MySqlBatch {
-    pub(super) rows: Vec<MySqlRow>,
-    pub(super) decoder: Arc<RowDecoder>,
-}
+#[cfg(test)]
+mod tests {
+    use super::ranges;
 
-impl RawBatch for MySqlBatch {
-    fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
-        let mut buffer = RowBuffer::default();
-        for row in &self.rows {
-            self.decoder.row(row, &mut buffer)?;
-            each(&buffer);
-        }
-        Ok(())
+    #[test]
+    fn ranges_part_the_keys() {
+        assert_eq!(
+            ranges("k", 5, 5, 8),
+            [Some("(k < 5 OR k IS NULL)".to_owned()), Some("k >= 5".to_owned())]
+        );
+        assert_eq!(
+            ranges("k", 0, 30, 3),
+            [
+                Some("(k < 10 OR k IS NULL)".to_owned()),
+                Some("k >= 10 AND k < 20".to_owned()),
+                Some("k >= 20".to_owned())
+            ]
+        );
+        let wide = ranges("k", i128::from(i64::MIN), i128::from(u64::MAX), 16);
+        assert_eq!(wide.len(), 16);
+        assert_eq!(ranges("k", 0, 9, 1), [None]);
     }
 }
