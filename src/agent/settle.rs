@@ -17,7 +17,7 @@ use super::target::{Located, Target};
 use super::verify::Overlay;
 use super::wire::{Answer, pack_keys, unpack_answers};
 use crate::model::canonical::DecodeError;
-use crate::model::{Change, Key, Operation};
+use crate::model::{Change, Key, Operation, Role};
 
 /// Suspects read again with one question; smaller where rows turn out to be large.
 pub(super) const CHUNK: usize = 500;
@@ -51,6 +51,8 @@ pub(super) struct Settlement<'a, 'b> {
     /// Writes are held back: too many rows would change.
     pub(super) over_limit: bool,
     pub(super) deletes_spread: bool,
+    /// A read by key that finds nothing proves that there is nothing: at the source, at the target.
+    pub(super) exact_keys: [bool; 2],
     pub(super) chunk: usize,
     /// Rows refused because of other rows, to be tried again.
     pub(super) refused: Spool,
@@ -85,6 +87,8 @@ impl<'a, 'b> Settlement<'a, 'b> {
             overlay,
             allow,
             over_limit,
+            exact_keys: [Role::Source, Role::Target]
+                .map(|role| target.task.plan.access(role).keys_are_exact()),
             deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
             chunk: CHUNK,
             refused,
@@ -261,6 +265,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let mut changes = Vec::new();
         let mut written = Vec::new();
         for reread in rereads {
+            if self.may_be_there_unseen(&reread) {
+                self.target.outcome.unsettled += u64::from(pass != Pass::Retry);
+                self.worked += u64::from(pass != Pass::Retry);
+                continue;
+            }
             let finding = reread.finding(&self.target.session);
             let sure =
                 finding == Finding::Stable || self.target.task.options.recheck == 0 || pass == Pass::Retry;
@@ -278,6 +287,14 @@ impl<'a, 'b> Settlement<'a, 'b> {
         }
         self.apply(changes, written).await?;
         self.target.tell(Event::Worked { done: self.worked, of: self.of }).await
+    }
+
+    /// A row that was scanned and is not found by its key, where the key may be spelled otherwise: it may be gone or not.
+    fn may_be_there_unseen(&self, reread: &Reread) -> bool {
+        let [source, target] = self.exact_keys;
+        let vanished = |before: bool, now: bool| before && !now;
+        (!source && vanished(reread.suspect.origin.is_some(), reread.source.is_some()))
+            || (!target && vanished(reread.suspect.target.is_some(), reread.target.is_some()))
     }
 
     pub(super) fn in_flight(&mut self, suspect: &Suspect, pass: Pass) -> Result<(), AgentError> {

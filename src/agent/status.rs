@@ -50,7 +50,10 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
         Code::OutOfRange => (FailureKind::Protocol, "check that both agents are the same release of trueup"),
         Code::DeadlineExceeded => (FailureKind::Timeout, "look whether its database is blocked"),
         Code::ResourceExhausted => (FailureKind::Resource, "try again when it is less busy"),
-        Code::Cancelled => (FailureKind::Cancelled, "run the command again, it is safe to repeat"),
+        // With a cause it is the transport that broke off, not a person.
+        Code::Cancelled if status.source().is_none() => {
+            (FailureKind::Cancelled, "run the command again, it is safe to repeat")
+        }
         _ => (
             FailureKind::Unreachable,
             "is that address a trueup agent, and still running? The command is safe to repeat",

@@ -31,7 +31,7 @@ pub(super) async fn diff_checked(
     check: impl FnOnce([u64; 3]) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
     let request = request(&args.pair);
-    let report = Job { command: "diff", pair: &args.pair, request, sql: None }.run().await?;
+    let report = Box::pin(Job { command: "diff", pair: &args.pair, request, sql: None }.run()).await?;
     let sum = |count: fn(&TableOutcome) -> u64| report.tables.iter().map(|table| count(&table.outcome)).sum();
     check([sum(|outcome| outcome.missing), sum(|outcome| outcome.changed), sum(|outcome| outcome.extra)])?;
     Ok(report.verdict.exit_status())
@@ -52,7 +52,9 @@ pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
         MaxChanges::Rows(rows) => request.options.max_changes = Some(rows),
         MaxChanges::Percent(percent) => request.options.max_overwritten_percent = Some(percent),
     }
-    let report = Job { command: "repair", pair: &args.pair, request, sql: args.sql.as_deref() }.run().await?;
+    let report =
+        Box::pin(Job { command: "repair", pair: &args.pair, request, sql: args.sql.as_deref() }.run())
+            .await?;
     Ok(report.verdict.exit_status())
 }
 

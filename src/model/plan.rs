@@ -118,6 +118,16 @@ impl TableAccess {
         &self.columns[self.key_len..]
     }
 
+    /// Whether a canonical key can be spelled in one way only in this table. A uuid in text, or text whose trailing blanks
+    /// are not part of the key, may be stored otherwise: a read by key that finds nothing then proves nothing.
+    pub fn keys_are_exact(&self) -> bool {
+        self.key_columns().iter().all(|column| match (&column.comparison, &column.ty) {
+            (ComparisonType::Uuid, ColumnType::Text { .. }) => false,
+            (ComparisonType::Text { trim: true }, ColumnType::Text { padded }) => *padded,
+            _ => true,
+        })
+    }
+
     pub fn key_types(&self) -> Vec<ComparisonType> {
         self.key_columns().iter().map(|column| column.comparison.clone()).collect()
     }
@@ -201,6 +211,7 @@ impl Agreement<'_> {
             columns.push(self.plan_column(name, &target)?);
         }
         let key_len = columns.len();
+        columns.iter().try_for_each(check_not_rounded)?;
         self.check_target_key(&columns)?;
         self.warn_folding(&columns);
         for column in &self.source.0.columns {
@@ -442,6 +453,46 @@ impl Agreement<'_> {
                 ),
             ),
         }
+    }
+}
+
+/// A key that is compared more coarsely than it is stored is not the key of one row any more.
+fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
+    use ColumnType as T;
+    let rounded = match (&column.comparison, &column.source_type, &column.target_type) {
+        (
+            ComparisonType::Decimal { scale: Some(_) },
+            T::Decimal { scale: a, .. },
+            T::Decimal { scale: b, .. },
+        ) => a != b,
+        (ComparisonType::Float { .. }, T::Float { bits: a }, T::Float { bits: b }) => a != b,
+        (
+            ComparisonType::Time { .. }
+            | ComparisonType::Timestamp { .. }
+            | ComparisonType::TimestampTz { .. },
+            a,
+            b,
+        ) => second_digits(a) != second_digits(b),
+        _ => false,
+    };
+    if !rounded || column.as_text {
+        return Ok(());
+    }
+    refuse(
+        format!(
+            "key column {} is {} in the source and {} in the target: rounded to the coarser, two rows could share a key",
+            column.source, column.source_declared, column.target_declared
+        ),
+        "give both columns the same precision, or name another key with --key",
+    )
+}
+
+fn second_digits(ty: &ColumnType) -> Option<u8> {
+    match ty {
+        ColumnType::Time { digits }
+        | ColumnType::Timestamp { digits }
+        | ColumnType::TimestampTz { digits } => Some(*digits),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::zombie_processes,
+    clippy::type_complexity,
     unreachable_pub,
     reason = "a test fails by panicking"
 )]

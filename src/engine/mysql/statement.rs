@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    fn change(name: &str) -> Change {
+    fn change_to(name: &str) -> Change {
         let mut buffer = RowBuffer::default();
         buffer.key_cell().int(7);
         buffer.cell().bytes(name.as_bytes());
@@ -282,14 +282,14 @@ mod tests {
 
     #[test]
     fn statements_quote_names_and_values() {
-        let (access, mut change) = (access(), change("it's"));
+        let (access, mut change) = (access(), change_to("it's"));
         let text = |change: &Change| spelled(&access, change).unwrap();
         assert_eq!(text(&change), "INSERT INTO `sh``op`.`order` (`id`, `na``me`) VALUES (7, 'it''s');");
         change.before = change.after.clone();
         assert_eq!(text(&change), "UPDATE `sh``op`.`order` SET `na``me` = 'it''s' WHERE `id` = 7;");
         change.after = None;
         assert_eq!(text(&change), "DELETE FROM `sh``op`.`order` WHERE `id` = 7;");
-        let odd = super::tests::change("a\\'b");
+        let odd = change_to("a\\'b");
         assert!(text(&odd).ends_with("CONVERT(X'615c2762' USING utf8mb4));"));
     }
 

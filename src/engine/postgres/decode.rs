@@ -238,9 +238,18 @@ fn numeric(bytes: &[u8], scale: Option<u32>, out: CellWriter<'_>) -> Result<(), 
     let negative = match u16::from_be_bytes([s0, s1]) {
         0x0000 => false,
         0x4000 => true,
-        0xc000 => return written(out.decimal(&Decimal::NaN)),
-        0xd000 => return written(out.decimal(&Decimal::Infinity)),
-        0xf000 => return written(out.decimal(&Decimal::NegativeInfinity)),
+        0xc000 => {
+            out.decimal(&Decimal::NaN);
+            return Ok(());
+        }
+        0xd000 => {
+            out.decimal(&Decimal::Infinity);
+            return Ok(());
+        }
+        0xf000 => {
+            out.decimal(&Decimal::NegativeInfinity);
+            return Ok(());
+        }
         _ => return Err(Malformed("a numeric has an unknown sign")),
     };
     if digits.len() % 2 != 0 {
@@ -258,16 +267,13 @@ fn numeric(bytes: &[u8], scale: Option<u32>, out: CellWriter<'_>) -> Result<(), 
     if too_fine || matches!(pairs, [[0, 0], ..]) {
         let digits = pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
         let exact = Decimal::finite(negative, weight, digits);
-        return written(out.decimal(&match scale {
+        out.decimal(&match scale {
             Some(scale) => exact.rounded(scale),
             None => exact,
-        }));
+        });
+        return Ok(());
     }
     out.decimal_digits(negative, weight, pairs.iter().map(|pair| u16::from_be_bytes(*pair)));
-    Ok(())
-}
-
-fn written((): ()) -> Result<(), Malformed> {
     Ok(())
 }
 

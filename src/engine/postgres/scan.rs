@@ -96,6 +96,14 @@ impl Source {
     }
 }
 
+/// The first reader's transaction, and what it found.
+struct First {
+    connection: PgConnection,
+    relation: live::Relation,
+    decoder: Decoder,
+    pages: Option<u64>,
+}
+
 impl PgSnapshot {
     pub(super) async fn take(
         engine: &PgEngine,
@@ -103,87 +111,86 @@ impl PgSnapshot {
         parallelism: usize,
     ) -> Result<Self, EngineError> {
         let during = format!("read {}", access.table);
-        let mut first = engine.open().await?;
-        let begin = begin(engine.version);
-        run(&mut first, &during, &begin).await?;
-        // Locked before the snapshot is taken, so that no TRUNCATE or rewrite comes between the two.
-        let mut relation = live::find_planned(&mut first, &access).await?;
-        if matches!(relation.kind, 'r' | 'p') {
-            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", statement::table(&relation.table));
-            if run(&mut first, &during, &format!("COMMIT; {begin}; {lock}")).await.is_err() {
-                // A login with rights on columns only may read the table, but not lock it.
-                run(&mut first, &during, &format!("ROLLBACK; {begin}")).await?;
-            }
-            relation = live::find_planned(&mut first, &access).await?;
-        }
-        let live = live::columns(&mut first, &relation).await?;
-        live::match_columns(&access, &live)?;
-        check_filter(&mut first, &access, &during).await?;
-        let check_text = live::is_sql_ascii(&mut first).await?;
-        let decoder = Decoder::new(&access, check_text).map_err(|e| EngineError::row(&during, &e))?;
-        let pages = live::heap_pages(&mut first, &relation, engine.version).await?;
-
-        let wanted = match pages {
-            Some(pages) => u64::try_from(parallelism).unwrap_or(1).min(pages / PAGES_PER_READER_MIN).max(1),
+        let mut first = begin_first(engine, &access, &during).await?;
+        let wanted = match first.pages {
+            Some(pages) => u64::try_from(parallelism).unwrap_or(1).min(pages / PAGES_PER_READER_MIN),
             None => 1,
         };
-        let mut readers = vec![first];
+        let mut more = Vec::new();
         if wanted > 1 {
-            let more = join_readers(engine, &mut readers[0], wanted - 1).await?;
-            readers.extend(more);
+            match export(&mut first.connection, &during).await? {
+                Some(snapshot) => more = join_readers(engine, &snapshot, wanted - 1).await,
+                // The transaction is broken by the refusal; the table is read by one reader then.
+                None => first = begin_first(engine, &access, &during).await?,
+            }
         }
-        let count = u64::try_from(readers.len()).unwrap_or(1);
+        let count = u64::try_from(more.len() + 1).unwrap_or(1);
         let source = Source {
             during,
             columns: statement::select_list("t", &access),
-            from: statement::table(&relation.table),
+            from: statement::table(&first.relation.table),
             filter: statement::filter(&access),
-            ranges: Ranges::new(if count > 1 { pages } else { None }, count),
+            ranges: Ranges::new(if count > 1 { first.pages } else { None }, count),
         };
-        Ok(Self { readers, decoder: Arc::new(decoder), source: Arc::new(source) })
+        let mut readers = vec![first.connection];
+        readers.extend(more);
+        Ok(Self { readers, decoder: Arc::new(first.decoder), source: Arc::new(source) })
     }
 }
 
-fn begin(version: i32) -> String {
-    let jit = if version >= 110_000 { "; SET LOCAL jit = off" } else { "" };
-    format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{jit}; SET LOCAL idle_in_transaction_session_timeout = 0"
-    )
+async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> Result<First, EngineError> {
+    let mut connection = engine.open().await?;
+    let begin = format!("{BEGIN}; {}", settings(engine.version));
+    run(&mut connection, during, &begin).await?;
+    let mut relation = live::find_planned(&mut connection, access).await?;
+    if matches!(relation.kind, 'r' | 'p') {
+        // Locked before the snapshot is taken, so that no TRUNCATE or rewrite comes between the two.
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", statement::table(&relation.table));
+        if run(&mut connection, during, &format!("COMMIT; {begin}; {lock}")).await.is_err() {
+            // A login with rights on columns only may read the table, but not lock it.
+            run(&mut connection, during, &format!("ROLLBACK; {begin}")).await?;
+        }
+        relation = live::find_planned(&mut connection, access).await?;
+    }
+    let live = live::columns(&mut connection, &relation).await?;
+    live::match_columns(access, &live)?;
+    check_filter(&mut connection, access, during).await?;
+    let check_text = live::is_sql_ascii(&mut connection).await?;
+    let decoder = Decoder::new(access, check_text).map_err(|e| EngineError::row(during, &e))?;
+    let pages = live::heap_pages(&mut connection, &relation, engine.version).await?;
+    Ok(First { connection, relation, decoder, pages })
 }
 
-/// More readers of the first one's snapshot. A server that cannot export it, or has no free connection left,
-/// is read by those that there are.
-async fn join_readers(
-    engine: &PgEngine,
-    first: &mut PgConnection,
-    more: u64,
-) -> Result<Vec<PgConnection>, EngineError> {
-    let during = "share the snapshot";
-    run(first, during, "SAVEPOINT share").await?;
-    let exported = first.fetch_one("SELECT pg_catalog.pg_export_snapshot()").await;
-    let snapshot: String = match exported {
-        Ok(row) => get(&row, 0)?,
-        Err(error) if errors::database(&error).is_some() => {
-            run(first, during, "ROLLBACK TO SAVEPOINT share").await?;
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(errors::engine_error(during, &error)),
-    };
-    let import = format!("{}; SET TRANSACTION SNAPSHOT {}", begin_bare(), statement::literal(&snapshot));
-    let settings = begin(engine.version);
-    let settings = settings.split_once(';').map_or("", |(_, rest)| rest).to_owned();
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+fn settings(version: i32) -> &'static str {
+    if version >= 110_000 {
+        "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
+    } else {
+        "SET LOCAL idle_in_transaction_session_timeout = 0"
+    }
+}
+
+/// The snapshot's name for others; `None` where the server does not give one out.
+async fn export(connection: &mut PgConnection, during: &str) -> Result<Option<String>, EngineError> {
+    match connection.fetch_one("SELECT pg_catalog.pg_export_snapshot()").await {
+        Ok(row) => get(&row, 0).map(Some),
+        Err(error) if errors::database(&error).is_some() => Ok(None),
+        Err(error) => Err(errors::engine_error(during, &error)),
+    }
+}
+
+/// More readers of one snapshot: as many as the server has connections for.
+async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgConnection> {
+    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot));
     let joined = join_all((0..more).map(|_| async {
         let mut reader = engine.open().await.ok()?;
-        run(&mut reader, during, &import).await.ok()?;
-        run(&mut reader, during, &settings).await.ok()?;
+        run(&mut reader, "share the snapshot", &import).await.ok()?;
+        run(&mut reader, "share the snapshot", settings(engine.version)).await.ok()?;
         Some(reader)
     }))
     .await;
-    Ok(joined.into_iter().flatten().collect())
-}
-
-fn begin_bare() -> &'static str {
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    joined.into_iter().flatten().collect()
 }
 
 /// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it

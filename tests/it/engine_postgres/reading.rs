@@ -20,6 +20,8 @@ async fn many_readers_see_one_state_while_it_changes() {
     let one = db.scan(&access, 1).await;
     assert_eq!(one.len(), 150_000);
     let snapshot = db.engine.snapshot(access.clone(), 4).await.unwrap();
+    let readers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    assert_eq!(db.count(readers).await, 4);
     db.sql("UPDATE t SET v = 1; DELETE FROM t WHERE id % 3 = 0; INSERT INTO t SELECT -g, 1, '' FROM generate_series(1, 1000) g").await;
     let (send, mut receive) = tokio::sync::mpsc::channel(4);
     let scan = tokio::spawn(snapshot.scan(send));
