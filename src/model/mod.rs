@@ -2,6 +2,7 @@
 //!
 //! Invariants: no I/O, no clock, no randomness. Nothing that holds a row's content shows it in `Debug`.
 
+pub mod access;
 pub mod canonical;
 pub mod change;
 pub mod comparison;
@@ -13,11 +14,12 @@ pub mod schema;
 pub mod temporal;
 pub mod value;
 
+pub use access::{AccessColumn, TableAccess};
 pub use canonical::{CellWriter, ENCODING_VERSION, NullKey, RowBuffer};
 pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejection, RejectionKind};
 pub use comparison::ComparisonType;
 pub use key::Key;
-pub use plan::{AccessColumn, Plan, PlanRefusal, Role, TableAccess, Wishes};
+pub use plan::{Plan, PlanRefusal, Role, Wishes};
 pub use schema::{
     Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,
 };

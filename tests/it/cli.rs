@@ -63,7 +63,7 @@ fn bad_usage_says_what_to_do() {
     refused(&["diff", "env:TRUEUP_NOT_SET", "sqlite://b"], &["TRUEUP_NOT_SET is not set"]);
     refused(
         &["diff", "mysql://u@127.0.0.1:1/x", "mysql://u@127.0.0.1:1/y"],
-        &["127.0.0.1:1/", "is the server running there"],
+        &["127.0.0.1:1/", "check host and port"],
     );
     refused(
         &["diff", "grpc://127.0.0.1:1", "grpc://127.0.0.1:1/"],
@@ -81,7 +81,7 @@ fn passwords_are_not_shown() {
     let output = trueup(&["diff", &wrong, &db.url()]);
     assert_eq!(output.status, 2);
     assert!(
-        output.stderr.contains("Access denied") && output.stderr.contains("check user and password"),
+        output.stderr.contains("Access denied") && output.stderr.contains("check the user and the password"),
         "{output:?}"
     );
     assert!(!output.stderr.contains("wrong-secret"), "{output:?}");

@@ -16,6 +16,7 @@ mod engine_postgres;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;
+mod readme;
 mod reconcile;
 mod support;
 mod tidy;
