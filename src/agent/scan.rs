@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::error::{AgentError, FailureKind};
 use super::local::AgentLimits;
@@ -32,13 +32,16 @@ pub(super) async fn scan_table(
     let during = format!("read {}", access.table);
     let snapshot = engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
     let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
-    let (entry_tx, mut entry_rx) = mpsc::channel::<Result<EntryBatch, RowError>>(BATCHES_READ_AHEAD);
+    // Unbounded, but each batch holds a permit until it is in the run: a rayon thread that waited for the builder here
+    // would keep the builder's own sort from ever running.
+    let (entry_tx, mut entry_rx) =
+        mpsc::unbounded_channel::<(Result<EntryBatch, RowError>, OwnedSemaphorePermit)>();
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
     let tree_key = TreeKey::from_session(session);
     let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, BuildError> {
         let mut builder = RunBuilder::new(options);
-        while let Some(entries) = entry_rx.blocking_recv() {
+        while let Some((entries, _permit)) = entry_rx.blocking_recv() {
             builder.push(entries.map_err(BuildError::Row)?).map_err(BuildError::Run)?;
         }
         let (run, tree) = builder.finish(&tree_key).map_err(BuildError::Run)?;
@@ -47,7 +50,7 @@ pub(super) async fn scan_table(
 
     let read = snapshot.scan(batch_tx);
     let hash = async move {
-        let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + 2));
+        let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
         while let Some(batch) = batch_rx.recv().await {
             let Ok(permit) = hashing.clone().acquire_owned().await else { break };
             if entry_tx.is_closed() {
@@ -58,8 +61,7 @@ pub(super) async fn scan_table(
                 let hashed = hash_batch(batch.as_ref(), &session);
                 rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
                 // A closed channel: the builder has failed and tells why.
-                let _ = entry_tx.blocking_send(hashed);
-                drop(permit);
+                let _ = entry_tx.send((hashed, permit));
             });
         }
         drop(entry_tx);

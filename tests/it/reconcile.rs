@@ -442,3 +442,16 @@ fn a_row_whose_key_is_spelled_otherwise_is_not_taken_for_gone() {
     let output = run("repair", &mariadb.url(), &postgres.url(), &[]);
     assert_eq!((output.status, &table(&output)["inserted"]), (0, &Value::from(1)), "{}", output.stdout);
 }
+
+#[test]
+fn runs_that_do_not_fit_in_memory_are_sorted_on_disk() {
+    let (source, target) = postgres_pair(
+        "CREATE TABLE big (id uuid PRIMARY KEY, v int); INSERT INTO big SELECT md5(i::text)::uuid, i FROM generate_series(1, 300000) i",
+    );
+    target.execute("UPDATE big SET v = -1 WHERE v IN (1, 150000); DELETE FROM big WHERE v = 299999");
+    let output = run("diff", &source.url(), &target.url(), &["--memory", "1MiB"]);
+    assert_eq!((output.status, counts(&table(&output))), (1, [1, 2, 0]), "{}", output.stdout);
+    let nowhere = run("diff", &source.url(), &target.url(), &["--memory", "1MiB", "--scratch", "/proc/self"]);
+    assert_eq!(nowhere.status, 2, "{}", nowhere.stdout);
+    assert!(nowhere.stdout.contains("--scratch"), "{}", nowhere.stdout);
+}
