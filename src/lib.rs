@@ -5,7 +5,7 @@
 //! | floor | folders | knows |
 //! | --- | --- | --- |
 //! | 4 | `cli` | people: arguments, progress, colours, exit status |
-//! | 3 | `coordinator`, `report` | runs: plan, diff, repair, verdicts |
+//! | 3 | `coordinator`, `report`, `ledger` | runs: plan, diff, repair, verdicts, evidence |
 //! | 2 | `agent` | one side: sessions, the scan pipeline, gRPC, TLS and tokens |
 //! | 1 | `engine` | one database each, behind one trait |
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
@@ -14,6 +14,7 @@ pub mod agent;
 pub mod cli;
 pub mod coordinator;
 pub mod engine;
+pub mod ledger;
 pub mod locate;
 pub mod merkle;
 pub mod model;

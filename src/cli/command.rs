@@ -220,6 +220,8 @@ impl Job<'_> {
             schema_version: SCHEMA_VERSION,
             software: SOFTWARE.to_owned(),
             command: self.command.to_owned(),
+            run: None,
+            audit_head: None,
             source: source.shown.clone(),
             target: target.shown.clone(),
             started_at: humantime::format_rfc3339_seconds(began.1).to_string(),

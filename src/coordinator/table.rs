@@ -35,6 +35,7 @@ impl Context<'_> {
                 report.source_table = plan.source.to_string();
                 report.target_table = plan.target.to_string();
                 report.warnings.clone_from(&plan.warnings);
+                report.plan = Some(plan.clone());
                 let told = RunEvent::Planned {
                     table,
                     name: report.name(),

@@ -1,9 +1,11 @@
 //! What a run found and did, as plain data: the JSON that `--format json` prints. `docs/json.md` documents it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::agent::{Difference, TableOutcome};
+use crate::model::Plan;
 
+pub mod record;
 pub mod render;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.
@@ -14,6 +16,10 @@ pub struct RunReport {
     pub schema_version: u32,
     pub software: String,
     pub command: String,
+    /// The run's id in the ledger; `None` where there is none.
+    pub run: Option<String>,
+    /// The end of the audit trail after the run, to be noted elsewhere: `SEQ:HASH`.
+    pub audit_head: Option<String>,
     /// The endpoints, without secrets.
     pub source: String,
     pub target: String,
@@ -38,6 +44,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Different => "different",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// As diff(1): 0 the same, 1 differences, 2 could not tell.
     pub fn exit_status(self) -> u8 {
         match self {
@@ -60,11 +74,14 @@ pub struct TableReport {
     /// At most as many as were asked for; the counts are always whole.
     pub differences: Vec<Difference>,
     pub rows_set_aside: Vec<RowSetAside>,
+    /// What both sides agreed on, for the ledger.
+    #[serde(skip)]
+    pub plan: Option<Plan>,
     #[serde(skip)]
     pub statements: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableError {
     pub kind: String,
     pub side: Option<String>,
@@ -89,6 +106,7 @@ impl TableReport {
             error: None,
             differences: Vec::new(),
             rows_set_aside: Vec::new(),
+            plan: None,
             statements: Vec::new(),
         }
     }

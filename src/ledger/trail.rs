@@ -1,0 +1,190 @@
+//! Adding to the audit trail and reading it.
+
+use std::time::Duration;
+
+use super::chain::{Entry, Head, Link, Verification, Verifier};
+use super::runs::seal_of;
+use super::store::{Cell, Row, Step, StoreError, places, query};
+use super::{Fault, Ledger, LedgerError};
+
+/// Others add at the same time: whoever is late chains anew.
+const ATTEMPTS_MAX: u32 = 200;
+/// Entries inserted with one statement.
+const INSERT_ROWS: usize = 500;
+/// Entries read with one query.
+const PAGE: i64 = 5_000;
+const COLUMNS: &str =
+    "seq, at, who, host, run, kind, target_table, key, operation, before, after, outcome, detail, prev, hash";
+
+/// Which entries to read; empty means all.
+#[derive(Debug, Clone, Default)]
+pub struct EntryFilter {
+    pub run: Option<String>,
+    pub table: Option<String>,
+    pub key: Option<String>,
+}
+
+impl Ledger {
+    /// Adds entries to the end of the trail; their numbers are given here. All or none.
+    pub async fn append(&self, entries: Vec<Entry>) -> Result<Head, LedgerError> {
+        self.append_with(entries, &[]).await
+    }
+
+    /// The same together with other steps, in one transaction.
+    pub(super) async fn append_with(&self, entries: Vec<Entry>, steps: &[Step]) -> Result<Head, LedgerError> {
+        for attempt in 0..ATTEMPTS_MAX {
+            let head = self.head().await?;
+            let mut next = head.clone();
+            let mut links = Vec::with_capacity(entries.len());
+            for entry in &entries {
+                let link = Entry { seq: next.seq + 1, ..entry.clone() }.chained(&next.hash);
+                next = Head { seq: link.entry.seq, hash: link.hash.clone() };
+                links.push(link);
+            }
+            let mut all = vec![Step::one_change(
+                "UPDATE trueup_audit_head SET seq = $1, hash = $2 WHERE seq = $3 AND hash = $4",
+                vec![
+                    Cell::int(next.seq),
+                    Cell::text(&next.hash),
+                    Cell::int(head.seq),
+                    Cell::text(&head.hash),
+                ],
+            )];
+            all.extend(links.chunks(INSERT_ROWS).map(insert));
+            all.extend(steps.iter().cloned());
+            match self.store.run(all).await {
+                Ok(_) => return Ok(next),
+                Err(StoreError::Conflict) => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)))).await;
+                }
+                Err(StoreError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    pub async fn head(&self) -> Result<Head, LedgerError> {
+        let rows = query(self.store.as_ref(), "SELECT seq, hash FROM trueup_audit_head", Vec::new()).await?;
+        let mut row = rows.into_iter().next().ok_or_else(|| {
+            LedgerError::new(
+                "the trail's head is gone",
+                "the table trueup_audit_head was emptied by another hand",
+            )
+        })?;
+        Ok(Head { seq: row.int(), hash: row.text() })
+    }
+
+    /// Entries behind `after`, in their order, at most so many.
+    pub async fn entries(
+        &self,
+        after: i64,
+        limit: i64,
+        filter: &EntryFilter,
+    ) -> Result<Vec<Link>, LedgerError> {
+        let mut sql = format!("SELECT {COLUMNS} FROM trueup_audit WHERE seq > $1");
+        let mut cells = vec![Cell::int(after)];
+        for (column, value) in [("run", &filter.run), ("target_table", &filter.table), ("key", &filter.key)] {
+            if let Some(value) = value {
+                cells.push(Cell::text(value));
+                sql += &format!(" AND {column} = ${}", cells.len());
+            }
+        }
+        cells.push(Cell::int(limit));
+        sql += &format!(" ORDER BY seq LIMIT ${}", cells.len());
+        Ok(query(self.store.as_ref(), sql, cells).await?.into_iter().map(link).collect())
+    }
+
+    /// Calls `each` with every entry that fits, page by page.
+    pub async fn for_each_entry(
+        &self,
+        filter: &EntryFilter,
+        mut each: impl FnMut(Link) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let mut after = i64::MIN;
+        loop {
+            let page = self.entries(after, PAGE, filter).await?;
+            let Some(last) = page.last().map(|link| link.entry.seq) else { return Ok(()) };
+            after = last;
+            page.into_iter().try_for_each(&mut each)?;
+        }
+    }
+
+    /// Reads the whole trail, and the record of every run that it has sealed.
+    pub async fn verify(&self, noted: Option<Head>) -> Result<Verification, LedgerError> {
+        // Before the entries: what is added meanwhile lies behind it and is left out.
+        let head = self.head().await?;
+        let mut verifier = Verifier::new(noted);
+        let mut beyond = Vec::new();
+        self.for_each_entry(&EntryFilter::default(), |link| {
+            if link.entry.seq > head.seq {
+                beyond.push(link);
+            } else {
+                verifier.push(&link);
+            }
+            Ok(())
+        })
+        .await?;
+        // Entries beyond the head are honest where the head has moved with them: the next reading has them.
+        let now = if beyond.is_empty() { head.seq } else { self.head().await?.seq };
+        if beyond.iter().any(|link| link.entry.seq > now) {
+            beyond.iter().for_each(|link| verifier.push(link));
+        }
+        let sealed = verifier.sealed().clone();
+        let mut verification = verifier.finish(Some(&head));
+        for (run, detail) in sealed {
+            let Some(seal) = seal_of(&detail) else { continue };
+            // A run that retention has removed has no record any more.
+            if self.fingerprint(&run).await?.is_some_and(|now| now != seal) {
+                verification.faults.push(Fault::Record { run });
+            }
+        }
+        Ok(verification)
+    }
+}
+
+fn insert(links: &[Link]) -> Step {
+    let cells = links.iter().flat_map(|link| {
+        let e = &link.entry;
+        let texts = [
+            &e.at,
+            &e.who,
+            &e.host,
+            &e.run,
+            &e.kind,
+            &e.table,
+            &e.key,
+            &e.operation,
+            &e.before,
+            &e.after,
+            &e.outcome,
+            &e.detail,
+            &link.prev,
+            &link.hash,
+        ];
+        std::iter::once(Cell::int(e.seq)).chain(texts.map(Cell::text))
+    });
+    let cells: Vec<Cell> = cells.collect();
+    Step::execute(format!("INSERT INTO trueup_audit ({COLUMNS}) VALUES {}", places(links.len(), 15)), cells)
+}
+
+fn link(mut row: Row) -> Link {
+    Link {
+        entry: Entry {
+            seq: row.int(),
+            at: row.text(),
+            who: row.text(),
+            host: row.text(),
+            run: row.text(),
+            kind: row.text(),
+            table: row.text(),
+            key: row.text(),
+            operation: row.text(),
+            before: row.text(),
+            after: row.text(),
+            outcome: row.text(),
+            detail: row.text(),
+        },
+        prev: row.text(),
+        hash: row.text(),
+    }
+}
