@@ -14,12 +14,13 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask};
+use super::event::{Event, TableTask, UndoTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
-    DescribeRequest, Frame, Greeting, HelloRequest, RunRequest, TablesRequest, frame::Kind, run_request::Peer,
+    DescribeRequest, Frame, Greeting, HelloRequest, RunEvent, RunRequest, TablesRequest, UndoRequest,
+    frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::status::{causes, from_status};
@@ -151,7 +152,18 @@ impl RemoteAgent {
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
         let request = RunRequest { task: json(task)?, peer: Some(peer) };
-        let mut stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
+        let stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
+        Ok(self.events(stream))
+    }
+
+    /// Has the agent take a run back. As `run`.
+    pub(super) async fn undo(&self, task: &UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+        let request = UndoRequest { task: json(task)? };
+        let stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().undo(request)).await?;
+        Ok(self.events(stream))
+    }
+
+    fn events(&self, mut stream: Streaming<RunEvent>) -> mpsc::Receiver<Event> {
         let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
         let address = self.address.clone();
         tokio::spawn(async move {
@@ -176,7 +188,7 @@ impl RemoteAgent {
                 }
             }
         });
-        Ok(rx)
+        rx
     }
 
     /// Opens an exchange: as the target, or, with a rendezvous, as the source of a waiting run.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Plan, Role};
+use super::trail::TrailWish;
+use crate::model::{Operation, Plan, Role};
 
 /// One table pair's work, given to the target's agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +38,15 @@ pub struct TaskOptions {
     pub details_max: u64,
     /// Deletes may spread to other tables by their foreign keys.
     pub allow_cascade: bool,
+    /// The run's id: names the undo journal, where the target's agent keeps one.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// Keep no undo journal of this run, even where the agent would.
+    #[serde(default)]
+    pub no_undo: bool,
+    /// Tell what is done to each row, for an audit trail.
+    #[serde(default)]
+    pub trail: Option<TrailWish>,
 }
 
 impl Default for TaskOptions {
@@ -53,8 +63,74 @@ impl Default for TaskOptions {
             show_values: false,
             details_max: u64::MAX,
             allow_cascade: false,
+            run: None,
+            no_undo: false,
+            trail: None,
         }
     }
+}
+
+/// Takes a run back from the journal that the target's agent has kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoTask {
+    pub undoes: String,
+    /// The id of this run itself.
+    pub run: Option<String>,
+    pub dry_run: bool,
+    pub allow_cascade: bool,
+    pub no_undo: bool,
+    pub trail: Option<TrailWish>,
+}
+
+/// A row about to be written, for an audit trail. Digests are keyed; `None` is no row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowIntent {
+    /// Keyed hash, or the key as text where that was asked for.
+    pub key: String,
+    pub operation: Operation,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// What became of a row that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowOutcome {
+    Written,
+    /// It had changed since it was compared; nothing was written.
+    Stale,
+    /// The database refused it; nothing was written.
+    Refused,
+    /// The database could not be asked: written or not.
+    Unknown,
+}
+
+impl RowOutcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Stale => "stale",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What an undo did to one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undone {
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Rows that no longer hold what the run wrote: left as they are.
+    pub moved_on: u64,
+    /// Rows that hold already what they held before the run.
+    pub already: u64,
+    pub refused: u64,
+    /// With a dry run: rows that would be written.
+    pub left: u64,
+    /// The journal holds the compared columns alone; the others of rows put back have the table's defaults.
+    pub partial: bool,
 }
 
 /// Which operations a repair may use.
@@ -146,6 +222,26 @@ pub enum Event {
     Sql {
         statement: String,
     },
+    /// Told before the batch is written. Only where a trail was asked for.
+    Intended {
+        /// Its name at the target.
+        table: String,
+        batch: u64,
+        rows: Vec<RowIntent>,
+    },
+    /// What became of the rows of the batch that was told last, in their order.
+    Applied {
+        batch: u64,
+        outcomes: Vec<RowOutcome>,
+    },
+    /// An undo turns to this table.
+    UndoTable {
+        table: String,
+    },
+    /// An undo has done with the table.
+    Undone {
+        undone: Undone,
+    },
     Done {
         outcome: Box<TableOutcome>,
     },
@@ -199,6 +295,12 @@ pub struct TableOutcome {
     /// Rows read by key, beyond the scan.
     pub source_rows_reread: u64,
     pub target_rows_reread: u64,
+    /// Undo: rows that have changed since the run and were left as they are.
+    #[serde(default)]
+    pub moved_on: u64,
+    /// The target's agent keeps a journal from which this run can be taken back.
+    #[serde(default)]
+    pub undo_kept: bool,
     pub seconds: PhaseSeconds,
 }
 
@@ -247,6 +349,19 @@ mod tests {
             Event::Worked { done: 1, of: 2 },
             Event::SetAside { key: vec![(text(), text())], reason: text() },
             Event::Sql { statement: text() },
+            Event::Intended {
+                table: text(),
+                batch: 7,
+                rows: vec![RowIntent {
+                    key: text(),
+                    operation: Operation::Delete,
+                    before: Some(text()),
+                    after: None,
+                }],
+            },
+            Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
+            Event::UndoTable { table: text() },
+            Event::Undone { undone: Undone { moved_on: 3, partial: true, ..Undone::default() } },
             Event::Done { outcome: Box::new(outcome) },
             Event::Failed { kind: text(), side: Some(Role::Target), message: text(), hint: None },
         ] {

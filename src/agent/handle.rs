@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{PeerRef, RemoteAgent};
 use super::error::AgentError;
-use super::event::{Event, TableTask};
+use super::event::{Event, TableTask, UndoTask};
 use super::link::Link;
 use super::local::LocalAgent;
 use super::rendezvous::new_word;
@@ -77,6 +77,24 @@ pub async fn start(
             .map_err(|error| error.on(Role::Target)),
         (AgentHandle::Local(source), AgentHandle::Remote(target)) => {
             meet(source.clone(), target, &task).await
+        }
+    }
+}
+
+/// Has the target's agent take a run back; the events end with `Done` or `Failed`.
+pub async fn undo_on(target: &AgentHandle, task: UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+    match target {
+        AgentHandle::Remote(target) => target.undo(&task).await.map_err(|error| error.on(Role::Target)),
+        AgentHandle::Local(target) => {
+            let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+            let target = target.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = target.run_undo(task, events.clone()) => {}
+                    () = events.closed() => {}
+                }
+            });
+            Ok(rx)
         }
     }
 }

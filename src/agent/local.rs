@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask};
+use super::event::{Event, TableTask, UndoTask};
 use super::link::Link;
+use super::undo::UndoStore;
 use crate::engine::Engine;
 use crate::model::{Role, ServerInfo, TableName, TableSchema};
 
@@ -58,11 +59,19 @@ pub struct LocalAgent {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) limits: AgentLimits,
     serves: Serves,
+    /// Where this agent keeps what its repairs overwrite.
+    pub(super) undo: Option<UndoStore>,
 }
 
 impl LocalAgent {
     pub fn new(engine: Arc<dyn Engine>, limits: AgentLimits, serves: Serves) -> Self {
-        Self { engine, limits, serves }
+        Self { engine, limits, serves, undo: None }
+    }
+
+    #[must_use]
+    pub fn with_undo(mut self, undo: Option<UndoStore>) -> Self {
+        self.undo = undo;
+        self
     }
 
     pub async fn server(&self) -> Result<ServerInfo, AgentError> {
@@ -108,6 +117,13 @@ impl LocalAgent {
     /// Plays the target of one table's run: drives the conversation, tells events, ends with `Done` or `Failed`.
     pub async fn run_target(&self, task: TableTask, link: Link, events: mpsc::Sender<Event>) {
         if let Err(error) = super::target::run(self, task, link, &events).await {
+            let _ = events.send(failed_event(error)).await;
+        }
+    }
+
+    /// Takes a run back from this agent's journal; ends with `Done` or `Failed`.
+    pub async fn run_undo(&self, task: UndoTask, events: mpsc::Sender<Event>) {
+        if let Err(error) = super::undo::run(self, task, &events).await {
             let _ = events.send(failed_event(error)).await;
         }
     }

@@ -23,6 +23,8 @@ mod source;
 mod spool;
 mod status;
 mod target;
+pub mod trail;
+pub mod undo;
 mod verify;
 pub mod wire;
 mod write;
@@ -39,12 +41,14 @@ pub mod proto {
 pub use client::RemoteAgent;
 pub use error::AgentError;
 pub use event::{
-    Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, TableOutcome, TableTask, TaskOptions,
-    ValuePair,
+    Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, RowIntent, RowOutcome, TableOutcome,
+    TableTask, TaskOptions, UndoTask, Undone, ValuePair,
 };
-pub use handle::{AgentHandle, start};
+pub use handle::{AgentHandle, start, undo_on};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
+pub use trail::{TrailSecret, TrailWish};
+pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -13,13 +13,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{RemoteAgent, json};
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask};
+use super::event::{Event, TableTask, UndoTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::Agent;
 use super::proto::{
     DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest,
-    TablesReply, TablesRequest, frame::Kind, run_request::Peer,
+    TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::ClientSecurity;
@@ -164,6 +164,25 @@ async fn greeting(frames: &mut Streaming<Frame>) -> Result<Greeting, Status> {
     }
 }
 
+/// The events of work that goes on as long as somebody listens.
+fn told(
+    work: impl Future<Output = ()> + Send + 'static,
+    permit: OwnedSemaphorePermit,
+    events: mpsc::Receiver<Event>,
+) -> Response<Replies<RunEvent>> {
+    let work = tokio::spawn(async move {
+        let _permit = permit;
+        work.await;
+    });
+    // A coordinator that goes away drops this stream, and with it the work.
+    let guard = AbortOnDropHandle::new(work);
+    let stream = ReceiverStream::new(events).map(move |event| {
+        let _held = &guard;
+        json(&event).map(|event| RunEvent { event }).map_err(|error| to_status(&error))
+    });
+    Response::new(stream.boxed())
+}
+
 #[tonic::async_trait]
 impl Agent for Service {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
@@ -219,18 +238,29 @@ impl Agent for Service {
         };
         let (task, permit, meeting) = prepare().map_err(|error: AgentError| to_status(&error))?;
         let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-        let work = self.target(task, meeting, events);
-        let work = tokio::spawn(async move {
-            let _permit = permit;
-            work.await;
-        });
-        // A coordinator that goes away drops this stream, and with it the work.
-        let guard = AbortOnDropHandle::new(work);
-        let stream = ReceiverStream::new(rx).map(move |event| {
-            let _held = &guard;
-            json(&event).map(|event| RunEvent { event }).map_err(|error| to_status(&error))
-        });
-        Ok(Response::new(stream.boxed()))
+        Ok(told(self.target(task, meeting, events), permit, rx))
+    }
+
+    type UndoStream = Replies<RunEvent>;
+
+    async fn undo(&self, request: Request<UndoRequest>) -> Result<Response<Self::UndoStream>, Status> {
+        let prepare = || {
+            let task: UndoTask = parse(&request.into_inner().task)?;
+            if !task.dry_run {
+                self.agent.permit_write()?;
+            }
+            Ok((task, self.session()?))
+        };
+        let (task, permit) = prepare().map_err(|error: AgentError| to_status(&error))?;
+        let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+        let (agent, ended) = (self.agent.clone(), self.ended.clone());
+        let work = async move {
+            tokio::select! {
+                () = agent.run_undo(task, events.clone()) => {}
+                () = ended.cancelled() => drop(events.send(failed_event(stopped(Role::Target))).await),
+            }
+        };
+        Ok(told(work, permit, rx))
     }
 
     type ExchangeStream = Replies<Frame>;

@@ -14,6 +14,7 @@ use super::judge::{Describer, Finding, Reread};
 use super::proto::{Fetch, frame::Kind};
 use super::spool::{Spool, SpoolReader, Suspect};
 use super::target::{Located, Target};
+use super::trail::Trail;
 use super::verify::Overlay;
 use super::wire::{Answer, pack_keys, unpack_answers};
 use crate::model::canonical::DecodeError;
@@ -46,6 +47,8 @@ pub(super) struct Settlement<'a, 'b> {
     pub(super) located: Located,
     pub(super) describer: Describer,
     pub(super) overlay: Overlay,
+    /// Every batch is noted before and after it is written.
+    pub(super) trail: Trail,
     /// What repairs may do; nothing for a diff.
     pub(super) allow: Allow,
     /// Writes are held back: too many rows would change.
@@ -82,9 +85,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let overlay = Overlay::new(&target.agent.limits);
         let spool = || Spool::new(target.agent.limits.scratch.as_deref());
         let (refused, again) = (spool(), spool());
+        let trail = Trail::of_repair(target, &schema).await?;
         Ok(Self {
             describer,
             overlay,
+            trail,
             allow,
             over_limit,
             exact_keys: [Role::Source, Role::Target]

@@ -1,5 +1,6 @@
 //! Writing differences into the target: in batches, conditional, with what is refused tried again or set aside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::AgentError;
@@ -7,7 +8,8 @@ use super::event::{DifferenceKind, Event};
 use super::judge::Reread;
 use super::settle::{CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
-use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
+use crate::engine::{Engine, EngineError};
+use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, TableAccess};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -15,6 +17,24 @@ const RETRY_ROUNDS_MAX: u32 = 16;
 const REPLACE_MAX: usize = 10_000;
 /// A deadlock or a broken connection is tried again this often.
 const ATTEMPTS_MAX: u32 = 5;
+
+/// Applying again is safe: what was written meanwhile is found as it should be.
+pub(super) async fn apply_patiently(
+    engine: &dyn Engine,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<ChangeOutcome>, EngineError> {
+    let mut attempt = 0;
+    loop {
+        match engine.apply(access, changes).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+            }
+            done => return done,
+        }
+    }
+}
 
 impl Settlement<'_, '_> {
     pub(super) async fn apply(
@@ -26,18 +46,10 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         let engine = self.target.agent.engine.clone();
-        let mut attempt = 0;
-        let outcomes = loop {
-            match engine.apply(&self.target.access, &changes).await {
-                Ok(outcomes) => break outcomes,
-                // Applying again is safe: what was written meanwhile is found as it should be.
-                Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
-                    attempt += 1;
-                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        self.trail.intend(&self.describer, &changes, false).await?;
+        let outcomes = apply_patiently(engine.as_ref(), &self.target.access, &changes).await;
+        let outcomes = self.trail.done(outcomes).await?;
+        self.target.outcome.undo_kept |= self.trail.keeps_undo();
         for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,
@@ -134,12 +146,15 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         let engine = self.target.agent.engine.clone();
+        self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
         // A delete that spreads to other tables is no way to make an update.
         let outcomes = if self.deletes_spread {
-            engine.apply(&self.target.access, &changes).await?
+            engine.apply(&self.target.access, &changes).await
         } else {
-            engine.replace(&self.target.access, &changes).await?
+            engine.replace(&self.target.access, &changes).await
         };
+        let outcomes = self.trail.done(outcomes).await?;
+        self.target.outcome.undo_kept |= self.trail.keeps_undo();
         for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,

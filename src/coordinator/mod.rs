@@ -7,8 +7,10 @@ use tokio::sync::mpsc;
 
 mod pairs;
 mod table;
+mod undo;
 
 pub use pairs::{PairRequest, TablePairs};
+pub use undo::undo;
 
 use crate::agent::{AgentError, AgentHandle, Allow, TaskOptions, error::FailureKind};
 use crate::model::{Role, Wishes};

@@ -166,7 +166,7 @@ impl Context<'_> {
     }
 }
 
-fn table_error(error: AgentError) -> TableError {
+pub(super) fn table_error(error: AgentError) -> TableError {
     TableError {
         kind: error.kind.as_str().to_owned(),
         side: error.side.map(|side| side.to_string()),
@@ -201,6 +201,7 @@ pub(super) fn joined(first: TableReport, mut second: TableReport) -> TableReport
     after.seconds.recheck += before.seconds.recheck;
     after.seconds.repair += before.seconds.repair;
     after.seconds.verify += before.seconds.verify;
+    after.undo_kept |= before.undo_kept;
     after.target_root = before.target_root;
     after.target_rows = before.target_rows;
     if !first.differences.is_empty() {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod chain;
+mod evidence;
 mod postgres;
 mod retention;
 mod runs;
@@ -19,6 +20,7 @@ mod store;
 mod trail;
 
 pub use chain::{Entry, EntryKind, Fault, Head, Link, Verification, Verifier};
+pub use evidence::{batch_entries, intent_entry, table_record};
 pub use retention::{Keep, Removed};
 pub use runs::{RunEnd, RunFilter, RunStart};
 pub use trail::EntryFilter;

@@ -21,7 +21,8 @@ const COLUMNS: &str =
 pub struct EntryFilter {
     pub run: Option<String>,
     pub table: Option<String>,
-    pub key: Option<String>,
+    /// Any of these.
+    pub keys: Vec<String>,
 }
 
 impl Ledger {
@@ -83,11 +84,17 @@ impl Ledger {
     ) -> Result<Vec<Link>, LedgerError> {
         let mut sql = format!("SELECT {COLUMNS} FROM trueup_audit WHERE seq > $1");
         let mut cells = vec![Cell::int(after)];
-        for (column, value) in [("run", &filter.run), ("target_table", &filter.table), ("key", &filter.key)] {
+        for (column, value) in [("run", &filter.run), ("target_table", &filter.table)] {
             if let Some(value) = value {
                 cells.push(Cell::text(value));
                 sql += &format!(" AND {column} = ${}", cells.len());
             }
+        }
+        if !filter.keys.is_empty() {
+            let places: Vec<String> =
+                (1..=filter.keys.len()).map(|at| format!("${}", cells.len() + at)).collect();
+            cells.extend(filter.keys.iter().map(Cell::text));
+            sql += &format!(" AND key IN ({})", places.join(", "));
         }
         cells.push(Cell::int(limit));
         sql += &format!(" ORDER BY seq LIMIT ${}", cells.len());

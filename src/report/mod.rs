@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::agent::{Difference, TableOutcome};
 use crate::model::Plan;
 
+pub mod export;
+pub mod page;
 pub mod record;
 pub mod render;
+pub mod undo;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.
 pub const SCHEMA_VERSION: u32 = 1;

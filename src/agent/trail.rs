@@ -1,0 +1,306 @@
+//! What an audit trail and an undo journal are told of every batch: the intent before it is written, the outcome after.
+//!
+//! Rows stay with this agent: the trail gets keyed hashes and digests, the journal is encrypted and lies here.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::mpsc;
+
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, RowIntent, RowOutcome};
+use super::judge::Describer;
+use super::settle::decode_error;
+use super::target::Target;
+use super::undo::own::OwnAccess;
+use super::undo::{Journal, JournalHead, Overwritten, UndoStore};
+use crate::engine::{Engine, EngineError};
+use crate::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, TableSchema};
+
+/// The secret behind the hashes of one ledger's trail: who has it can find a key's entries, who has it not cannot guess
+/// keys or rows from the trail.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrailSecret([u8; 32]);
+
+impl TrailSecret {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the secret from a file; makes one, for its owner's eyes alone, where there is none.
+    pub fn load_or_make(path: &Path) -> Result<Self, AgentError> {
+        super::undo::secret_file(path).map(Self)
+    }
+
+    /// Of a key as it is shown: pairs of column and text. 16 bytes in hex.
+    pub fn key_hash(&self, table: &str, key: &[(String, String)]) -> String {
+        let secret = blake3::derive_key("trueup 2026 audit trail, key of a row", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&secret);
+        let parts = std::iter::once(table).chain(key.iter().flat_map(|(name, text)| [&**name, &**text]));
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
+        }
+        short(&hasher)
+    }
+
+    /// Of a row's canonical bytes: the same row has the same digest in every run under the same plan.
+    fn row_digest(&self, key: &Key, row: &CanonicalRow) -> String {
+        let secret = blake3::derive_key("trueup 2026 audit trail, digest of a row", &self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&secret);
+        hasher.update(&(key.as_bytes().len() as u64).to_be_bytes());
+        hasher.update(key.as_bytes()).update(row.as_bytes());
+        short(&hasher)
+    }
+}
+
+fn short(hasher: &blake3::Hasher) -> String {
+    hasher.finalize().to_hex().chars().take(32).collect()
+}
+
+impl fmt::Debug for TrailSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TrailSecret(secret)")
+    }
+}
+
+impl Serialize for TrailSecret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::undo::hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for TrailSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::undo::unhex(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
+    }
+}
+
+/// What the coordinator wants to be told of every row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrailWish {
+    pub secret: TrailSecret,
+    /// Tell keys as they are, not hashed.
+    pub plain_keys: bool,
+}
+
+impl TrailWish {
+    pub fn key(&self, table: &str, key: &[(String, String)]) -> String {
+        if self.plain_keys { plain_key(key) } else { self.secret.key_hash(table, key) }
+    }
+}
+
+/// `id=7 line=2`.
+pub fn plain_key(key: &[(String, String)]) -> String {
+    key.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The trail of one table's writes.
+pub(super) struct Trail {
+    wish: Option<TrailWish>,
+    events: mpsc::Sender<Event>,
+    engine: Arc<dyn Engine>,
+    /// The table's name at the target.
+    table: String,
+    journal: Keeping,
+    batch: u64,
+    /// Of the batch that was told and not yet answered.
+    rows: usize,
+}
+
+enum Keeping {
+    Nothing,
+    /// The journal is begun with the first batch.
+    Waiting {
+        store: UndoStore,
+        head: Box<JournalHead>,
+        own: OwnAccess,
+    },
+    Open {
+        journal: Box<Journal>,
+        own: OwnAccess,
+    },
+}
+
+impl Trail {
+    /// For a diff or a dry run, nothing is ever told.
+    pub(super) async fn of_repair(target: &Target<'_>, schema: &TableSchema) -> Result<Self, AgentError> {
+        let options = &target.task.options;
+        let store = target.agent.undo.as_ref().filter(|_| target.writes() && !options.no_undo);
+        let journal = match (store, &options.run) {
+            (Some(store), Some(run)) => {
+                let server = target.agent.engine.server().await?;
+                let own = OwnAccess::of(&target.task.plan, schema, &server);
+                Keeping::wait(store, run, &target.task.plan, own)
+            }
+            _ => Keeping::Nothing,
+        };
+        Ok(Self::new(
+            target.agent.engine.clone(),
+            target.events,
+            &target.task.plan,
+            options.trail.clone(),
+            journal,
+        ))
+    }
+
+    fn new(
+        engine: Arc<dyn Engine>,
+        events: &mpsc::Sender<Event>,
+        plan: &Plan,
+        wish: Option<TrailWish>,
+        journal: Keeping,
+    ) -> Self {
+        let (table, events) = (plan.target.to_string(), events.clone());
+        Self { wish, events, engine, table, journal, batch: 0, rows: 0 }
+    }
+
+    /// For an undo of a journal with this head, which keeps a journal of its own.
+    pub(super) fn of_undo(
+        engine: Arc<dyn Engine>,
+        events: &mpsc::Sender<Event>,
+        head: &JournalHead,
+        wish: Option<TrailWish>,
+        keep: Option<(&UndoStore, &str)>,
+    ) -> Self {
+        let journal = keep.map_or(Keeping::Nothing, |(store, run)| {
+            Keeping::wait(store, run, &head.plan, OwnAccess::read(head))
+        });
+        Self::new(engine, events, &head.plan, wish, journal)
+    }
+
+    pub(super) fn keeps_undo(&self) -> bool {
+        matches!(self.journal, Keeping::Open { .. })
+    }
+
+    /// Before a batch: what it overwrites is on disk, and the intent is told, when this returns.
+    pub(super) async fn intend(
+        &mut self,
+        describer: &Describer,
+        changes: &[Change],
+        replace: bool,
+    ) -> Result<(), AgentError> {
+        self.batch += 1;
+        self.rows = changes.len();
+        self.journal.open().await?;
+        if let Keeping::Open { journal, own } = &mut self.journal {
+            let before = own.fetch(self.engine.as_ref(), changes).await?;
+            let rows: Vec<Overwritten> = changes
+                .iter()
+                .zip(before)
+                .map(|(change, own_before)| Overwritten { change: change.clone(), own_before })
+                .collect();
+            journal.batch(self.batch, replace, &rows).await?;
+        }
+        let Some(wish) = &self.wish else { return Ok(()) };
+        let mut rows = Vec::with_capacity(changes.len());
+        for change in changes {
+            let key = describer.key(&change.key).map_err(decode_error)?;
+            let digest =
+                |row: &Option<CanonicalRow>| row.as_ref().map(|row| wish.secret.row_digest(&change.key, row));
+            rows.push(RowIntent {
+                key: wish.key(&self.table, &key),
+                operation: change.operation(),
+                before: digest(&change.before),
+                after: digest(&change.after),
+            });
+        }
+        self.tell(Event::Intended { table: self.table.clone(), batch: self.batch, rows }).await
+    }
+
+    /// After a batch, also after one that failed; passes on what it was given.
+    pub(super) async fn done(
+        &mut self,
+        given: Result<Vec<ChangeOutcome>, EngineError>,
+    ) -> Result<Vec<ChangeOutcome>, AgentError> {
+        let outcomes: Vec<RowOutcome> = match &given {
+            Ok(outcomes) => outcomes.iter().map(row_outcome).collect(),
+            // Most errors mean that nothing was written; a connection lost in the commit means that nobody knows.
+            Err(_) => vec![RowOutcome::Unknown; self.rows],
+        };
+        let noted = match &mut self.journal {
+            Keeping::Open { journal, .. } => journal.outcomes(self.batch, &outcomes).await,
+            _ => Ok(()),
+        };
+        let told = match self.wish {
+            Some(_) => self.tell(Event::Applied { batch: self.batch, outcomes }).await,
+            None => Ok(()),
+        };
+        let given = given?;
+        noted.and(told)?;
+        Ok(given)
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), AgentError> {
+        let closed = |_| AgentError::new(FailureKind::Cancelled, "the run was cancelled");
+        self.events.send(event).await.map_err(closed)
+    }
+}
+
+fn row_outcome(outcome: &ChangeOutcome) -> RowOutcome {
+    match outcome {
+        ChangeOutcome::Written => RowOutcome::Written,
+        ChangeOutcome::Stale => RowOutcome::Stale,
+        ChangeOutcome::Failed(_) => RowOutcome::Refused,
+    }
+}
+
+impl Keeping {
+    fn wait(store: &UndoStore, run: &str, plan: &Plan, own: OwnAccess) -> Self {
+        let head = JournalHead {
+            run: run.to_owned(),
+            plan: plan.clone(),
+            own: own.plan().cloned(),
+            partial: own.is_partial(),
+        };
+        Self::Waiting { store: store.clone(), head: Box::new(head), own }
+    }
+
+    async fn open(&mut self) -> Result<(), AgentError> {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Waiting { store, head, own } => {
+                Self::Open { journal: Box::new(store.begin(&head).await?), own }
+            }
+            other => other,
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_depend_on_secret_table_and_borders() {
+        let (a, b) = (TrailSecret::new([1; 32]), TrailSecret::new([2; 32]));
+        let key = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let one = a.key_hash("t", &key(&[("id", "12")]));
+        assert_eq!(one.len(), 32);
+        assert_eq!(one, a.key_hash("t", &key(&[("id", "12")])));
+        for other in [
+            b.key_hash("t", &key(&[("id", "12")])),
+            a.key_hash("u", &key(&[("id", "12")])),
+            a.key_hash("t", &key(&[("id1", "2")])),
+            a.key_hash("t", &key(&[("id", "1"), ("2", "")])),
+        ] {
+            assert_ne!(one, other);
+        }
+        let row = |bytes: &[u8]| CanonicalRow::new(bytes);
+        let digest = |k: &[u8], r: &[u8]| a.row_digest(&Key::from(k), &row(r));
+        assert_ne!(digest(b"ab", b"c"), digest(b"a", b"bc"));
+    }
+
+    #[test]
+    fn the_secret_crosses_the_wire_and_stays_out_of_debug() {
+        let wish = TrailWish { secret: TrailSecret::new([0xab; 32]), plain_keys: true };
+        let json = serde_json::to_string(&wish).unwrap();
+        assert_eq!(serde_json::from_str::<TrailWish>(&json).unwrap(), wish);
+        assert!(!format!("{wish:?}").contains("ab, ") && !format!("{wish:?}").contains("171"));
+        assert!(serde_json::from_str::<TrailWish>(&json.replace("abab", "zz")).is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! Journals are read back as they were written, whatever cut them off, and no altered byte passes.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::TableName;
+
+fn head() -> JournalHead {
+    let table = TableName::new(None, "t");
+    let plan = Plan {
+        encoding_version: 1,
+        source: table.clone(),
+        target: table,
+        columns: Vec::new(),
+        key_len: 0,
+        source_where: None,
+        target_where: None,
+        warnings: Vec::new(),
+    };
+    JournalHead { run: "r".into(), plan, own: None, partial: true }
+}
+
+fn rows() -> impl Strategy<Value = Vec<Overwritten>> {
+    let bytes = || vec(any::<u8>(), 0..40);
+    let row = (bytes(), option::of(bytes()), option::of(bytes()), option::of(bytes()));
+    vec(row, 1..6).prop_map(|rows| {
+        let row = |bytes: Vec<u8>| CanonicalRow::new(bytes);
+        rows.into_iter()
+            .map(|(key, before, after, own)| Overwritten {
+                change: Change { key: Key::new(key), before: before.map(row), after: after.map(row) },
+                own_before: own.map(row),
+            })
+            .collect()
+    })
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// The file of these batches, each followed by its outcomes where they are given; and its length after each record.
+fn write(
+    path: &Path,
+    key: &UndoKey,
+    batches: &[(bool, Vec<Overwritten>, Option<Vec<RowOutcome>>)],
+) -> Vec<u64> {
+    block_on(async {
+        let mut journal = Journal::create(path, key, &head()).await.unwrap().unwrap();
+        let length = || std::fs::metadata(path).unwrap().len();
+        let mut lengths = vec![length()];
+        for (at, (replace, rows, outcomes)) in (1..).zip(batches) {
+            journal.batch(at, *replace, rows).await.unwrap();
+            lengths.push(length());
+            if let Some(outcomes) = outcomes {
+                journal.outcomes(at, outcomes).await.unwrap();
+                lengths.push(length());
+            }
+        }
+        assert!(Journal::create(path, key, &head()).await.unwrap().is_none(), "never over another");
+        lengths
+    })
+}
+
+fn read(path: &Path, key: &UndoKey) -> Result<Vec<WrittenBatch>, AgentError> {
+    let mut reader = JournalReader::open(path, key)?;
+    assert_eq!(reader.head, head());
+    let mut all = Vec::new();
+    while let Some(batch) = reader.previous()? {
+        all.push(batch);
+    }
+    Ok(all)
+}
+
+fn outcome() -> impl Strategy<Value = RowOutcome> {
+    prop::sample::select(vec![
+        RowOutcome::Written,
+        RowOutcome::Stale,
+        RowOutcome::Refused,
+        RowOutcome::Unknown,
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn what_may_have_been_written_is_read_back_to_front(
+        batches in vec((any::<bool>(), rows(), option::of(vec(outcome(), 6))), 0..5),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+        let batches: Vec<_> = batches
+            .into_iter()
+            .map(|(replace, rows, outcomes)| {
+                let outcomes = outcomes.map(|all| all[..rows.len()].to_vec());
+                (replace, rows, outcomes)
+            })
+            .collect();
+        write(&path, &key, &batches);
+        let read = read(&path, &key).unwrap();
+        prop_assert_eq!(read.len(), batches.len());
+        for (read, (replace, rows, outcomes)) in read.iter().rev().zip(&batches) {
+            prop_assert_eq!(read.replace, *replace);
+            let written = |at: usize| outcomes.as_ref().is_none_or(|all| {
+                matches!(all[at], RowOutcome::Written | RowOutcome::Unknown)
+            });
+            let expected: Vec<_> =
+                rows.iter().enumerate().filter(|(at, _)| written(*at)).map(|(_, row)| row.clone()).collect();
+            prop_assert_eq!(&read.rows, &expected);
+        }
+    }
+
+    #[test]
+    fn a_journal_cut_off_anywhere_gives_its_whole_records(
+        batches in vec(rows(), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+        let batches: Vec<_> = batches.into_iter().map(|rows| (false, rows, None)).collect();
+        let lengths = write(&path, &key, &batches);
+        let whole = std::fs::read(&path).unwrap();
+        let cut = cut.index(whole.len() + 1);
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let records = lengths.iter().filter(|length| **length <= cut as u64).count();
+        match read(&path, &key) {
+            Ok(read) => prop_assert_eq!(read.len() + 1, records),
+            Err(error) => prop_assert!(records == 0 && error.kind == FailureKind::Usage, "{error}"),
+        }
+    }
+
+    #[test]
+    fn no_altered_byte_passes(rows in rows(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+        write(&path, &key, &[(false, rows, None)]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&path, &bytes).unwrap();
+        // A length that points beyond the end looks like a record cut off; no row comes of it.
+        prop_assert!(read(&path, &key).map_or(true, |read| read.is_empty()));
+    }
+}
+
+#[test]
+fn another_key_and_another_name_open_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+    write(&path, &key, &[]);
+    assert!(read(&path, &key).unwrap().is_empty());
+    let error = read(&path, &UndoKey([8; 32])).unwrap_err();
+    assert!(error.message.contains("record 0") && error.hint.unwrap().contains("--undo-key-file"));
+    let other = dir.path().join("r.1.undo");
+    std::fs::copy(&path, &other).unwrap();
+    assert!(read(&other, &key).is_err(), "a journal cannot be passed off as another");
+}
+
+#[test]
+fn rows_cannot_be_read_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+    let secret = CanonicalRow::new(*b"a very secret value");
+    let change = Change { key: Key::from(&b"secret key"[..]), before: Some(secret.clone()), after: None };
+    write(&path, &key, &[(false, vec![Overwritten { change, own_before: Some(secret) }], None)]);
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(!bytes.windows(6).any(|part| part == b"secret"));
+}

@@ -1,0 +1,117 @@
+//! From what a run tells to what the ledger keeps, and back to what a report shows.
+
+use std::collections::BTreeMap;
+
+use super::chain::{Entry, EntryKind};
+use super::runs::{RunFilter, RunStart, entry};
+use super::trail::EntryFilter;
+use super::{Ledger, LedgerError};
+use crate::agent::{DifferenceKind, RowIntent, RowOutcome};
+use crate::report::record::{DifferenceRecord, Evidence, TableRecord, TrailSummary};
+use crate::report::{SCHEMA_VERSION, TableReport};
+
+/// A table's report as the ledger keeps it: no values, and keys as `key` renders them for a table and its key.
+pub fn table_record(report: &TableReport, key: impl Fn(&str, &[(String, String)]) -> String) -> TableRecord {
+    let table = &report.target_table;
+    let differences = report.differences.iter().map(|difference| DifferenceRecord {
+        kind: match difference.kind {
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Changed => "changed",
+            DifferenceKind::Extra => "extra",
+        }
+        .to_owned(),
+        key: key(table, &difference.key),
+        columns: match difference.kind {
+            DifferenceKind::Changed => difference.columns.iter().map(|column| column.name.clone()).collect(),
+            _ => Vec::new(),
+        },
+        reason: None,
+    });
+    let set_aside = report.rows_set_aside.iter().map(|row| DifferenceRecord {
+        kind: "set_aside".to_owned(),
+        key: key(table, &row.key),
+        columns: Vec::new(),
+        reason: Some(row.reason.clone()),
+    });
+    TableRecord {
+        source_table: report.source_table.clone(),
+        target_table: table.clone(),
+        verdict: report.verdict.as_str().to_owned(),
+        plan_fingerprint: report.plan.as_ref().map(|plan| {
+            let json = serde_json::to_vec(plan).unwrap_or_default();
+            blake3::hash(&json).to_hex().to_string()
+        }),
+        plan: report.plan.clone(),
+        outcome: report.outcome.clone(),
+        warnings: report.warnings.clone(),
+        error: report.error.clone(),
+        differences: differences.chain(set_aside).collect(),
+    }
+}
+
+/// The entry that says which rows a batch is about to write.
+pub fn intent_entry(start: &RunStart, at: &str, table: &str, batch: u64, rows: &[RowIntent]) -> Entry {
+    let keys: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+    Entry {
+        table: table.to_owned(),
+        detail: serde_json::json!({ "batch": batch, "keys": keys }).to_string(),
+        ..entry(start, at, EntryKind::Intent)
+    }
+}
+
+/// One entry for each row of a batch, with what became of it.
+pub fn batch_entries(
+    start: &RunStart,
+    at: &str,
+    table: &str,
+    batch: u64,
+    rows: Vec<RowIntent>,
+    outcomes: &[RowOutcome],
+) -> Vec<Entry> {
+    let row = |(at_row, row): (usize, RowIntent)| Entry {
+        table: table.to_owned(),
+        key: row.key,
+        operation: row.operation.as_str().to_owned(),
+        before: row.before.unwrap_or_default(),
+        after: row.after.unwrap_or_default(),
+        outcome: outcomes.get(at_row).copied().unwrap_or(RowOutcome::Unknown).as_str().to_owned(),
+        detail: format!("batch {batch}"),
+        ..entry(start, at, EntryKind::Row)
+    };
+    rows.into_iter().enumerate().map(row).collect()
+}
+
+impl Ledger {
+    /// Everything that a report of a run shows. Verifies the whole trail.
+    pub async fn evidence(&self, run: &str) -> Result<Evidence, LedgerError> {
+        let run = self.run(run).await?;
+        let mut trail = TrailSummary {
+            entries: 0,
+            first: 0,
+            last: 0,
+            hash: String::new(),
+            outcomes: Vec::new(),
+            faults: Vec::new(),
+        };
+        let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
+        let filter = EntryFilter { run: Some(run.id.clone()), ..EntryFilter::default() };
+        self.for_each_entry(&filter, |link| {
+            trail.entries += 1;
+            if trail.first == 0 {
+                trail.first = link.entry.seq;
+            }
+            trail.last = link.entry.seq;
+            trail.hash = link.hash;
+            if link.entry.kind == EntryKind::Row.as_str() {
+                *outcomes.entry(format!("{} {}", link.entry.operation, link.entry.outcome)).or_default() += 1;
+            }
+            Ok(())
+        })
+        .await?;
+        trail.outcomes = outcomes.into_iter().collect();
+        trail.faults = self.verify(None).await?.faults.iter().map(ToString::to_string).collect();
+        let filter = RunFilter { undoes: Some(run.id.clone()), ..RunFilter::default() };
+        let undone_by = self.runs(&filter).await?.into_iter().map(|run| run.id).collect();
+        Ok(Evidence { schema_version: SCHEMA_VERSION, run, trail, undone_by })
+    }
+}
