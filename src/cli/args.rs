@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::evidence_args::{
+    AuditArgs, EvidenceArgs, PruneArgs, ReportArgs, RunsArgs, UndoArgs, UndoStoreArgs,
+};
 use crate::model::TableName;
 
 /// Finds where two copies of a table differ, cheaply and provably, and makes the target true to the source.
@@ -30,6 +33,16 @@ pub(super) enum Command {
     Repair(RepairArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
+    /// List what was run
+    Runs(RunsArgs),
+    /// Show one run for an auditor: what was compared, what differed, what was done, and the proof
+    Report(ReportArgs),
+    /// Show, verify or export the audit trail
+    Audit(AuditArgs),
+    /// Take a repair back: rows that still hold what it wrote get back what they held
+    Undo(UndoArgs),
+    /// Remove old runs, trail entries and undo journals; the trail's chain stays provable
+    Prune(PruneArgs),
     /// Print shell completions
     Completions { shell: clap_complete::Shell },
     /// Write man pages (to standard output, or one file a command into DIR)
@@ -79,6 +92,11 @@ pub(super) struct RepairArgs {
     /// Delete rows even where foreign keys then delete or change rows of other tables
     #[arg(long)]
     pub(super) allow_cascade: bool,
+    /// Keep no undo journal of this run: what it overwrites cannot be put back
+    #[arg(long, help_heading = "Evidence")]
+    pub(super) no_undo: bool,
+    #[command(flatten)]
+    pub(super) undo: UndoStoreArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -195,6 +213,8 @@ pub(super) struct PairArgs {
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Limits")]
     pub(super) tables_in_flight: usize,
     #[command(flatten)]
+    pub(super) evidence: EvidenceArgs,
+    #[command(flatten)]
     pub(super) peers: PeerArgs,
 }
 
@@ -275,6 +295,8 @@ pub(super) struct AgentArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) client_ca: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) undo: UndoStoreArgs,
+    #[command(flatten)]
     pub(super) limits: LimitArgs,
     #[command(flatten)]
     pub(super) peers: PeerArgs,
@@ -293,7 +315,7 @@ fn table_pair(text: &str) -> Result<(TableName, TableName), String> {
     }
 }
 
-fn name_pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn name_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((left, right)) if !left.is_empty() && !right.is_empty() => {
             Ok((left.to_owned(), right.to_owned()))

@@ -1,6 +1,6 @@
 //! What the commands do: from arguments to a run, from its outcome to output and exit status.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -11,6 +11,9 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::args::{AgentArgs, Allowed, DiffArgs, Format, MaxChanges, PairArgs, RepairArgs};
 use super::endpoint::{EndpointUrl, client_security, key_pair, limits, open_local, token};
+use super::evidence::{self, Recorder, Recording};
+use super::evidence_args::UndoStoreArgs;
+use super::output::Output;
 use super::terminal::{Progress, color};
 use crate::agent::security::{ServerSecurity, read_pem};
 use crate::agent::{self, Allow, Event, SOFTWARE, Serves, TableOutcome, TaskOptions};
@@ -31,7 +34,8 @@ pub(super) async fn diff_checked(
     check: impl FnOnce([u64; 3]) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
     let request = request(&args.pair);
-    let report = Box::pin(Job { command: "diff", pair: &args.pair, request, sql: None }.run()).await?;
+    let job = Job { command: "diff", pair: &args.pair, request, sql: None, undo: None };
+    let report = Box::pin(job.run()).await?;
     let sum = |count: fn(&TableOutcome) -> u64| report.tables.iter().map(|table| count(&table.outcome)).sum();
     check([sum(|outcome| outcome.missing), sum(|outcome| outcome.changed), sum(|outcome| outcome.extra)])?;
     Ok(report.verdict.exit_status())
@@ -48,13 +52,20 @@ pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
     request.options.dry_run = args.dry_run || args.sql.is_some();
     request.options.sql = args.sql.is_some();
     request.options.allow_cascade = args.allow_cascade;
+    request.options.no_undo = args.no_undo;
     match args.max_changes {
         MaxChanges::Rows(rows) => request.options.max_changes = Some(rows),
         MaxChanges::Percent(percent) => request.options.max_overwritten_percent = Some(percent),
     }
-    let report =
-        Box::pin(Job { command: "repair", pair: &args.pair, request, sql: args.sql.as_deref() }.run())
-            .await?;
+    let writes = request.writes();
+    let job = Job {
+        command: "repair",
+        pair: &args.pair,
+        request,
+        sql: args.sql.as_deref(),
+        undo: (writes && !args.no_undo).then_some(&args.undo),
+    };
+    let report = Box::pin(job.run()).await?;
     Ok(report.verdict.exit_status())
 }
 
@@ -98,10 +109,12 @@ struct Job<'a> {
     pair: &'a PairArgs,
     request: RunRequest,
     sql: Option<&'a Path>,
+    /// Where an agent of this process keeps what a repair overwrites.
+    undo: Option<&'a UndoStoreArgs>,
 }
 
 impl Job<'_> {
-    async fn run(self) -> Result<RunReport, Failure> {
+    async fn run(mut self) -> Result<RunReport, Failure> {
         let began = (Instant::now(), SystemTime::now());
         let (source, target) = (EndpointUrl::read(&self.pair.source)?, EndpointUrl::read(&self.pair.target)?);
         if source.url == target.url && self.pair.table.iter().all(|(left, right)| left == right) {
@@ -116,36 +129,68 @@ impl Job<'_> {
                 "run this command on the target's machine",
             ));
         }
-        let (limits, peers) = (limits(&self.pair.limits)?, client_security(&self.pair.peers)?);
         let mut output = Output::open(self.pair.output.as_deref())?;
+        let recording = Recording {
+            kind: self.command,
+            source: &source,
+            target: &target,
+            target_typed: &self.pair.target,
+            writes: self.request.writes(),
+            undoes: None,
+            options: evidence::options(&self.request),
+        };
+        let mut recorder = Recorder::begin(&self.pair.evidence, recording).await?;
+        recorder.ask(&mut self.request.options);
+        match self.work(&source, &target, &mut output, &mut recorder).await {
+            Ok(outcome) => {
+                let mut report = self.report(&source, &target, began, outcome);
+                recorder.finish(&mut report).await?;
+                self.print(&report, &mut output)?;
+                Ok(report)
+            }
+            Err(failure) => {
+                recorder.fail(&failure).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn work(
+        &self,
+        source: &EndpointUrl,
+        target: &EndpointUrl,
+        output: &mut Output,
+        recorder: &mut Recorder,
+    ) -> Result<RunOutcome, Failure> {
+        let (limits, peers) = (limits(&self.pair.limits)?, client_security(&self.pair.peers)?);
         let mut sql = self.sql.map(|path| Output::open(Some(path))).transpose()?;
+        let undo = match self.undo {
+            Some(undo) => evidence::undo_store(undo, &self.pair.evidence, target)?,
+            None => None,
+        };
         let (source_agent, target_agent) = tokio::try_join!(
-            source.open(&limits, &peers, Role::Source),
-            target.open(&limits, &peers, Role::Target)
+            source.open(&limits, &peers, Role::Source, None),
+            target.open(&limits, &peers, Role::Target, undo)
         )?;
 
         let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
         let run = async {
             let outcome = coordinator::run(&source_agent, &target_agent, &self.request, &events).await;
             drop(events);
-            outcome
+            Ok::<_, Failure>(outcome)
         };
-        let listen = self.listen(&mut told, &mut output, sql.as_mut());
-        let (outcome, listened) = tokio::select! {
-            ended = async { tokio::join!(run, listen) } => ended,
-            _ = tokio::signal::ctrl_c() => {
-                // Dropping the run stops both sides; a write under way is one transaction, whole or not at all.
-                return Err(Failure::new("interrupted: both sides are stopped", "run the same command again, it is safe to repeat"));
-            }
+        let listen = self.listen(&mut told, output, sql.as_mut(), recorder);
+        // What cannot be noted or told is not done: a listener that fails stops the run.
+        let (outcome, ()) = tokio::select! {
+            ended = async { tokio::try_join!(run, listen) } => ended?,
+            // Dropping the run stops both sides; a write under way is one transaction, whole or not at all.
+            _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
         };
-        listened?;
         let outcome = outcome?;
-        let report = self.report(&source, &target, began, outcome);
-        self.print(&report, &mut output)?;
         if let Some(sql) = &mut sql {
             sql.finish()?;
         }
-        Ok(report)
+        Ok(outcome)
     }
 
     async fn listen(
@@ -153,10 +198,12 @@ impl Job<'_> {
         told: &mut mpsc::Receiver<RunEvent>,
         output: &mut Output,
         mut sql: Option<&mut Output>,
+        recorder: &mut Recorder,
     ) -> Result<(), Failure> {
         let mut progress = Progress::new(self.pair.quiet);
         let mut names = std::collections::BTreeMap::new();
         while let Some(event) = told.recv().await {
+            recorder.event(&event).await?;
             progress.show(&event);
             if let RunEvent::Planned { table, name, .. } = &event {
                 names.insert(*table, name.clone());
@@ -250,62 +297,6 @@ impl Job<'_> {
     }
 }
 
-/// Standard output or a file. A reader that closes the pipe has seen enough.
-struct Output {
-    to: Box<dyn Write + Send>,
-    name: String,
-    terminal: bool,
-    closed: bool,
-}
-
-impl Output {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let (to, name): (Box<dyn Write + Send>, _) = match path {
-            None => (Box::new(std::io::stdout()), "standard output".to_owned()),
-            Some(path) => {
-                let file = std::fs::File::create(path).map_err(|error| {
-                    Failure::new(
-                        format!("cannot write {}: {error}", path.display()),
-                        "check the folder and its permissions",
-                    )
-                })?;
-                (Box::new(std::io::BufWriter::new(file)), path.display().to_string())
-            }
-        };
-        Ok(Self { to, name, terminal: path.is_none() && std::io::stdout().is_terminal(), closed: false })
-    }
-
-    fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
-    fn write(&mut self, text: &str) -> Result<(), Failure> {
-        if self.closed {
-            return Ok(());
-        }
-        let written = self.to.write_all(text.as_bytes());
-        self.check(written)
-    }
-
-    fn finish(&mut self) -> Result<(), Failure> {
-        let flushed = self.to.flush();
-        self.check(flushed)
-    }
-
-    fn check(&mut self, result: std::io::Result<()>) -> Result<(), Failure> {
-        match result {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                self.closed = true;
-                Ok(())
-            }
-            Err(error) => {
-                Err(Failure::new(format!("cannot write {}: {error}", self.name), "is the disk full?"))
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-}
-
 pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     let database = EndpointUrl::read(&args.database)?;
     if !database.is_database() {
@@ -313,7 +304,8 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     }
     let serves =
         Serves { tables: (!args.table.is_empty()).then(|| args.table.clone()), write: args.allow_write };
-    let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?;
+    let undo = evidence::agent_undo_store(&args.undo)?;
+    let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?.with_undo(undo);
     let security = ServerSecurity {
         tls: key_pair(&args.peers)?,
         client_ca: args.client_ca.as_deref().map(read_pem).transpose()?,

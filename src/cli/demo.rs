@@ -102,7 +102,8 @@ fn make(path: &Path, drifted: bool) -> Result<(), Failure> {
 /// Shows the command that does the same, then does it; also checks the planted counts after the first diff.
 async fn step(words: &[&str], title: &str) -> Result<u8, Failure> {
     say(&format!("{title}\n$ trueup {}", words.join(" ")))?;
-    let typed = ["trueup"].iter().chain(words).chain(&["--quiet"]).map(|word| (*word).to_owned());
+    let typed =
+        ["trueup"].iter().chain(words).chain(&["--quiet", "--no-ledger"]).map(|word| (*word).to_owned());
     let cli = Cli::try_parse_from(typed)
         .map_err(|error| Failure::new(error.to_string(), "this is a defect of the demo"))?;
     let status = match cli.command {

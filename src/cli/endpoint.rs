@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use super::args::{LimitArgs, PeerArgs};
 use crate::agent::security::{ClientSecurity, KeyPair, PeerToken, read_pem};
-use crate::agent::{AgentError, AgentHandle, AgentLimits, LocalAgent, RemoteAgent, Serves};
+use crate::agent::{AgentError, AgentHandle, AgentLimits, LocalAgent, RemoteAgent, Serves, UndoStore};
 use crate::engine;
 use crate::model::Role;
 
@@ -42,6 +42,7 @@ impl EndpointUrl {
         limits: &AgentLimits,
         peers: &ClientSecurity,
         side: Role,
+        undo: Option<UndoStore>,
     ) -> Result<AgentHandle, Failure> {
         let opened = if self.is_agent() {
             RemoteAgent::connect(&self.url, peers, limits.peer_timeout)
@@ -50,7 +51,7 @@ impl EndpointUrl {
         } else {
             open_local(&self.url, limits, Serves::everything())
                 .await
-                .map(|agent| AgentHandle::Local(Arc::new(agent)))
+                .map(|agent| AgentHandle::Local(Arc::new(agent.with_undo(undo))))
         };
         opened.map_err(|error| error.on(side).into())
     }
@@ -119,7 +120,7 @@ pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
 }
 
 #[cfg(unix)]
-fn warn_if_readable(path: &Path) {
+pub(super) fn warn_if_readable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
         tracing::warn!("others may read the token in {}: chmod 600 it", path.display());
@@ -127,7 +128,7 @@ fn warn_if_readable(path: &Path) {
 }
 
 #[cfg(not(unix))]
-fn warn_if_readable(_: &Path) {}
+pub(super) fn warn_if_readable(_: &Path) {}
 
 pub(super) fn key_pair(args: &PeerArgs) -> Result<Option<KeyPair>, Failure> {
     match (&args.cert, &args.key_file) {

@@ -11,15 +11,22 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 mod args;
+mod audit;
 mod command;
 mod demo;
 mod endpoint;
+mod evidence;
+mod evidence_args;
 mod files;
+mod history;
+mod output;
 mod terminal;
+mod undo;
 
 use args::{Cli, Command};
 
 use crate::agent::AgentError;
+use crate::ledger::LedgerError;
 
 /// Something could not be told: bad usage, unreachable, refused, interrupted. See `report::Verdict` for 0 and 1.
 pub const EXIT_COULD_NOT_TELL: u8 = 2;
@@ -29,11 +36,18 @@ pub const EXIT_COULD_NOT_TELL: u8 = 2;
 struct Failure {
     message: String,
     hint: Option<String>,
+    /// By the user.
+    interrupted: bool,
 }
 
 impl Failure {
     fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
+        Self { message: message.into(), hint: Some(hint.into()), interrupted: false }
+    }
+
+    fn interrupted() -> Self {
+        let hint = "run the same command again, it is safe to repeat";
+        Self { interrupted: true, ..Self::new("interrupted: both sides are stopped", hint) }
     }
 }
 
@@ -43,13 +57,19 @@ impl From<AgentError> for Failure {
             Some(side) => format!("{side}: {}", error.message),
             None => error.message,
         };
-        Self { message, hint: error.hint }
+        Self { message, hint: error.hint, interrupted: false }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        Self::new(error.what, error.hint)
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self { message: error.to_string(), hint: None }
+        Self { message: error.to_string(), hint: None, interrupted: false }
     }
 }
 
@@ -92,6 +112,11 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Diff(args) => runtime.block_on(command::diff(&args)),
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
+        Command::Runs(args) => runtime.block_on(history::runs(&args)),
+        Command::Report(args) => runtime.block_on(history::report(&args)),
+        Command::Prune(args) => runtime.block_on(history::prune(&args)),
+        Command::Audit(args) => runtime.block_on(audit::audit(&args)),
+        Command::Undo(args) => runtime.block_on(Box::pin(undo::undo(&args))),
         Command::Completions { shell } => files::completions(shell),
         Command::Man { dir } => files::man(dir.as_deref()),
     };

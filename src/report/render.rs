@@ -61,6 +61,9 @@ pub fn text(report: &RunReport, style: Style, repaired: bool) -> String {
             count(Verdict::Unknown)
         );
     }
+    if let Some(run) = &report.run {
+        let _ = writeln!(out, "run {run}");
+    }
     out
 }
 

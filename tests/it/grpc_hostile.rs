@@ -15,8 +15,8 @@ use trueup::agent::proto::agent_client::AgentClient;
 use trueup::agent::proto::agent_server::{Agent, AgentServer};
 use trueup::agent::proto::{
     Accepted, Close, DescribeReply, DescribeRequest, Failure, Fetch, Frame, Greeting, HelloReply,
-    HelloRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, frame::Kind,
-    run_request::Peer,
+    HelloRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, UndoRequest,
+    frame::Kind, run_request::Peer,
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
@@ -273,6 +273,12 @@ impl Agent for Scripted {
 
     /// Ends before it has told how the run ended.
     async fn run(&self, _: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+
+    type UndoStream = Replies<RunEvent>;
+
+    async fn undo(&self, _: Request<UndoRequest>) -> Result<Response<Self::UndoStream>, Status> {
         Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 

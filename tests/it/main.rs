@@ -13,6 +13,7 @@ mod architecture;
 mod cli;
 mod engine_mysql;
 mod engine_postgres;
+mod evidence;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;

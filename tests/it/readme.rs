@@ -105,6 +105,7 @@ fn every_command_in_readme_works() {
                     let output = Command::new(env!("CARGO_BIN_EXE_trueup"))
                         .args(&words[1..])
                         .current_dir(dir.path())
+                        .env("XDG_STATE_HOME", dir.path())
                         .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
                         .stdin(Stdio::null())
                         .output()

@@ -21,6 +21,17 @@ impl Output {
     }
 }
 
+/// Where the ledger of every test's runs lies: one for the whole test binary, as on a user's machine.
+fn state_home() -> &'static std::path::Path {
+    static HOME: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
+    HOME.get_or_init(|| {
+        let home =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("state-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        home
+    })
+}
+
 fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
     command
@@ -28,6 +39,7 @@ fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("NO_COLOR", "1")
+        .env("XDG_STATE_HOME", state_home())
         .envs(env.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -64,6 +76,24 @@ pub(crate) fn trueup_with(args: &[&str], env: &[(&str, &str)]) -> Output {
         stdout: stdout.join().unwrap(),
         stderr: stderr.join().unwrap(),
     }
+}
+
+/// Runs the command and kills it as soon as `now` says so; whether it was killed before it ended.
+pub(crate) fn killed_after(args: &[&str], now: impl Fn() -> bool) -> bool {
+    let mut child = command(args, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let killed = loop {
+        if child.try_wait().unwrap().is_some() {
+            break false;
+        }
+        if now() || began.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            break true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let _ = child.wait();
+    killed
 }
 
 /// A running `trueup agent`; killed when dropped.

@@ -1,0 +1,126 @@
+//! `trueup undo`: a run that takes another back, recorded as any other.
+
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::Failure;
+use super::endpoint::{EndpointUrl, client_security, limits};
+use super::evidence::{self, Recorder, Recording, open_ledger};
+use super::evidence_args::{UndoArgs, UndoFormat};
+use super::output::Output;
+use crate::agent::{SOFTWARE, UndoTask};
+use crate::coordinator::{self, RunOutcome};
+use crate::model::Role;
+use crate::report::{RunReport, SCHEMA_VERSION, render, undo};
+
+const EVENTS_AHEAD: usize = 256;
+
+pub(super) async fn undo(args: &UndoArgs) -> Result<u8, Failure> {
+    let began = (Instant::now(), SystemTime::now());
+    let (undoes, typed) = find(args).await?;
+    let target = EndpointUrl::read(&typed)?;
+    let recording = Recording {
+        kind: "undo",
+        source: &target,
+        target: &target,
+        target_typed: &typed,
+        writes: !args.dry_run,
+        undoes: Some(undoes.clone()),
+        options: serde_json::json!({ "dry_run": args.dry_run, "allow_cascade": args.allow_cascade }),
+    };
+    let mut recorder = Recorder::begin(&args.evidence, recording).await?;
+    let task = UndoTask {
+        undoes: undoes.clone(),
+        run: Some(recorder.run().to_owned()),
+        dry_run: args.dry_run,
+        allow_cascade: args.allow_cascade,
+        no_undo: args.no_undo,
+        trail: recorder.wish(),
+    };
+    let outcome = match work(args, &target, &task, &mut recorder).await {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            recorder.fail(&failure).await;
+            return Err(failure);
+        }
+    };
+    let mut report = RunReport {
+        schema_version: SCHEMA_VERSION,
+        software: SOFTWARE.to_owned(),
+        command: "undo".to_owned(),
+        run: None,
+        audit_head: None,
+        source: target.shown.clone(),
+        target: target.shown.clone(),
+        started_at: humantime::format_rfc3339_seconds(began.1).to_string(),
+        seconds: began.0.elapsed().as_secs_f64(),
+        verdict: coordinator::verdict(&outcome),
+        tables: outcome.tables,
+        only_in_source: Vec::new(),
+        only_in_target: Vec::new(),
+    };
+    recorder.finish(&mut report).await?;
+    let mut output = Output::open(None)?;
+    output.write(&match args.format {
+        UndoFormat::Text => undo::text(&report, &undoes, args.dry_run),
+        UndoFormat::Json => render::json(&report),
+    })?;
+    output.finish()?;
+    Ok(report.verdict.exit_status())
+}
+
+/// The run's whole id, and the URL of the database that it wrote to.
+async fn find(args: &UndoArgs) -> Result<(String, String), Failure> {
+    if args.evidence.no_ledger {
+        let target = args.target.clone().ok_or_else(|| {
+            Failure::new("without a ledger nobody knows the run's target", "name it with --target")
+        })?;
+        return Ok((args.run.clone(), target));
+    }
+    let run = open_ledger(&args.evidence.ledger, false).await?.run(&args.run).await?;
+    if !run.writes {
+        return Err(Failure::new(
+            format!("run {} wrote nothing: it is a {}", run.id, run.kind),
+            "trueup runs --kind repair lists those that wrote",
+        ));
+    }
+    let known = if run.target_reference.is_empty() { run.target.clone() } else { run.target_reference };
+    let typed = args.target.clone().unwrap_or(known);
+    let shown = EndpointUrl::read(&typed)?.shown;
+    if shown != run.target && args.target.is_none() {
+        return Err(Failure::new(
+            format!("{typed} is {shown} now; run {} wrote to {}", run.id, run.target),
+            "name the run's target with --target",
+        ));
+    }
+    Ok((run.id, typed))
+}
+
+async fn work(
+    args: &UndoArgs,
+    target: &EndpointUrl,
+    task: &UndoTask,
+    recorder: &mut Recorder,
+) -> Result<RunOutcome, Failure> {
+    let (limits, peers) = (limits(&args.limits)?, client_security(&args.peers)?);
+    let undo = evidence::undo_store(&args.undo, &args.evidence, target)?;
+    let agent = target.open(&limits, &peers, Role::Target, undo).await?;
+    let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
+    let run = async {
+        let outcome = coordinator::undo(&agent, task, &events).await;
+        drop(events);
+        Ok::<_, Failure>(outcome)
+    };
+    let listen = async {
+        while let Some(event) = told.recv().await {
+            recorder.event(&event).await?;
+        }
+        Ok(())
+    };
+    let (outcome, ()) = tokio::select! {
+        ended = async { tokio::try_join!(run, listen) } => ended?,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+    };
+    Ok(outcome?)
+}
