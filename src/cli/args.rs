@@ -271,6 +271,10 @@ pub(super) struct AgentArgs {
     /// Let peers repair tables here
     #[arg(long)]
     pub(super) allow_write: bool,
+    /// A source that this agent may dial when a coordinator asks it to (may be repeated); default: any, but where a token
+    /// would be shown only those with a certificate of --ca
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) allow_peer: Vec<String>,
     /// Peers must show a certificate of this CA
     #[arg(long, value_name = "FILE")]
     pub(super) client_ca: Option<PathBuf>,

@@ -317,6 +317,7 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
         client_ca: args.client_ca.as_deref().map(read_pem).transpose()?,
         token: token(&args.peers)?,
         insecure: args.peers.insecure,
+        dials: args.allow_peer.clone(),
     };
     let peers = client_security(&args.peers)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {

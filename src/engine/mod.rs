@@ -51,7 +51,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError>;
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
-    /// the changes. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
+    /// the changes. A row that holds `after` already counts as written, so that the same changes can be applied again. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
     /// that nothing was written.
     async fn apply(
         &self,

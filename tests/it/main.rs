@@ -11,12 +11,16 @@
 mod agents;
 mod architecture;
 mod cli;
+mod conformance;
 mod engine_mysql;
 mod engine_postgres;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;
+mod kills;
+mod live;
 mod readme;
 mod reconcile;
+mod stops;
 mod support;
 mod tidy;

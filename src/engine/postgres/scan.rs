@@ -163,11 +163,15 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
 fn settings(version: i32) -> &'static str {
-    if version >= 110_000 {
-        "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
-    } else {
-        "SET LOCAL idle_in_transaction_session_timeout = 0"
+    match version {
+        140_000.. => {
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off; \
+             SET LOCAL client_connection_check_interval = '1s'"
+        }
+        110_000.. => "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off",
+        _ => "SET LOCAL idle_in_transaction_session_timeout = 0",
     }
 }
 

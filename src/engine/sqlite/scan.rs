@@ -60,7 +60,20 @@ pub(super) fn snapshot(
     }
     // A table that is not there is said now, not in mid-scan.
     readers[0].connection.prepare(&select(&access)).map_err(failed)?;
+    // The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it can
+    // neither close them nor bring a clause of its own.
+    if let Some(bare) = &access.filter {
+        for condition in [bare.clone(), closed(bare)] {
+            let sql = format!("SELECT 1 FROM {table} WHERE {condition}\n");
+            readers[0].connection.prepare(&sql).map_err(failed)?;
+        }
+    }
     Ok(Box::new(SqliteSnapshot { readers, access }))
+}
+
+/// In parentheses of their own lines, which a comment at its end cannot reach.
+fn closed(filter: &str) -> String {
+    format!("(\n{filter}\n)")
 }
 
 fn begin(engine: &SqliteEngine) -> Result<Connection, EngineError> {
@@ -123,7 +136,7 @@ fn read(
 ) -> Result<(), EngineError> {
     let during = format!("read {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
-    let filter = access.filter.as_ref().map(|filter| format!("({filter})"));
+    let filter = access.filter.as_deref().map(closed);
     let conditions: Vec<&str> = reader.condition.as_deref().into_iter().chain(filter.as_deref()).collect();
     let mut sql = select(access);
     if !conditions.is_empty() {
