@@ -27,7 +27,7 @@ pub struct AgentLimits {
 
 impl Default for AgentLimits {
     fn default() -> Self {
-        Self { memory_bytes: 96 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
+        Self { memory_bytes: 32 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
     }
 }
 

@@ -216,7 +216,7 @@ pub(super) enum Color {
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Memory for one table's digests on each side; beyond it they go to disk
-    #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub(super) memory: usize,
     /// Folder for digests that do not fit in memory (default: the system's temporary folder)
     #[arg(long, value_name = "DIR")]

@@ -43,7 +43,7 @@ pub(super) fn snapshot(
     let table = quote(&access.table.name);
     let first = begin(engine)?;
     // Views and WITHOUT ROWID tables have no rowid to split by.
-    let bounds = first.query_row(&format!("SELECT min(rowid), max(rowid) FROM {table}"), [], |row| {
+    let bounds = first.query_row(&format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"), [], |row| {
         Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
     });
     let mut readers = vec![Reader { connection: first, condition: None }];
