@@ -188,7 +188,7 @@ impl RemoteAgent {
             software: SOFTWARE.to_owned(),
             rendezvous: rendezvous.unwrap_or_default().to_owned(),
         };
-        let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
+        let greeting = Frame { kind: Some(Kind::Greeting(greeting)), hop: 0 };
         tx.try_send(greeting)
             .map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
         let mut client = self.client.clone();

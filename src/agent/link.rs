@@ -1,6 +1,6 @@
 //! The link to the other agent: an ordered, bounded pipe of frames that counts what passes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct LinkCounts {
     pub bytes_received: u64,
     pub messages_sent: u64,
     pub messages_received: u64,
-    /// Times this end sent something and then waited for an answer.
+    /// Crossings of the link that could only come one after the other, there and back, while locating.
     pub round_trips: u64,
 }
 
@@ -36,14 +36,21 @@ pub struct LinkSender {
     tx: mpsc::Sender<Frame>,
     bytes: Arc<AtomicU64>,
     messages: Arc<AtomicU64>,
+    /// Of the locate message that was received last.
+    hop: Arc<AtomicU32>,
+    peer: Role,
 }
 
 impl LinkSender {
     pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        let frame = Frame { kind: Some(kind) };
+        let hop = match kind {
+            Kind::Locate(_) => self.hop.load(Ordering::Relaxed).saturating_add(1),
+            _ => 0,
+        };
+        let frame = Frame { kind: Some(kind), hop };
         self.bytes.fetch_add(frame.encoded_len() as u64 + GRPC_PREFIX_BYTES, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
-        self.tx.send(frame).await.map_err(|_| peer_gone())
+        self.tx.send(frame).await.map_err(|_| peer_gone().on(self.peer))
     }
 
     pub async fn fail(&self, error: &AgentError) -> Result<(), AgentError> {
@@ -62,8 +69,6 @@ pub struct Link {
     /// In a mutex only so that a link can be shared by reference; it is never locked.
     rx: Mutex<BoxStream<'static, Result<Frame, AgentError>>>,
     counts: LinkCounts,
-    /// Messages sent when the last wait began, so that a wait without a question is no round trip.
-    asked: u64,
     /// A peer silent for this long has stopped answering.
     silence_max: Duration,
     peer: Role,
@@ -88,8 +93,9 @@ impl Link {
         peer: Role,
         silence_max: Duration,
     ) -> Self {
-        let sender = LinkSender { tx, bytes: Arc::default(), messages: Arc::default() };
-        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), asked: 0, silence_max, peer }
+        let sender =
+            LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), hop: Arc::default(), peer };
+        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), silence_max, peer }
     }
 
     /// Two ends in one process: the target's, then the source's.
@@ -126,11 +132,6 @@ impl Link {
 
     /// As `recv`, but a link that the peer closed in good order is `None`.
     pub async fn recv_or_end(&mut self) -> Result<Option<Kind>, AgentError> {
-        let sent = self.sender.messages.load(Ordering::Relaxed);
-        if sent > self.asked {
-            self.asked = sent;
-            self.counts.round_trips += 1;
-        }
         let rx = self.rx.get_mut().unwrap_or_else(PoisonError::into_inner);
         let next = tokio::time::timeout(self.silence_max, rx.next()).await.map_err(|_| {
             AgentError::new(
@@ -144,6 +145,10 @@ impl Link {
         let Some(frame) = next else { return Ok(None) };
         self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
         self.counts.messages_received += 1;
+        if let Some(Kind::Locate(_)) = frame.kind {
+            self.sender.hop.store(frame.hop, Ordering::Relaxed);
+            self.counts.round_trips = self.counts.round_trips.max(u64::from(frame.hop.div_ceil(2)));
+        }
         match frame.kind {
             Some(Kind::Failure(failure)) => Err(AgentError {
                 kind: FailureKind::from_name(&failure.kind),

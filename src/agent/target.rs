@@ -175,7 +175,6 @@ impl Target<'_> {
     /// The locate conversation: suspects go to a spool as they are found.
     async fn locate(&mut self, scanned: Scanned) -> Result<Located, AgentError> {
         self.tell(Event::Phase { phase: Phase::Locate }).await?;
-        let trips_before = self.link.counts().round_trips;
         let bulk = self.writes() && self.task.options.repair.is_some_and(|allow| allow.insert);
         let mut found = Found::new(self.agent);
         let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
@@ -217,7 +216,7 @@ impl Target<'_> {
         self.outcome.source_root = outcome.source_root.to_string();
         self.outcome.target_root = outcome.target_root.to_string();
         self.outcome.proved = outcome.proof != Proof::Deferred;
-        self.outcome.round_trips = self.link.counts().round_trips - trips_before;
+        self.outcome.round_trips = self.link.counts().round_trips;
         self.tell(Event::Progress { side: Role::Source, rows: outcome.source_count }).await?;
         Ok(Located {
             suspects: found.suspects,

@@ -43,9 +43,11 @@ pub(super) fn snapshot(
     let table = quote(&access.table.name);
     let first = begin(engine)?;
     // Views and WITHOUT ROWID tables have no rowid to split by.
-    let bounds = first.query_row(&format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"), [], |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
-    });
+    let bounds = first.query_row(
+        &format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"),
+        [],
+        |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)),
+    );
     let mut readers = vec![Reader { connection: first, condition: None }];
     if let Ok((Some(low), Some(high))) = bounds
         && high.saturating_sub(low) > ROWIDS_TO_SPLIT
