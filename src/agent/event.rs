@@ -37,6 +37,9 @@ pub struct TaskOptions {
     pub details_max: u64,
     /// Deletes may spread to other tables by their foreign keys.
     pub allow_cascade: bool,
+    /// Bytes are dearer than round trips: no sketch is sent ahead.
+    #[serde(default)]
+    pub metered: bool,
 }
 
 impl Default for TaskOptions {
@@ -53,6 +56,7 @@ impl Default for TaskOptions {
             show_values: false,
             details_max: u64::MAX,
             allow_cascade: false,
+            metered: false,
         }
     }
 }

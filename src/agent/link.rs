@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::{AgentError, FailureKind};
@@ -71,6 +72,8 @@ pub struct Link {
     counts: LinkCounts,
     /// A peer silent for this long has stopped answering.
     silence_max: Duration,
+    /// When the wait for the next frame began; it goes on where the future that waited was dropped.
+    waiting: Option<Instant>,
     peer: Role,
 }
 
@@ -95,7 +98,7 @@ impl Link {
     ) -> Self {
         let sender =
             LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), hop: Arc::default(), peer };
-        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), silence_max, peer }
+        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), silence_max, waiting: None, peer }
     }
 
     /// Two ends in one process: the target's, then the source's.
@@ -133,7 +136,8 @@ impl Link {
     /// As `recv`, but a link that the peer closed in good order is `None`.
     pub async fn recv_or_end(&mut self) -> Result<Option<Kind>, AgentError> {
         let rx = self.rx.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let next = tokio::time::timeout(self.silence_max, rx.next()).await.map_err(|_| {
+        let until = *self.waiting.get_or_insert_with(Instant::now) + self.silence_max;
+        let next = tokio::time::timeout_at(until, rx.next()).await.map_err(|_| {
             AgentError::new(
                 FailureKind::Timeout,
                 format!("the {} agent has not answered for {} s", self.peer, self.silence_max.as_secs()),
@@ -141,6 +145,7 @@ impl Link {
             .with_hint("look whether its database is blocked; raise --peer-timeout if it is only slow")
             .on(self.peer)
         })?;
+        self.waiting = None;
         let next = next.transpose().map_err(|error| error.on(self.peer))?;
         let Some(frame) = next else { return Ok(None) };
         self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;

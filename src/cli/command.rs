@@ -81,6 +81,7 @@ fn request(args: &PairArgs) -> RunRequest {
         recheck_delay_ms: u64::try_from(args.recheck_delay.as_millis()).unwrap_or(u64::MAX),
         tolerance: args.tolerance.iter().cloned().collect(),
         show_values: args.show_values,
+        metered: args.metered,
         ..TaskOptions::default()
     };
     RunRequest {

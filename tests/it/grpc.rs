@@ -367,7 +367,8 @@ async fn the_budget_of_locating_holds_end_to_end() {
             assert!(outcome.bytes_to_target < 256 && all < 256, "equal: {all} bytes");
         } else if rows > 0 {
             // The rows themselves are read again and compared: some 40 bytes of digest and key each.
-            assert!(all <= 1_500 + rows * 700, "{drift}: {all} bytes for {rows} rows");
+            assert!(all <= 9_000 + rows * 100, "{drift}: {all} bytes for {rows} rows");
+            assert_eq!(outcome.round_trips, 1, "{drift}");
         } else {
             assert!(outcome.inserted == 20_000 && outcome.proved, "{outcome:?}");
             // The proof names each written row once more: about a byte each in a stretch of keys.
@@ -413,4 +414,19 @@ async fn health_and_reflection_answer() {
     listening.stop();
     let told = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(told.status(), ServingStatus::NotServing);
+}
+
+/// Where bytes are dearer than round trips, no sketch goes ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metered_link_sees_a_kilobyte_for_one_row() {
+    let (source, target) = (table("t", 30_000), table("t", 30_000));
+    target.execute("UPDATE t SET note = 'x' WHERE id = 77");
+    let listening = Listening::start(local(engine_of(&source).await)).await;
+    let there = AgentHandle::Remote(Box::new(listening.dial().await));
+    let here = AgentHandle::Local(local(engine_of(&target).await));
+    let mut task = task(&there, &here, "t").await;
+    task.options.metered = true;
+    let outcome = outcome(start(&there, &here, task).await.unwrap()).await;
+    let all = outcome.bytes_to_source + outcome.bytes_to_target - outcome.handshake_bytes;
+    assert!(outcome.changed == 1 && outcome.proved && all < 1_500 && outcome.round_trips <= 6, "{outcome:?}");
 }
