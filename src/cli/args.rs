@@ -28,6 +28,8 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Make the target true to the source
     Repair(RepairArgs),
+    /// Find the gaps in a range, fill them, and prove that none is left
+    Backfill(super::backfill::BackfillArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
     /// Print shell completions
@@ -271,6 +273,9 @@ pub(super) struct AgentArgs {
     /// Let peers repair tables here
     #[arg(long)]
     pub(super) allow_write: bool,
+    /// Let callers run queries of their own here, read-only (checks of kind sql)
+    #[arg(long)]
+    pub(super) allow_sql: bool,
     /// Peers must show a certificate of this CA
     #[arg(long, value_name = "FILE")]
     pub(super) client_ca: Option<PathBuf>,

@@ -11,6 +11,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 mod args;
+mod backfill;
 mod command;
 mod demo;
 mod endpoint;
@@ -91,6 +92,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Diff(args) => runtime.block_on(command::diff(&args)),
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
+        Command::Backfill(args) => runtime.block_on(backfill::run(&args)),
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
         Command::Completions { shell } => files::completions(shell),
         Command::Man { dir } => files::man(dir.as_deref()),

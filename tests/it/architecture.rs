@@ -12,7 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["model", "merkle", "locate", "engine"]),
     ("report", &["model", "agent"]),
     ("coordinator", &["model", "agent", "engine", "report"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator"]),
+    ("config", &["model"]),
+    ("cli", &["model", "engine", "agent", "report", "coordinator", "config"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -23,6 +24,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("jiff", &["coordinator", "config", "cli"]),
+    ("toml", &["config"]),
     ("rayon", &["agent", "merkle"]),
     ("blake3", &["merkle", "agent"]),
 ];

@@ -10,6 +10,7 @@
 
 mod agents;
 mod architecture;
+mod backfill;
 mod cli;
 mod engine_mysql;
 mod engine_postgres;
