@@ -11,6 +11,7 @@
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
 
 pub mod agent;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod coordinator;

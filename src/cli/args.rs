@@ -30,6 +30,12 @@ pub(super) enum Command {
     Repair(RepairArgs),
     /// Find the gaps in a range, fill them, and prove that none is left
     Backfill(super::backfill::BackfillArgs),
+    /// Run the configured checks once
+    Check(super::check::CheckArgs),
+    /// Write a commented configuration for two databases
+    Init(super::config::InitArgs),
+    /// Look after the configuration
+    Config(super::config::ConfigArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
     /// Print shell completions

@@ -12,7 +12,9 @@ use clap::error::ErrorKind;
 
 mod args;
 mod backfill;
+mod check;
 mod command;
+mod config;
 mod demo;
 mod endpoint;
 mod files;
@@ -93,6 +95,11 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Diff(args) => runtime.block_on(command::diff(&args)),
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
         Command::Backfill(args) => runtime.block_on(backfill::run(&args)),
+        Command::Check(args) => runtime.block_on(check::run(&args)),
+        Command::Init(args) => runtime.block_on(config::init(&args)),
+        Command::Config(args) => match &args.command {
+            config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
+        },
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
         Command::Completions { shell } => files::completions(shell),
         Command::Man { dir } => files::man(dir.as_deref()),

@@ -59,7 +59,7 @@ pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Diagnostic {
 }
 
 /// The nearest known name, or all of them where none is near.
-pub(super) fn suggest(name: &str, known: &[&str]) -> Option<String> {
+pub fn suggest(name: &str, known: &[&str]) -> Option<String> {
     let far = |known: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
     match known.iter().min_by_key(|known| far(known)) {
         Some(near) if far(near) <= (name.chars().count() / 3).max(2) => {

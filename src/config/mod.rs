@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bigdecimal::BigDecimal;
 
-pub use diagnose::{Diagnostic, render};
+pub use diagnose::{Diagnostic, render, suggest};
 
 use crate::model::measure::Step;
 use crate::model::{TableName, Wishes};

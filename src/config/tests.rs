@@ -1,3 +1,5 @@
+//! Whole files: what is understood, and how every fault is told.
+
 use super::*;
 
 const GOOD: &str = r#"

@@ -7,7 +7,7 @@ use crate::model::measure::{
     Aggregate, Axis, Counts, Measured, MeasuredColumn, Range, Total, Totals, border_for, read,
 };
 use crate::model::plan::PlanColumn;
-use crate::model::{ColumnType, ComparisonType, Plan, Question, Role, ServerInfo};
+use crate::model::{ColumnType, ComparisonType, Plan, Question, Role, Rounding, ServerInfo};
 
 /// A column of a planned pair by which both sides' rows are told apart.
 #[derive(Debug, Clone)]
@@ -79,10 +79,10 @@ impl<'a> Subject<'a> {
         &self,
         role: Role,
         server: &ServerInfo,
-        from: i128,
-        to: i128,
+        from: Option<i128>,
+        to: Option<i128>,
     ) -> Result<String, AgentError> {
-        let range = engine::measure::condition(server.engine, &self.range(role, Some(from), Some(to)))
+        let range = engine::measure::condition(server.engine, &self.range(role, from, to))
             .map_err(|error| AgentError::from(error).on(role))?;
         // On lines of its own, so that a comment in it ends there.
         Ok(match self.filter(role) {
@@ -104,16 +104,7 @@ impl<'a> Subject<'a> {
         let answer = agent.measure(&question).await.map_err(|error| error.on(role))?;
         let point = |at: usize| {
             let text = answer.first()?.get(at)?.as_deref()?;
-            // Whatever SQLite holds there is asked for by the column's axis.
-            let comparison = match (&self.column.comparison, self.axis) {
-                (ComparisonType::Dynamic, Axis::Days) => &ComparisonType::Date,
-                (ComparisonType::Dynamic, Axis::Micros) => {
-                    &ComparisonType::TimestampTz { digits: 6, rounding: crate::model::Rounding::Truncate }
-                }
-                (ComparisonType::Dynamic, Axis::Integer) => &ComparisonType::Decimal { scale: None },
-                (comparison, _) => comparison,
-            };
-            match read(comparison, Some(text))? {
+            match read(&meaning(self.column), Some(text))? {
                 Measured::Number(number) => number.rounded(0).to_int(),
                 Measured::Days(days) => Some(i128::from(days)),
                 Measured::Micros(micros) => Some(i128::from(micros)),
@@ -164,6 +155,25 @@ impl<'a> Subject<'a> {
         let instants = self.instants();
         let zone = if instants { zone.clone() } else { jiff::tz::TimeZone::UTC };
         Ruler { axis: self.axis, instants, zone }
+    }
+}
+
+/// What a column's totals are compared as. Between two SQLite files rows are compared as they are stored; totals have no
+/// such form and go by the declared type.
+pub fn meaning(column: &PlanColumn) -> ComparisonType {
+    if column.comparison != ComparisonType::Dynamic {
+        return column.comparison.clone();
+    }
+    let rounding = Rounding::Truncate;
+    match &column.source_type {
+        ColumnType::Bool | ColumnType::Int { .. } | ColumnType::Decimal { .. } => {
+            ComparisonType::Decimal { scale: None }
+        }
+        ColumnType::Float { .. } => ComparisonType::Float { bits: 64 },
+        ColumnType::Date => ComparisonType::Date,
+        ColumnType::Timestamp { .. } => ComparisonType::Timestamp { digits: 6, rounding },
+        ColumnType::TimestampTz { .. } => ComparisonType::TimestampTz { digits: 6, rounding },
+        _ => ComparisonType::Dynamic,
     }
 }
 

@@ -88,12 +88,16 @@ pub(super) fn totals(dialect: &dyn Dialect, totals: &Totals) -> Result<String, E
         }
         items.push(dialect.text(&aggregate(dialect, totals, item)?));
     }
+    // Duplicates read the table on their own.
+    if totals.items.iter().all(|item| matches!(item.what, Aggregate::Duplicates(_))) {
+        return Ok(format!("SELECT {}", items.join(", ")));
+    }
     let hull = hull(&totals.items).map(|range| dialect.condition(&range));
     let conditions = where_all(&[closed(totals.filter.as_deref()), hull]);
     Ok(format!("SELECT {} FROM {}{conditions}", items.join(", "), dialect.table(table)))
 }
 
-/// The range that holds those of all items. Duplicates read the table on their own.
+/// The range that holds those of all items that read the rows themselves.
 fn hull(items: &[Total]) -> Option<Range> {
     let mut all = items.iter().filter(|item| !matches!(item.what, Aggregate::Duplicates(_)));
     let mut hull = all.next()?.within.clone()?;

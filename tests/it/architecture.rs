@@ -13,7 +13,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &["model", "agent"]),
     ("coordinator", &["model", "agent", "engine", "report"]),
     ("config", &["model"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator", "config"]),
+    ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
+    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -24,8 +25,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("jiff", &["coordinator", "config", "cli"]),
+    ("jiff", &["coordinator", "config", "checks", "cli"]),
     ("toml", &["config"]),
+    ("quick_xml", &["report"]),
     ("rayon", &["agent", "merkle"]),
     ("blake3", &["merkle", "agent"]),
 ];

@@ -83,11 +83,14 @@ fn gaps_at_both_ends_and_within_are_filled_on_every_engine() {
     postgres_events(&pg);
     mysql_events(&maria);
     sqlite_events(&lite);
-    for target in [&pg.url(), &maria.url(), &lite.url()] {
+    let targets: [(String, &dyn Fn(&str)); 3] = [
+        (pg.url(), &|sql| pg.execute(sql)),
+        (maria.url(), &|sql| maria.execute(sql)),
+        (lite.url(), &|sql| lite.execute(sql)),
+    ];
+    for (target, execute) in &targets {
         for on in ["at", "day"] {
-            pg.execute(HOLES);
-            maria.execute(HOLES);
-            lite.execute(HOLES);
+            execute(HOLES);
             let open = ["-t", "events", "--on", on, "--assume-utc"];
             // Open ends: the gaps at the ends are seen because the source's rows count too.
             let dry = backfill(&source.url(), target, &[&open[..], &["--dry-run"]].concat());

@@ -11,7 +11,9 @@
 mod agents;
 mod architecture;
 mod backfill;
+mod checks;
 mod cli;
+mod config;
 mod engine_mysql;
 mod engine_postgres;
 mod grpc;

@@ -25,10 +25,10 @@ pub(in crate::engine) struct Sqlite;
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("trueup_micros", 1, flags, |context| {
-        Ok(text_of(context).and_then(|text| parse_timestamp(text)).map(|(micros, _)| micros))
+        Ok(text_of(context).and_then(parse_timestamp).map(|(micros, _)| micros))
     })?;
     connection.create_scalar_function("trueup_days", 1, flags, |context| {
-        Ok(text_of(context).and_then(|text| parse_date(text)))
+        Ok(text_of(context).and_then(parse_date))
     })?;
     connection.create_scalar_function("trueup_timestamp", 1, flags, |context| {
         Ok(context.get::<Option<i64>>(0)?.map(timestamp_text))
