@@ -6,6 +6,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 pub mod backfill;
+mod chunks;
 mod pairs;
 pub mod steps;
 pub mod survey;

@@ -4,7 +4,9 @@
 //! them. Identifiers are quoted. The user's condition stands in parentheses, as in a scan.
 
 use super::{EngineError, ErrorKind};
-use crate::model::measure::{Aggregate, Axis, Counts, MeasuredColumn, Range, Total, Totals, UNITS_MAX};
+use crate::model::measure::{
+    Aggregate, Axis, Counts, MeasuredColumn, Question, Range, Total, Totals, UNITS_MAX,
+};
 use crate::model::{ColumnType, EngineKind, TableName};
 
 /// How one engine spells what all of them can do.
@@ -200,6 +202,17 @@ pub(super) fn counts(dialect: &dyn Dialect, counts: &Counts) -> Result<String, E
         dialect.text("COUNT(*)"),
         dialect.table(table),
     ))
+}
+
+/// The user's condition as it stands, to be prepared and not run: what is no whole expression without our parentheses
+/// could close them, and would then not be bounded by what we add.
+pub(super) fn bare(dialect: &dyn Dialect, question: &Question) -> Option<String> {
+    let (table, filter) = match question {
+        Question::Totals(totals) => (&totals.table, totals.filter.as_deref()?),
+        Question::Counts(counts) => (&counts.table, counts.filter.as_deref()?),
+        Question::Indexed { .. } | Question::Scalar { .. } => return None,
+    };
+    Some(format!("SELECT 1 FROM {} WHERE {filter}\n", dialect.table(table)))
 }
 
 /// The user's query as one scalar. The parentheses let nothing but a query through.

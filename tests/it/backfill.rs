@@ -349,14 +349,12 @@ fn wrong_ranges_say_what_to_do() {
         (&["--on", "at", "--step", "10"], "hour, day or month"),
         (&["--on", "id", "--step", "day"], "a number of them"),
         (&["--on", "at", "--time-zone", "Mars/Olympus"], "IANA"),
-        (&["--on", "at", "--where", "1 = 1) OR (1 = 1"], ""),
+        (&["--on", "at", "--where", "1 = 1) OR (1 = 1"], "check the SQL condition"),
     ] {
         let output =
             trueup(&[&["backfill", &source.url(), &target.url(), "-t", "events"][..], more].concat());
         let all = format!("{}{}", output.stdout, output.stderr);
-        if !words.is_empty() {
-            assert_eq!(output.status, 2, "{output:?}");
-        }
+        assert_eq!(output.status, 2, "{output:?}");
         assert!(all.contains(words) && !all.contains("panicked"), "{words}: {output:?}");
     }
     assert_eq!(trueup(&["backfill", &source.url(), &target.url(), "--on", "at"]).status, 2);
@@ -434,4 +432,21 @@ fn a_backfill_that_was_killed_goes_on_where_it_was() {
         target.scalar("SELECT CONCAT(COUNT(*), ' ', SUM(id)) FROM big"),
         source.scalar("SELECT count(*) || ' ' || sum(id) FROM big")
     );
+}
+
+#[test]
+fn a_condition_cannot_close_its_parentheses_and_leave_the_range() {
+    let (pg, maria, lite) = (PostgresDb::create(), MysqlDb::create(), SqliteDb::create());
+    postgres_events(&pg);
+    mysql_events(&maria);
+    sqlite_events(&lite);
+    let empty = SqliteDb::create();
+    empty.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, at TIMESTAMP, day DATE, note TEXT)");
+    for source in [&pg.url(), &maria.url(), &lite.url()] {
+        let args =
+            ["-t", "events", "--on", "id", "--from", "0", "--to", "5", "--source-where", "1 = 1) OR (1 = 1"];
+        let output = backfill(source, &empty.url(), &args);
+        assert_eq!(output.status, 2, "{source}: {output:?}");
+        assert_eq!(empty.scalar("SELECT count(*) FROM events").as_deref(), Some("0"));
+    }
 }

@@ -1,7 +1,7 @@
 //! Totals, counts and scalars of MySQL and MariaDB.
 
 use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqlSafeStr as _};
 
 use super::session::execute;
 use super::statement::{quote, quote_table};
@@ -140,6 +140,10 @@ impl MySqlEngine {
         execute(&mut connection, "START TRANSACTION READ ONLY")
             .await
             .map_err(|error| errors::database(during.as_str(), &error))?;
+        if let Some(bare) = measure::bare(&MySql, question) {
+            let prepared = (&mut connection).prepare(AssertSqlSafe(bare).into_sql_str()).await;
+            prepared.map_err(|error| errors::reading(&during, true, &error))?;
+        }
         let answer =
             texts(&mut connection, &sql).await.map_err(|error| errors::reading(&during, free, &error))?;
         drop(connection.close().await);

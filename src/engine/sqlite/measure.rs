@@ -212,8 +212,12 @@ impl SqliteEngine {
                 (format!("look for an index of {table}"), indexed(table, column))
             }
         };
+        let bare = measure::bare(&Sqlite, question);
         self.blocking("read", move |engine| {
             let connection = engine.open(false)?;
+            if let Some(bare) = bare {
+                connection.prepare(&bare).map_err(|error| engine_error(&during, &error))?;
+            }
             texts(&connection, &sql, &during)
         })
         .await
