@@ -122,7 +122,7 @@ impl Link {
     }
 
     pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        self.sender.send(kind).await
+        self.sender.send(kind).await.map_err(|error| error.on(self.peer))
     }
 
     /// The next frame. A `Failure` frame becomes the error it tells; silence and a closed link are errors.

@@ -18,8 +18,8 @@ use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::Agent;
 use super::proto::{
-    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest,
-    TablesReply, TablesRequest, frame::Kind, run_request::Peer,
+    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest,
+    RunEvent, RunRequest, TablesReply, TablesRequest, frame::Kind, run_request::Peer,
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::{ClientSecurity, ServerSecurity};
@@ -198,6 +198,16 @@ impl Agent for Service {
         let reply = async {
             let schema = self.agent.describe(&parse(&table)?).await?;
             Ok(DescribeReply { schema: json(&schema)? })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
+    async fn measure(&self, request: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
+        let question = request.into_inner().question;
+        let reply = async {
+            let _permit = self.session()?;
+            let answer = self.agent.measure(&parse(&question)?).await?;
+            Ok(MeasureReply { answer: json(&answer)? })
         };
         reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
     }

@@ -28,6 +28,14 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Make the target true to the source
     Repair(RepairArgs),
+    /// Find the gaps in a range, fill them, and prove that none is left
+    Backfill(super::backfill::BackfillArgs),
+    /// Run the configured checks once
+    Check(super::check::CheckArgs),
+    /// Write a commented configuration for two databases
+    Init(super::config::InitArgs),
+    /// Look after the configuration
+    Config(super::config::ConfigArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
     /// Print shell completions
@@ -278,6 +286,9 @@ pub(super) struct AgentArgs {
     /// would be shown only those with a certificate of --ca
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(super) allow_peer: Vec<String>,
+    /// Let callers run queries of their own here, read-only (checks of kind sql)
+    #[arg(long)]
+    pub(super) allow_sql: bool,
     /// Peers must show a certificate of this CA
     #[arg(long, value_name = "FILE")]
     pub(super) client_ca: Option<PathBuf>,

@@ -39,26 +39,34 @@ pub(super) async fn diff_checked(
 
 pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
     let mut request = request(&args.pair);
-    let allows = |operation| args.allow.contains(&operation);
-    request.options.repair = Some(Allow {
-        insert: allows(Allowed::Insert),
-        update: allows(Allowed::Update),
-        delete: allows(Allowed::Delete),
-    });
+    request.options.repair = Some(allow(&args.allow));
     request.options.dry_run = args.dry_run || args.sql.is_some();
     request.options.sql = args.sql.is_some();
     request.options.allow_cascade = args.allow_cascade;
-    match args.max_changes {
-        MaxChanges::Rows(rows) => request.options.max_changes = Some(rows),
-        MaxChanges::Percent(percent) => request.options.max_overwritten_percent = Some(percent),
-    }
+    limit_changes(&mut request.options, args.max_changes);
     let report =
         Box::pin(Job { command: "repair", pair: &args.pair, request, sql: args.sql.as_deref() }.run())
             .await?;
     Ok(report.verdict.exit_status())
 }
 
-fn request(args: &PairArgs) -> RunRequest {
+pub(super) fn allow(allowed: &[Allowed]) -> Allow {
+    let allows = |operation| allowed.contains(&operation);
+    Allow {
+        insert: allows(Allowed::Insert),
+        update: allows(Allowed::Update),
+        delete: allows(Allowed::Delete),
+    }
+}
+
+pub(super) fn limit_changes(options: &mut TaskOptions, max: MaxChanges) {
+    match max {
+        MaxChanges::Rows(rows) => options.max_changes = Some(rows),
+        MaxChanges::Percent(percent) => options.max_overwritten_percent = Some(percent),
+    }
+}
+
+pub(super) fn request(args: &PairArgs) -> RunRequest {
     let (source_schema, target_schema) = match &args.schema {
         None => (None, None),
         Some(schema) => match schema.split_once('=') {
@@ -250,7 +258,7 @@ impl Job<'_> {
 }
 
 /// Standard output or a file. A reader that closes the pipe has seen enough.
-struct Output {
+pub(super) struct Output {
     to: Box<dyn Write + Send>,
     name: String,
     terminal: bool,
@@ -258,7 +266,7 @@ struct Output {
 }
 
 impl Output {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, Failure> {
         let (to, name): (Box<dyn Write + Send>, _) = match path {
             None => (Box::new(std::io::stdout()), "standard output".to_owned()),
             Some(path) => {
@@ -274,11 +282,11 @@ impl Output {
         Ok(Self { to, name, terminal: path.is_none() && std::io::stdout().is_terminal(), closed: false })
     }
 
-    fn is_terminal(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, text: &str) -> Result<(), Failure> {
         if self.closed {
             return Ok(());
         }
@@ -286,7 +294,7 @@ impl Output {
         self.check(written)
     }
 
-    fn finish(&mut self) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
         let flushed = self.to.flush();
         self.check(flushed)
     }
@@ -310,8 +318,11 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     if !database.is_database() {
         return Err(Failure::new("--database must be a database URL", "postgres://, mysql:// or sqlite://"));
     }
-    let serves =
-        Serves { tables: (!args.table.is_empty()).then(|| args.table.clone()), write: args.allow_write };
+    let serves = Serves {
+        tables: (!args.table.is_empty()).then(|| args.table.clone()),
+        write: args.allow_write,
+        sql: args.allow_sql,
+    };
     let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?;
     let security = ServerSecurity {
         tls: key_pair(&args.peers)?,

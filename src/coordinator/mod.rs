@@ -5,10 +5,14 @@
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
+pub mod backfill;
+mod chunks;
 mod pairs;
+pub mod steps;
+pub mod survey;
 mod table;
 
-pub use pairs::{PairRequest, TablePairs};
+pub use pairs::{PairRequest, TablePair, TablePairs, find as find_pairs};
 
 use crate::agent::{AgentError, AgentHandle, Allow, TaskOptions, error::FailureKind};
 use crate::model::{Role, Wishes};

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use crate::agent::{Difference, TableOutcome};
 
+pub mod backfill;
+pub mod checks;
 pub mod render;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.

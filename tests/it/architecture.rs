@@ -12,7 +12,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["model", "merkle", "locate", "engine"]),
     ("report", &["model", "agent"]),
     ("coordinator", &["model", "agent", "engine", "report"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator"]),
+    ("config", &["model"]),
+    ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
+    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -23,6 +25,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("jiff", &["coordinator", "config", "checks", "cli"]),
+    ("toml", &["config"]),
+    ("quick_xml", &["report"]),
     ("rayon", &["agent", "merkle"]),
     ("blake3", &["merkle", "agent"]),
 ];

@@ -15,8 +15,8 @@ use trueup::agent::proto::agent_client::AgentClient;
 use trueup::agent::proto::agent_server::{Agent, AgentServer};
 use trueup::agent::proto::{
     Accepted, Close, DescribeReply, DescribeRequest, Failure, Fetch, Frame, Greeting, HelloReply,
-    HelloRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, frame::Kind,
-    run_request::Peer,
+    HelloRequest, MeasureReply, MeasureRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply,
+    TablesRequest, frame::Kind, run_request::Peer,
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
@@ -267,6 +267,10 @@ impl Agent for Scripted {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeReply>, Status> {
         Ok(Response::new(DescribeReply { schema: Bytes::from_static(b"{}") }))
+    }
+
+    async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
+        Ok(Response::new(MeasureReply { answer: Bytes::from_static(b"{}") }))
     }
 
     type RunStream = Replies<RunEvent>;

@@ -10,7 +10,10 @@
 
 mod agents;
 mod architecture;
+mod backfill;
+mod checks;
 mod cli;
+mod config;
 mod conformance;
 mod engine_mysql;
 mod engine_postgres;

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    TableName, TableSchema,
 };
 
 mod apply;
@@ -23,6 +23,7 @@ mod errors;
 mod fetch;
 mod lane;
 mod live;
+pub(in crate::engine) mod measure;
 mod near;
 mod scan;
 mod statement;
@@ -254,6 +255,10 @@ impl Engine for PgEngine {
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         statement::statement(access, change)
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
+        self.ask(question).await
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
