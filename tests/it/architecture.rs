@@ -28,7 +28,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("jiff", &["coordinator", "config", "checks", "cli"]),
     ("toml", &["config"]),
     ("quick_xml", &["report"]),
-    ("rayon", &["agent", "merkle"]),
+    ("rayon", &["agent", "locate", "merkle"]),
     ("blake3", &["merkle", "agent"]),
 ];
 

@@ -342,10 +342,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The fate that a locked row decides; `None` where the change may go on.
+/// The fate that a locked row decides; `None` where the change may go on. What is made already, by a run before, is written.
 fn judge(change: &Change, row: Option<&CanonicalRow>) -> Option<ChangeOutcome> {
     match (row, change.operation()) {
-        // The same change once more, after a crash: it is made already.
         (None, Operation::Delete) => Some(ChangeOutcome::Written),
         (None, _) => Some(ChangeOutcome::Stale),
         (Some(row), _) if Some(row) == change.before.as_ref() => None,
