@@ -7,6 +7,7 @@
 //! could spoil, the roots find. Sketches are linear, so that a prefix can be lengthened later.
 
 use std::collections::{BinaryHeap, HashSet};
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
@@ -14,6 +15,8 @@ use crate::merkle::{RowDigest, RunError, RunView};
 
 /// Symbols of the first message: they give up to about 600 differing entries, 300 changed rows.
 pub(super) const OPENER: u32 = 900;
+/// Symbols made in one pass, the first of which are sent: more are often asked for, and a pass over a large table takes a second.
+pub(super) const AHEAD: u32 = 8_192;
 /// The last symbols of the opener come with the number of their entries (its lowest byte), which tells how many differ.
 pub(super) const COUNTED: usize = 512;
 /// More would cost more than other ways to find as much.
@@ -50,20 +53,26 @@ impl Indices {
         Self { state: mix(element | 1 << 63), at: 0 }
     }
 
-    /// Steps to the next. That the step from `i` goes beyond `j` has probability (i+1)(i+2) / (j+1)(j+2).
+    /// Steps to the next. That the step from `i` goes beyond `j` has probability (i+1)(i+2) / (j+1)(j+2), so that it goes to
+    /// about (i + 3/2) / sqrt(u) - 3/2 for a uniform `u`.
     #[inline]
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a float cast saturates, and what is beyond every sketch may be anything beyond"
-    )]
-    fn step(&mut self) {
+    fn step(&mut self, reaches: &[u64; REACHES]) {
         self.state = self.state.wrapping_mul(0xda94_2042_e4dd_58b5);
-        let uniform = f64::from((self.state >> 32) as u32) + 1.0;
-        // Square roots and quotients are exact to the last bit on every machine.
-        let next = (f64::from(self.at) + 1.5) * (4_294_967_296.0 / uniform).sqrt() - 1.5;
-        self.at = (next.ceil() as u32).max(self.at.saturating_add(1));
+        let reach = reaches[place(self.state >> (64 - REACH_BITS)) % REACHES];
+        let doubled = ((2 * u64::from(self.at) + 3) * reach) >> 16;
+        let next = u32::try_from((doubled - 2) / 2).unwrap_or(u32::MAX);
+        self.at = next.max(self.at.saturating_add(1));
     }
+}
+
+const REACH_BITS: u32 = 12;
+const REACHES: usize = 1 << REACH_BITS;
+
+/// 1 / sqrt(u) for evenly spaced `u`, in 65536ths: whole numbers, so that every machine steps alike.
+fn reaches() -> &'static [u64; REACHES] {
+    static REACH: LazyLock<[u64; REACHES]> =
+        LazyLock::new(|| std::array::from_fn(|at| ((1u64 << 45) / (2 * at as u64 + 1)).isqrt()));
+    &REACH
 }
 
 /// Symbols `from..to` over all entries of a view, and how many entries fell into each.
@@ -78,7 +87,7 @@ impl Symbols {
     }
 
     fn add(&mut self, element: u64, from: u32, to: u32) {
-        let symbol = symbol(element);
+        let (symbol, reaches) = (symbol(element), reaches());
         let mut indices = Indices::of(element);
         while indices.at < to {
             if let Some(at) = indices.at.checked_sub(from) {
@@ -88,7 +97,7 @@ impl Symbols {
                     *count = count.wrapping_add(1);
                 }
             }
-            indices.step();
+            indices.step(reaches);
         }
     }
 
@@ -215,20 +224,20 @@ impl Left {
         if seen == 0 || symbol(element) != seen {
             return None;
         }
-        let mut indices = Indices::of(element);
+        let (mut indices, reaches) = (Indices::of(element), reaches());
         while indices.at < at {
-            indices.step();
+            indices.step(reaches);
         }
         (indices.at == at).then_some(element)
     }
 
     fn remove(&mut self, element: u64, touched: &mut BinaryHeap<u32>) {
-        let symbol = symbol(element);
+        let (symbol, reaches) = (symbol(element), reaches());
         let mut indices = Indices::of(element);
         while let Some(seen) = self.0.get_mut(indices.at as usize) {
             *seen ^= symbol;
             touched.push(indices.at);
-            indices.step();
+            indices.step(reaches);
         }
     }
 }

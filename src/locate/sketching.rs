@@ -3,7 +3,7 @@
 use super::error::{LocateError, unexpected};
 use super::locator::{Locator, MESSAGE_BYTES, Phase};
 use super::message::{List, Message, Open, Sketch, Symbols};
-use super::sketch::{self, COUNTED, Decoder, OPENER, SYMBOLS_MAX};
+use super::sketch::{self, AHEAD, COUNTED, Decoder, OPENER, SYMBOLS_MAX};
 use super::tell::Telling;
 use crate::merkle::{RootDigest, RunView};
 
@@ -25,11 +25,13 @@ pub(super) struct Offered {
     sent: u32,
     asks: u8,
     strangers: Option<Vec<u64>>,
+    /// Made with the first, from 0.
+    made: Vec<u64>,
 }
 
 impl Offered {
     pub(super) fn new(peer: Option<(RootDigest, u64)>) -> Self {
-        Self { peer, sent: 0, asks: 0, strangers: None }
+        Self { peer, sent: 0, asks: 0, strangers: None, made: Vec::new() }
     }
 }
 
@@ -40,6 +42,8 @@ pub(super) struct Sketching {
     received: Vec<u64>,
     wanted: u32,
     asks: u8,
+    /// Own symbols, made with the first, from 0.
+    made: Vec<u64>,
     /// The opener's own list, to descend from if the sketch comes to nothing.
     list: List,
 }
@@ -57,32 +61,36 @@ impl<V: RunView> Locator<V> {
         if count.abs_diff(self.own.len()) > SURPLUS_MAX {
             return Ok((true, None));
         }
-        let mut symbols = sketch::Symbols::of(self.own.view.as_ref(), 0, OPENER)?;
+        let symbols = sketch::Symbols::of(self.own.view.as_ref(), 0, AHEAD)?;
         self.offered.sent = OPENER;
-        let counts = symbols.counts.split_off(symbols.counts.len().saturating_sub(COUNTED));
-        Ok((true, Some(Sketch { sums: symbols.sums, counts })))
+        let opener = OPENER as usize;
+        let sums = symbols.sums.get(..opener).unwrap_or_default().to_vec();
+        let counts = symbols.counts.get(opener - COUNTED..opener).unwrap_or_default().to_vec();
+        self.offered.made = symbols.sums;
+        Ok((true, Some(Sketch { sums, counts })))
     }
 
     /// Source: `false` where the sketch, or one still to be asked for, is not the way.
     pub(super) fn sketch(&mut self, open: &Open) -> Result<bool, LocateError> {
-        let mut decoder = Decoder::default();
+        let (mut decoder, mut made) = (Decoder::default(), Vec::new());
         let mut differing = self.own.len().abs_diff(open.count);
         if let Some(sketch) = &open.sketch {
             let len = u32::try_from(sketch.sums.len()).unwrap_or(u32::MAX);
             if len != OPENER || sketch.counts.len() != COUNTED {
                 return Err(unexpected("open", "a sketch of another size").into());
             }
-            let own = sketch::Symbols::of(self.own.view.as_ref(), 0, len)?;
+            let own = sketch::Symbols::of(self.own.view.as_ref(), 0, AHEAD)?;
             if decoder.take(&own.sums, &sketch.sums) {
                 self.found(&decoder)?;
                 return Ok(true);
             }
-            let counted = own.counts.len() - COUNTED;
+            let counted = len as usize - COUNTED;
             let surplus =
                 i64::try_from(self.own.len()).unwrap_or(i64::MAX).saturating_sub_unsigned(open.count);
             let first = u32::try_from(counted).unwrap_or(0);
-            let counts = own.counts.get(counted..).unwrap_or_default();
+            let counts = own.counts.get(counted..len as usize).unwrap_or_default();
             differing = sketch::estimate(first, counts, &sketch.counts, surplus).saturating_mul(107) / 100;
+            made = own.sums;
         }
         if self.is_clustered(&open.list)? {
             return Ok(false);
@@ -96,8 +104,14 @@ impl<V: RunView> Locator<V> {
         };
         self.outbox.push_back(Message::More(wanted));
         let list = open.list.clone();
-        self.phase =
-            Phase::Sketching(Box::new(Sketching { decoder, received: Vec::new(), wanted, asks: 1, list }));
+        self.phase = Phase::Sketching(Box::new(Sketching {
+            decoder,
+            received: Vec::new(),
+            wanted,
+            asks: 1,
+            made,
+            list,
+        }));
         Ok(true)
     }
 
@@ -125,9 +139,12 @@ impl<V: RunView> Locator<V> {
         if before as usize + sketching.received.len() < sketching.wanted as usize {
             return Ok(());
         }
-        let own = sketch::Symbols::of(self.own.view.as_ref(), before, sketching.wanted)?;
+        let own = match sketching.made.get(before as usize..sketching.wanted as usize) {
+            Some(made) => made.to_vec(),
+            None => sketch::Symbols::of(self.own.view.as_ref(), before, sketching.wanted)?.sums,
+        };
         let peer = std::mem::take(&mut sketching.received);
-        if sketching.decoder.take(&own.sums, &peer) {
+        if sketching.decoder.take(&own, &peer) {
             let decoder = std::mem::take(&mut sketching.decoder);
             return self.found(&decoder);
         }
@@ -174,8 +191,11 @@ impl<V: RunView> Locator<V> {
             return Err(unexpected("more", "not at this point of the conversation").into());
         }
         self.offered.asks -= 1;
-        let symbols = sketch::Symbols::of(self.own.view.as_ref(), self.offered.sent, to)?;
-        for sums in symbols.sums.chunks(SYMBOLS_PER_MESSAGE) {
+        let symbols = match self.offered.made.get(self.offered.sent as usize..to as usize) {
+            Some(made) => made.to_vec(),
+            None => sketch::Symbols::of(self.own.view.as_ref(), self.offered.sent, to)?.sums,
+        };
+        for sums in symbols.chunks(SYMBOLS_PER_MESSAGE) {
             let from = self.offered.sent;
             self.offered.sent += u32::try_from(sums.len()).unwrap_or(0);
             self.outbox.push_back(Message::Symbols(Symbols { from, sums: sums.to_vec() }));
