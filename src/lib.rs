@@ -5,13 +5,15 @@
 //! | floor | folders | knows |
 //! | --- | --- | --- |
 //! | 4 | `cli` | people: arguments, progress, colours, exit status |
-//! | 3 | `coordinator`, `report`, `ledger` | runs: plan, diff, repair, verdicts, evidence |
+//! | 3 | `coordinator`, `report`, `config`, `checks`, `ledger` | runs: plan, diff, repair, backfill, checks, verdicts, evidence |
 //! | 2 | `agent` | one side: sessions, the scan pipeline, gRPC, TLS and tokens |
 //! | 1 | `engine` | one database each, behind one trait |
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
 
 pub mod agent;
+pub mod checks;
 pub mod cli;
+pub mod config;
 pub mod coordinator;
 pub mod engine;
 pub mod ledger;

@@ -19,14 +19,14 @@ use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
-    DescribeRequest, Frame, Greeting, HelloRequest, RunEvent, RunRequest, TablesRequest, UndoRequest,
-    frame::Kind, run_request::Peer,
+    DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent, RunRequest, TablesRequest,
+    UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::status::{causes, from_status};
 use super::wire::version_mismatch;
 use super::{PROTOCOL_VERSION, SOFTWARE};
-use crate::model::{ENCODING_VERSION, Role, ServerInfo, TableName, TableSchema};
+use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first answer needs one short query of the agent's database; what is no agent gives none at all.
@@ -35,6 +35,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(2);
 /// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A total may have to read a whole table; pings find a peer that is gone.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Conversations at once, over all connections of a listening agent: each holds a digest run and a few database
@@ -140,6 +142,12 @@ impl RemoteAgent {
         parse(&reply.schema, &self.address)
     }
 
+    pub(super) async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
+        let request = MeasureRequest { question: json(question)? };
+        let reply = answer(&self.address, MEASURE_TIMEOUT, self.client.clone().measure(request)).await?;
+        parse(&reply.answer, &self.address)
+    }
+
     /// Has the agent run as the target. The events end with `Done` or `Failed`, whatever becomes of the agent.
     /// Dropping the receiver cancels the run there.
     pub(super) async fn run(
@@ -200,7 +208,7 @@ impl RemoteAgent {
             software: SOFTWARE.to_owned(),
             rendezvous: rendezvous.unwrap_or_default().to_owned(),
         };
-        let greeting = Frame { kind: Some(Kind::Greeting(greeting)) };
+        let greeting = Frame { kind: Some(Kind::Greeting(greeting)), hop: 0 };
         tx.try_send(greeting)
             .map_err(|_| AgentError::new(FailureKind::Resource, "a new link cannot be full"))?;
         let mut client = self.client.clone();

@@ -47,6 +47,9 @@ pub struct TaskOptions {
     /// Tell what is done to each row, for an audit trail.
     #[serde(default)]
     pub trail: Option<TrailWish>,
+    /// Bytes are dearer than round trips: no sketch is sent ahead.
+    #[serde(default)]
+    pub metered: bool,
 }
 
 impl Default for TaskOptions {
@@ -66,6 +69,7 @@ impl Default for TaskOptions {
             run: None,
             no_undo: false,
             trail: None,
+            metered: false,
         }
     }
 }
@@ -314,6 +318,42 @@ pub struct PhaseSeconds {
 }
 
 impl TableOutcome {
+    /// Adds the outcome of another part of the same table. Roots are of one part each, and are left.
+    pub fn add(&mut self, part: &Self) {
+        let mut copy = part.clone();
+        let mut sum = |field: fn(&mut Self) -> &mut u64| *field(self) += *field(&mut copy);
+        sum(|outcome| &mut outcome.source_rows);
+        sum(|outcome| &mut outcome.target_rows);
+        sum(|outcome| &mut outcome.missing);
+        sum(|outcome| &mut outcome.changed);
+        sum(|outcome| &mut outcome.extra);
+        sum(|outcome| &mut outcome.in_flight);
+        sum(|outcome| &mut outcome.unsettled);
+        sum(|outcome| &mut outcome.tolerated);
+        sum(|outcome| &mut outcome.inserted);
+        sum(|outcome| &mut outcome.updated);
+        sum(|outcome| &mut outcome.deleted);
+        sum(|outcome| &mut outcome.left);
+        sum(|outcome| &mut outcome.set_aside);
+        sum(|outcome| &mut outcome.bytes_to_source);
+        sum(|outcome| &mut outcome.bytes_to_target);
+        sum(|outcome| &mut outcome.messages_to_source);
+        sum(|outcome| &mut outcome.messages_to_target);
+        sum(|outcome| &mut outcome.handshake_bytes);
+        sum(|outcome| &mut outcome.round_trips);
+        sum(|outcome| &mut outcome.source_rows_reread);
+        sum(|outcome| &mut outcome.target_rows_reread);
+        sum(|outcome| &mut outcome.moved_on);
+        self.over_limit |= part.over_limit;
+        self.undo_kept |= part.undo_kept;
+        let (mine, more) = (&mut self.seconds, &part.seconds);
+        mine.scan += more.scan;
+        mine.locate += more.locate;
+        mine.recheck += more.recheck;
+        mine.repair += more.repair;
+        mine.verify += more.verify;
+    }
+
     pub fn differences(&self) -> u64 {
         self.missing + self.changed + self.extra
     }

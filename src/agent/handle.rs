@@ -11,7 +11,7 @@ use super::event::{Event, TableTask, UndoTask};
 use super::link::Link;
 use super::local::LocalAgent;
 use super::rendezvous::new_word;
-use crate::model::{Role, ServerInfo, TableName, TableSchema};
+use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
 
 const EVENTS_AHEAD: usize = 64;
 
@@ -49,6 +49,14 @@ impl AgentHandle {
         match self {
             Self::Local(agent) => agent.describe(table).await,
             Self::Remote(agent) => agent.describe(table).await,
+        }
+    }
+
+    /// A few numbers about a table, in one query.
+    pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
+        match self {
+            Self::Local(agent) => agent.measure(question).await,
+            Self::Remote(agent) => agent.measure(question).await,
         }
     }
 }

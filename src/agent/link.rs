@@ -1,6 +1,6 @@
 //! The link to the other agent: an ordered, bounded pipe of frames that counts what passes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::{AgentError, FailureKind};
@@ -26,7 +27,7 @@ pub struct LinkCounts {
     pub bytes_received: u64,
     pub messages_sent: u64,
     pub messages_received: u64,
-    /// Times this end sent something and then waited for an answer.
+    /// Crossings of the link that could only come one after the other, there and back, while locating.
     pub round_trips: u64,
 }
 
@@ -36,14 +37,21 @@ pub struct LinkSender {
     tx: mpsc::Sender<Frame>,
     bytes: Arc<AtomicU64>,
     messages: Arc<AtomicU64>,
+    /// Of the locate message that was received last.
+    hop: Arc<AtomicU32>,
+    peer: Role,
 }
 
 impl LinkSender {
     pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        let frame = Frame { kind: Some(kind) };
+        let hop = match kind {
+            Kind::Locate(_) => self.hop.load(Ordering::Relaxed).saturating_add(1),
+            _ => 0,
+        };
+        let frame = Frame { kind: Some(kind), hop };
         self.bytes.fetch_add(frame.encoded_len() as u64 + GRPC_PREFIX_BYTES, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
-        self.tx.send(frame).await.map_err(|_| peer_gone())
+        self.tx.send(frame).await.map_err(|_| peer_gone().on(self.peer))
     }
 
     pub async fn fail(&self, error: &AgentError) -> Result<(), AgentError> {
@@ -62,10 +70,10 @@ pub struct Link {
     /// In a mutex only so that a link can be shared by reference; it is never locked.
     rx: Mutex<BoxStream<'static, Result<Frame, AgentError>>>,
     counts: LinkCounts,
-    /// Messages sent when the last wait began, so that a wait without a question is no round trip.
-    asked: u64,
     /// A peer silent for this long has stopped answering.
     silence_max: Duration,
+    /// When the wait for the next frame began; it goes on where the future that waited was dropped.
+    waiting: Option<Instant>,
     peer: Role,
 }
 
@@ -88,8 +96,9 @@ impl Link {
         peer: Role,
         silence_max: Duration,
     ) -> Self {
-        let sender = LinkSender { tx, bytes: Arc::default(), messages: Arc::default() };
-        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), asked: 0, silence_max, peer }
+        let sender =
+            LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), hop: Arc::default(), peer };
+        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), silence_max, waiting: None, peer }
     }
 
     /// Two ends in one process: the target's, then the source's.
@@ -113,7 +122,7 @@ impl Link {
     }
 
     pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        self.sender.send(kind).await
+        self.sender.send(kind).await.map_err(|error| error.on(self.peer))
     }
 
     /// The next frame. A `Failure` frame becomes the error it tells; silence and a closed link are errors.
@@ -126,13 +135,9 @@ impl Link {
 
     /// As `recv`, but a link that the peer closed in good order is `None`.
     pub async fn recv_or_end(&mut self) -> Result<Option<Kind>, AgentError> {
-        let sent = self.sender.messages.load(Ordering::Relaxed);
-        if sent > self.asked {
-            self.asked = sent;
-            self.counts.round_trips += 1;
-        }
         let rx = self.rx.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let next = tokio::time::timeout(self.silence_max, rx.next()).await.map_err(|_| {
+        let until = *self.waiting.get_or_insert_with(Instant::now) + self.silence_max;
+        let next = tokio::time::timeout_at(until, rx.next()).await.map_err(|_| {
             AgentError::new(
                 FailureKind::Timeout,
                 format!("the {} agent has not answered for {} s", self.peer, self.silence_max.as_secs()),
@@ -140,10 +145,15 @@ impl Link {
             .with_hint("look whether its database is blocked; raise --peer-timeout if it is only slow")
             .on(self.peer)
         })?;
+        self.waiting = None;
         let next = next.transpose().map_err(|error| error.on(self.peer))?;
         let Some(frame) = next else { return Ok(None) };
         self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
         self.counts.messages_received += 1;
+        if let Some(Kind::Locate(_)) = frame.kind {
+            self.sender.hop.store(frame.hop, Ordering::Relaxed);
+            self.counts.round_trips = self.counts.round_trips.max(u64::from(frame.hop.div_ceil(2)));
+        }
         match frame.kind {
             Some(Kind::Failure(failure)) => Err(AgentError {
                 kind: FailureKind::from_name(&failure.kind),

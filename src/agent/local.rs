@@ -11,7 +11,7 @@ use super::event::{Event, TableTask, UndoTask};
 use super::link::Link;
 use super::undo::UndoStore;
 use crate::engine::Engine;
-use crate::model::{Role, ServerInfo, TableName, TableSchema};
+use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
 
 /// What one agent may use.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct AgentLimits {
 
 impl Default for AgentLimits {
     fn default() -> Self {
-        Self { memory_bytes: 96 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
+        Self { memory_bytes: 32 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
     }
 }
 
@@ -39,11 +39,13 @@ pub struct Serves {
     pub tables: Option<Vec<TableName>>,
     /// Repairs are refused without it.
     pub write: bool,
+    /// Queries of the user's own are refused without it.
+    pub sql: bool,
 }
 
 impl Serves {
     pub fn everything() -> Self {
-        Self { tables: None, write: true }
+        Self { tables: None, write: true, sql: true }
     }
 
     /// A table without schema in the list stands for that name in any schema.
@@ -96,6 +98,24 @@ impl LocalAgent {
         let schema = self.engine.describe(table).await?;
         self.permit(&schema.table)?;
         Ok(schema)
+    }
+
+    /// A few numbers about a served table; no row.
+    pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
+        match question {
+            Question::Totals(totals) => self.permit(&totals.table)?,
+            Question::Counts(counts) => self.permit(&counts.table)?,
+            Question::Indexed { table, .. } => self.permit(table)?,
+            Question::Scalar { .. } if self.serves.sql => {}
+            Question::Scalar { .. } => {
+                return Err(AgentError::new(
+                    FailureKind::Refused,
+                    "this agent runs no queries of its callers",
+                )
+                .with_hint("start it with --allow-sql, or use another kind of check"));
+            }
+        }
+        Ok(self.engine.measure(question).await?)
     }
 
     pub(super) fn permit(&self, table: &TableName) -> Result<(), AgentError> {

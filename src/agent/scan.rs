@@ -8,7 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::error::{AgentError, FailureKind};
 use super::local::AgentLimits;
 use crate::engine::{Engine, EngineError, RawBatch, RowError};
-use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
+use crate::merkle::{
+    DigestRun, EntryBatch, RowHasher, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey,
+};
 use crate::model::TableAccess;
 
 /// Batches read ahead of the hashing.
@@ -88,8 +90,16 @@ enum BuildError {
 
 fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, RowError> {
     let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
-    batch.encode(&mut |buffer| entries.push(&buffer.key, session.row_digest(&buffer.key, &buffer.row)))?;
-    Ok(entries)
+    let mut hasher = RowHasher::new(session);
+    batch.encode(&mut |buffer| {
+        entries.push_key(&buffer.key);
+        hasher.push(&buffer.key, &buffer.row);
+    })?;
+    if entries.set_digests(hasher.take()) {
+        Ok(entries)
+    } else {
+        Err(RowError::Malformed { column: String::new(), what: "a row has no digest".to_owned() })
+    }
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {

@@ -74,6 +74,8 @@ pub struct ServerSecurity {
     pub token: Option<PeerToken>,
     /// Plaintext, or no authentication, also beyond loopback.
     pub insecure: bool,
+    /// The only peers, as `host` or `host:port`, that a coordinator may have this agent dial; empty: see `check_dial`.
+    pub dials: Vec<String>,
 }
 
 /// What a dialling agent shows, and whom it believes.
@@ -91,6 +93,27 @@ fn usage(message: String, hint: &str) -> AgentError {
 }
 
 impl ServerSecurity {
+    /// Whether a coordinator may have this agent dial `address`. The token must not be shown to whomever the coordinator
+    /// names: without a list, the peer must be of this agent's own CA, or on this machine.
+    pub fn check_dial(&self, address: &str, shows: &ClientSecurity) -> Result<(), AgentError> {
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest).trim_end_matches('/');
+        let host = match rest.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => rest,
+        };
+        let is = |allowed: &String| allowed.eq_ignore_ascii_case(rest) || allowed.eq_ignore_ascii_case(host);
+        let allowed = if self.dials.is_empty() {
+            shows.token.is_none() || shows.ca.is_some() || is_loopback(host)
+        } else {
+            self.dials.iter().any(is)
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(AgentError::new(FailureKind::Refused, format!("this agent was not started to dial {host}"))
+            .with_hint("start it with --allow-peer HOST for each source it may reconcile with"))
+    }
+
     /// Refuses what would be open to the network.
     pub fn check(&self, address: IpAddr) -> Result<(), AgentError> {
         if self.client_ca.is_some() && self.tls.is_none() {
@@ -149,8 +172,7 @@ impl ClientSecurity {
 
     /// Plaintext to another machine is refused; a token goes there over TLS only, whatever is accepted otherwise.
     pub(super) fn check_plaintext(&self, host: &str) -> Result<(), AgentError> {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        if is_loopback(host) {
             return Ok(());
         }
         if self.token.is_some() {
@@ -167,6 +189,11 @@ impl ClientSecurity {
             "use grpcs:// with a certificate on the other side; --insecure accepts the risk",
         ))
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Reads a PEM file; its name is in the error.
@@ -214,6 +241,35 @@ mod tests {
         assert!(["localhost", "127.0.0.1", "[::1]"].iter().all(|host| client.check_plaintext(host).is_ok()));
         for far in ["db.example", "127.0.0.1.db.example", "localhost@db.example", "[::1", "[[::1]]", ""] {
             assert!(client.check_plaintext(far).is_err(), "{far}");
+        }
+    }
+
+    #[test]
+    fn a_coordinator_cannot_have_the_token_shown_to_anybody() {
+        let token = || Some(PeerToken::new("0123456789abcdef", "x").unwrap());
+        let open = ServerSecurity::default();
+        let shows = ClientSecurity { token: token(), ..ClientSecurity::default() };
+        assert!(open.check_dial("grpcs://evil.example:7443", &shows).is_err());
+        assert!(open.check_dial("grpcs://localhost:7443", &shows).is_ok());
+        let own_ca = ClientSecurity { ca: Some(Vec::new()), token: token(), ..ClientSecurity::default() };
+        assert!(open.check_dial("grpcs://west.example:7443", &own_ca).is_ok());
+        let listed = ServerSecurity {
+            dials: vec!["west.example".into(), "east.example:7443".into(), "[::1]".into()],
+            ..ServerSecurity::default()
+        };
+        for address in
+            ["grpcs://west.example:1", "grpcs://West.Example/", "grpcs://east.example:7443", "grpc://[::1]:2"]
+        {
+            assert!(listed.check_dial(address, &shows).is_ok(), "{address}");
+        }
+        for address in [
+            "grpcs://east.example:7444",
+            "grpcs://west.example.evil:1",
+            "grpcs://x@west.example:1:2",
+            "",
+            "grpcs://",
+        ] {
+            assert!(listed.check_dial(address, &own_ca).is_err(), "{address}");
         }
     }
 

@@ -90,9 +90,10 @@ pub async fn serve_within(
         .build_v1()
         .map_err(|error| failed("describe the service", &error))?;
     let ended = CancellationToken::new();
-    let service = AgentServer::new(Service::new(agent, peers, limits.sessions, ended.clone()))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let service =
+        AgentServer::new(Service::new(agent, security.clone(), peers, limits.sessions, ended.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let token = security.token.clone();
     let guarded =
         InterceptedService::new(service, move |request: Request<()>| check_token(token.as_ref(), request));

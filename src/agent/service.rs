@@ -18,11 +18,11 @@ use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::Agent;
 use super::proto::{
-    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, RunEvent, RunRequest,
-    TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
+    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest,
+    RunEvent, RunRequest, TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::rendezvous::{Arrival, Rendezvous};
-use super::security::ClientSecurity;
+use super::security::{ClientSecurity, ServerSecurity};
 use super::status::{from_status, to_status};
 use super::wire::version_mismatch;
 use super::{PROTOCOL_VERSION, SOFTWARE};
@@ -36,7 +36,8 @@ const EVENTS_AHEAD: usize = 64;
 
 pub(super) struct Service {
     agent: Arc<LocalAgent>,
-    /// What this agent shows to a source that it dials.
+    /// Whom this agent may dial, and what it shows there.
+    security: ServerSecurity,
     peers: ClientSecurity,
     sessions: Arc<Semaphore>,
     sessions_max: u16,
@@ -50,13 +51,14 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Service {
     pub(super) fn new(
         agent: Arc<LocalAgent>,
+        security: ServerSecurity,
         peers: ClientSecurity,
         sessions: u16,
         ended: CancellationToken,
     ) -> Self {
         let rendezvous = Rendezvous::default();
         let places = Arc::new(Semaphore::new(usize::from(sessions)));
-        Self { agent, peers, sessions: places, sessions_max: sessions, rendezvous, ended }
+        Self { agent, security, peers, sessions: places, sessions_max: sessions, rendezvous, ended }
     }
 
     fn session(&self) -> Result<OwnedSemaphorePermit, AgentError> {
@@ -219,6 +221,16 @@ impl Agent for Service {
         reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
     }
 
+    async fn measure(&self, request: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
+        let question = request.into_inner().question;
+        let reply = async {
+            let _permit = self.session()?;
+            let answer = self.agent.measure(&parse(&question)?).await?;
+            Ok(MeasureReply { answer: json(&answer)? })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
     type RunStream = Replies<RunEvent>;
 
     async fn run(&self, request: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
@@ -230,7 +242,10 @@ impl Agent for Service {
             }
             let permit = self.session()?;
             let meeting = match request.peer {
-                Some(Peer::Address(address)) => Meeting::Dial(address),
+                Some(Peer::Address(address)) => {
+                    self.security.check_dial(&address, &self.peers)?;
+                    Meeting::Dial(address)
+                }
                 Some(Peer::Rendezvous(word)) => Meeting::Await(self.rendezvous.announce(&word)?),
                 None => return Err(AgentError::protocol("the run names no peer")),
             };

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::error::{AgentError, FailureKind};
 use super::link::Link;
 use super::local::LocalAgent;
-use super::proto::{Accepted, Fetch, Open, Rows, frame::Kind};
+use super::proto::{Accepted, Fetch, Open, Rows, Scanned as ScannedFrame, frame::Kind};
 use super::scan::{Scanned, run_error, scan_table};
 use super::wire::{ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan};
 use crate::locate::{self, LocateError, LocateOptions, Locator};
@@ -55,6 +55,8 @@ async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError>
     link.send(Kind::Accepted(Accepted {})).await?;
     let Some((scanned, pending)) = scan(agent, link, &access, &session).await? else { return Ok(()) };
     let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
+    let root = tree.root().as_bytes().to_vec().into();
+    link.send(Kind::Scanned(ScannedFrame { root, count: tree.count() })).await?;
     let mut locator =
         Locator::new(locate::Role::Source, run, tree, LocateOptions::default()).map_err(locate_error)?;
     locator.start().map_err(locate_error)?;
@@ -144,7 +146,12 @@ impl Source<'_> {
                 Kind::StreamRun(run) => self.stream_run(link, run.run_id).await?,
                 Kind::Progress(_) => {}
                 Kind::Close(_) => return Ok(()),
-                Kind::Greeting(_) | Kind::Open(_) | Kind::Accepted(_) | Kind::Rows(_) | Kind::Failure(_) => {
+                Kind::Greeting(_)
+                | Kind::Open(_)
+                | Kind::Accepted(_)
+                | Kind::Scanned(_)
+                | Kind::Rows(_)
+                | Kind::Failure(_) => {
                     return Err(AgentError::protocol("the peer sent a frame out of order"));
                 }
             }

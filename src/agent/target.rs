@@ -117,11 +117,11 @@ impl Target<'_> {
             session_key: self.session.expose().to_vec().into(),
         };
         self.link.send(Kind::Open(open)).await?;
-        let scanned = self.scan().await?;
+        let (scanned, theirs) = self.scan().await?;
         self.outcome.seconds.scan = self.began.elapsed().as_secs_f64();
 
         let since = Instant::now();
-        let located = self.locate(scanned).await?;
+        let located = self.locate(scanned, theirs).await?;
         self.outcome.seconds.locate = since.elapsed().as_secs_f64();
         let Located { missing, changed, extra, .. } = located;
         self.tell(Event::Located { missing, changed, extra }).await?;
@@ -136,18 +136,19 @@ impl Target<'_> {
         Ok(())
     }
 
-    /// Scans while the source scans; ends when both the own scan is done and the source has accepted the plan.
-    async fn scan(&mut self) -> Result<Scanned, AgentError> {
+    /// Scans while the source scans; ends when both are done. With what the source has: its root, and how many rows.
+    async fn scan(&mut self) -> Result<(Scanned, (RootDigest, u64)), AgentError> {
         self.tell(Event::Phase { phase: Phase::Scan }).await?;
         let rows = Arc::new(AtomicU64::new(0));
         let scan = scan_table(&self.agent.engine, &self.access, &self.session, &self.agent.limits, &rows);
         tokio::pin!(scan);
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        let (mut scanned, mut accepted) = (None, false);
-        while scanned.is_none() || !accepted {
+        let (mut scanned, mut accepted, mut theirs) = (None, false, None);
+        while scanned.is_none() || theirs.is_none() {
             tokio::select! {
                 done = &mut scan, if scanned.is_none() => scanned = Some(done?),
-                frame = self.link.recv() => match frame? {
+                // What it has said by then is all that it says unasked.
+                frame = self.link.recv(), if theirs.is_none() => match frame? {
                     Kind::Accepted(_) if !accepted => {
                         accepted = true;
                         let counts = self.link.counts();
@@ -155,6 +156,13 @@ impl Target<'_> {
                     }
                     Kind::Progress(rows) => {
                         let _ = self.events.try_send(Event::Progress { side: Role::Source, rows });
+                    }
+                    Kind::Scanned(scanned) if accepted && theirs.is_none() => {
+                        let root = scanned.root.as_ref().try_into().map_err(|_| {
+                            AgentError::protocol("the source's root has another length")
+                        })?;
+                        theirs = Some((RootDigest(root), scanned.count));
+                        let _ = self.events.try_send(Event::Progress { side: Role::Source, rows: scanned.count });
                     }
                     _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
                 },
@@ -167,19 +175,24 @@ impl Target<'_> {
                 }
             }
         }
-        let scanned = scanned.ok_or_else(|| AgentError::protocol("the scan did not end"))?;
+        let (Some(scanned), Some(theirs)) = (scanned, theirs) else {
+            return Err(AgentError::protocol("the scan did not end"));
+        };
         self.tell(Event::Progress { side: Role::Target, rows: scanned.tree.count() }).await?;
-        Ok(scanned)
+        Ok((scanned, theirs))
     }
 
     /// The locate conversation: suspects go to a spool as they are found.
-    async fn locate(&mut self, scanned: Scanned) -> Result<Located, AgentError> {
+    async fn locate(&mut self, scanned: Scanned, theirs: (RootDigest, u64)) -> Result<Located, AgentError> {
         self.tell(Event::Phase { phase: Phase::Locate }).await?;
-        let trips_before = self.link.counts().round_trips;
         let bulk = self.writes() && self.task.options.repair.is_some_and(|allow| allow.insert);
         let mut found = Found::new(self.agent);
         let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
-        let options = LocateOptions { bulk, ..LocateOptions::default() };
+        let options = LocateOptions {
+            bulk,
+            peer: (!self.task.options.metered).then_some(theirs),
+            ..LocateOptions::default()
+        };
         let mut locator =
             Locator::new(locate::Role::Target, run.clone(), tree.clone(), options).map_err(locate_error)?;
         locator.start().map_err(locate_error)?;
@@ -217,7 +230,7 @@ impl Target<'_> {
         self.outcome.source_root = outcome.source_root.to_string();
         self.outcome.target_root = outcome.target_root.to_string();
         self.outcome.proved = outcome.proof != Proof::Deferred;
-        self.outcome.round_trips = self.link.counts().round_trips - trips_before;
+        self.outcome.round_trips = self.link.counts().round_trips;
         self.tell(Event::Progress { side: Role::Source, rows: outcome.source_count }).await?;
         Ok(Located {
             suspects: found.suspects,

@@ -31,6 +31,14 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Make the target true to the source
     Repair(RepairArgs),
+    /// Find the gaps in a range, fill them, and prove that none is left
+    Backfill(super::backfill::BackfillArgs),
+    /// Run the configured checks once
+    Check(super::check::CheckArgs),
+    /// Write a commented configuration for two databases
+    Init(super::config::InitArgs),
+    /// Look after the configuration
+    Config(super::config::ConfigArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
     /// List what was run
@@ -207,6 +215,9 @@ pub(super) struct PairArgs {
     #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
     pub(super) color: Color,
 
+    /// Bytes on the link are dearer than round trips: a few differing rows cost 1 kB and five round trips instead of 8 kB and one
+    #[arg(long, help_heading = "Limits")]
+    pub(super) metered: bool,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
     /// Tables compared at once (repairs go one by one, parents first)
@@ -236,7 +247,7 @@ pub(super) enum Color {
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// Memory for one table's digests on each side; beyond it they go to disk
-    #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
     pub(super) memory: usize,
     /// Folder for digests that do not fit in memory (default: the system's temporary folder)
     #[arg(long, value_name = "DIR")]
@@ -291,6 +302,13 @@ pub(super) struct AgentArgs {
     /// Let peers repair tables here
     #[arg(long)]
     pub(super) allow_write: bool,
+    /// A source that this agent may dial when a coordinator asks it to (may be repeated); default: any, but where a token
+    /// would be shown only those with a certificate of --ca
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) allow_peer: Vec<String>,
+    /// Let callers run queries of their own here, read-only (checks of kind sql)
+    #[arg(long)]
+    pub(super) allow_sql: bool,
     /// Peers must show a certificate of this CA
     #[arg(long, value_name = "FILE")]
     pub(super) client_ca: Option<PathBuf>,

@@ -43,20 +43,12 @@ pub(super) async fn diff_checked(
 
 pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
     let mut request = request(&args.pair);
-    let allows = |operation| args.allow.contains(&operation);
-    request.options.repair = Some(Allow {
-        insert: allows(Allowed::Insert),
-        update: allows(Allowed::Update),
-        delete: allows(Allowed::Delete),
-    });
+    request.options.repair = Some(allow(&args.allow));
     request.options.dry_run = args.dry_run || args.sql.is_some();
     request.options.sql = args.sql.is_some();
     request.options.allow_cascade = args.allow_cascade;
     request.options.no_undo = args.no_undo;
-    match args.max_changes {
-        MaxChanges::Rows(rows) => request.options.max_changes = Some(rows),
-        MaxChanges::Percent(percent) => request.options.max_overwritten_percent = Some(percent),
-    }
+    limit_changes(&mut request.options, args.max_changes);
     let writes = request.writes();
     let job = Job {
         command: "repair",
@@ -69,7 +61,23 @@ pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
     Ok(report.verdict.exit_status())
 }
 
-fn request(args: &PairArgs) -> RunRequest {
+pub(super) fn allow(allowed: &[Allowed]) -> Allow {
+    let allows = |operation| allowed.contains(&operation);
+    Allow {
+        insert: allows(Allowed::Insert),
+        update: allows(Allowed::Update),
+        delete: allows(Allowed::Delete),
+    }
+}
+
+pub(super) fn limit_changes(options: &mut TaskOptions, max: MaxChanges) {
+    match max {
+        MaxChanges::Rows(rows) => options.max_changes = Some(rows),
+        MaxChanges::Percent(percent) => options.max_overwritten_percent = Some(percent),
+    }
+}
+
+pub(super) fn request(args: &PairArgs) -> RunRequest {
     let (source_schema, target_schema) = match &args.schema {
         None => (None, None),
         Some(schema) => match schema.split_once('=') {
@@ -92,6 +100,7 @@ fn request(args: &PairArgs) -> RunRequest {
         recheck_delay_ms: u64::try_from(args.recheck_delay.as_millis()).unwrap_or(u64::MAX),
         tolerance: args.tolerance.iter().cloned().collect(),
         show_values: args.show_values,
+        metered: args.metered,
         ..TaskOptions::default()
     };
     RunRequest {
@@ -141,10 +150,10 @@ impl Job<'_> {
         };
         let mut recorder = Recorder::begin(&self.pair.evidence, recording).await?;
         recorder.ask(&mut self.request.options);
-        match self.work(&source, &target, &mut output, &mut recorder).await {
+        match Box::pin(self.work(&source, &target, &mut output, &mut recorder)).await {
             Ok(outcome) => {
                 let mut report = self.report(&source, &target, began, outcome);
-                recorder.finish(&mut report).await?;
+                recorder.finish_report(&mut report).await?;
                 self.print(&report, &mut output)?;
                 Ok(report)
             }
@@ -302,8 +311,11 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     if !database.is_database() {
         return Err(Failure::new("--database must be a database URL", "postgres://, mysql:// or sqlite://"));
     }
-    let serves =
-        Serves { tables: (!args.table.is_empty()).then(|| args.table.clone()), write: args.allow_write };
+    let serves = Serves {
+        tables: (!args.table.is_empty()).then(|| args.table.clone()),
+        write: args.allow_write,
+        sql: args.allow_sql,
+    };
     let undo = evidence::agent_undo_store(&args.undo)?;
     let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?.with_undo(undo);
     let security = ServerSecurity {
@@ -311,6 +323,7 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
         client_ca: args.client_ca.as_deref().map(read_pem).transpose()?,
         token: token(&args.peers)?,
         insecure: args.peers.insecure,
+        dials: args.allow_peer.clone(),
     };
     let peers = client_security(&args.peers)?;
     let listener = TcpListener::bind(args.listen).await.map_err(|error| {

@@ -123,7 +123,7 @@ pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
 pub(super) fn warn_if_readable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
-        tracing::warn!("others may read the token in {}: chmod 600 it", path.display());
+        tracing::warn!("others may read {}: chmod 600 it", path.display());
     }
 }
 

@@ -12,7 +12,12 @@ use super::evidence_args::{EvidenceArgs, LedgerArgs, SecretArgs, UndoStoreArgs};
 use crate::agent::{Event, RowIntent, SOFTWARE, TaskOptions, TrailSecret, TrailWish, UndoKey, UndoStore};
 use crate::coordinator::{RunEvent, RunRequest};
 use crate::ledger::{self, Ledger, RunEnd, RunStart};
-use crate::report::RunReport;
+use crate::report::backfill::BackfillReport;
+use crate::report::record::TableRecord;
+use crate::report::{RunReport, Verdict};
+
+/// How often an agent looks for undo journals that are too old.
+const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
 /// RFC 3339 in UTC; sorts as text.
 pub(super) fn timestamp(time: SystemTime) -> String {
@@ -98,9 +103,24 @@ pub(super) fn undo_store(
     }
 }
 
-/// A listening agent keeps journals only where it is told to.
+/// A listening agent keeps journals only where it is told to, and removes old ones for as long as it listens.
 pub(super) fn agent_undo_store(args: &UndoStoreArgs) -> Result<Option<UndoStore>, Failure> {
-    args.undo_dir.as_deref().map_or(Ok(None), |dir| open_undo(dir, args))
+    let Some(dir) = &args.undo_dir else { return Ok(None) };
+    let store = open_undo(dir, args)?;
+    if let Some(store) = store.clone() {
+        let keep = args.undo_keep;
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PURGE_EVERY).await;
+                if let Some(before) = SystemTime::now().checked_sub(keep)
+                    && let Err(error) = store.purge(before)
+                {
+                    warn(&error.message);
+                }
+            }
+        });
+    }
+    Ok(store)
 }
 
 fn open_undo(dir: &Path, args: &UndoStoreArgs) -> Result<Option<UndoStore>, Failure> {
@@ -150,6 +170,25 @@ pub(super) struct Recording<'a> {
     pub(super) writes: bool,
     pub(super) undoes: Option<String>,
     pub(super) options: serde_json::Value,
+}
+
+/// What a run came to, for the ledger.
+pub(super) struct Totals {
+    verdict: Verdict,
+    tables: Vec<TableRecord>,
+    /// Names of tables that only one side has.
+    only_in: (Vec<String>, Vec<String>),
+}
+
+impl Totals {
+    pub(super) fn of_backfill(report: &BackfillReport, recorder: &Recorder) -> Self {
+        let record = |table| ledger::backfill_record(table, |name, key| recorder.key(name, key));
+        Self {
+            verdict: report.verdict,
+            tables: report.tables.iter().map(record).collect(),
+            only_in: (Vec::new(), Vec::new()),
+        }
+    }
 }
 
 /// Notes what a run does; without a ledger, nothing.
@@ -225,35 +264,50 @@ impl Recorder {
         })
     }
 
-    /// Notes how the run ended, and tells the report where.
-    pub(super) async fn finish(&mut self, report: &mut RunReport) -> Result<(), Failure> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        open.unanswered().await;
-        let end = RunEnd {
-            ended_at: timestamp(SystemTime::now()),
-            outcome: report.verdict.as_str().to_owned(),
-            error: None,
-            only_in_source: report.only_in_source.clone(),
-            only_in_target: report.only_in_target.clone(),
+    /// How the ledger shows a key of a table.
+    fn key(&self, table: &str, key: &[(String, String)]) -> String {
+        self.open.as_ref().map(|open| open.wish.key(table, key)).unwrap_or_default()
+    }
+
+    /// Notes how a run ended, and tells its report where.
+    pub(super) async fn finish_report(&mut self, report: &mut RunReport) -> Result<(), Failure> {
+        let totals = Totals {
+            verdict: report.verdict,
             tables: report
                 .tables
                 .iter()
-                .map(|table| ledger::table_record(table, |name, key| open.wish.key(name, key)))
+                .map(|table| ledger::table_record(table, |name, key| self.key(name, key)))
                 .collect(),
+            only_in: (report.only_in_source.clone(), report.only_in_target.clone()),
+        };
+        if let Some(head) = self.finish(totals).await? {
+            report.run = Some(self.run.clone());
+            report.audit_head = Some(head);
+        }
+        Ok(())
+    }
+
+    /// Notes how the run ended; the trail's head behind it, where it was recorded.
+    pub(super) async fn finish(&mut self, totals: Totals) -> Result<Option<String>, Failure> {
+        let Some(open) = &mut self.open else { return Ok(None) };
+        open.unanswered().await;
+        let end = RunEnd {
+            ended_at: timestamp(SystemTime::now()),
+            outcome: totals.verdict.as_str().to_owned(),
+            error: None,
+            only_in_source: totals.only_in.0,
+            only_in_target: totals.only_in.1,
+            tables: totals.tables,
         };
         match open.ledger.finish(&open.start, &end).await {
-            Ok(head) => {
-                report.run = Some(self.run.clone());
-                report.audit_head = Some(head.to_string());
-                Ok(())
-            }
+            Ok(head) => Ok(Some(head.to_string())),
             Err(error) if open.start.writes => Err(Failure::new(
                 format!("the run has ended ({}), but the ledger cannot note it: {}", end.outcome, error.what),
                 error.hint,
             )),
             Err(error) => {
                 warn(&format!("the end of this run is not recorded: {}", error.what));
-                Ok(())
+                Ok(None)
             }
         }
     }

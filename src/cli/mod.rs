@@ -12,7 +12,10 @@ use clap::error::ErrorKind;
 
 mod args;
 mod audit;
+mod backfill;
+mod check;
 mod command;
+mod config;
 mod demo;
 mod endpoint;
 mod evidence;
@@ -111,6 +114,12 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Diff(args) => runtime.block_on(command::diff(&args)),
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
+        Command::Backfill(args) => runtime.block_on(backfill::run(&args)),
+        Command::Check(args) => runtime.block_on(check::run(&args)),
+        Command::Init(args) => runtime.block_on(config::init(&args)),
+        Command::Config(args) => match &args.command {
+            config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
+        },
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
         Command::Runs(args) => runtime.block_on(history::runs(&args)),
         Command::Report(args) => runtime.block_on(history::report(&args)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::args::Color;
 use crate::agent::{Event, Phase};
@@ -104,9 +104,9 @@ impl Bars {
                 let bar = |side: Role, rows: &Option<u64>| {
                     let bar = self.all.add(match rows {
                         Some(rows) => ProgressBar::new(*rows)
-                            .with_style(style("{prefix} {bar:24} {human_pos} rows, {per_sec}, {eta} left")),
+                            .with_style(style("{prefix} {bar:24} {human_pos} rows, {rate}, {eta} left")),
                         None => ProgressBar::new_spinner()
-                            .with_style(style("{prefix} {spinner} {human_pos} rows, {per_sec}")),
+                            .with_style(style("{prefix} {spinner} {human_pos} rows, {rate}")),
                     });
                     bar.enable_steady_tick(Duration::from_millis(200));
                     bar.with_prefix(format!("{name} {side}"))
@@ -151,7 +151,7 @@ impl Bars {
             Event::Worked { done, of } => {
                 bars.source.finish_and_clear();
                 bars.target.set_style(style(
-                    "{prefix} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left",
+                    "{prefix} {bar:24} {human_pos} of {human_len} rows, {rate}, {eta} left",
                 ));
                 bars.target.set_length(*of);
                 bars.target.set_position(*done);
@@ -167,5 +167,12 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // Whole rows: tenths of a row tell nothing.
+        let rows = format!("{:.0}", state.per_sec()).parse().unwrap_or(0);
+        let _ = write!(out, "{}/s", grouped(rows));
+    };
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", rate)
 }

@@ -60,7 +60,7 @@ pub(super) async fn undo(args: &UndoArgs) -> Result<u8, Failure> {
         only_in_source: Vec::new(),
         only_in_target: Vec::new(),
     };
-    recorder.finish(&mut report).await?;
+    recorder.finish_report(&mut report).await?;
     let mut output = Output::open(None)?;
     output.write(&match args.format {
         UndoFormat::Text => undo::text(&report, &undoes, args.dry_run),

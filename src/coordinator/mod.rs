@@ -5,11 +5,15 @@
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
+pub mod backfill;
+mod chunks;
 mod pairs;
+pub mod steps;
+pub mod survey;
 mod table;
 mod undo;
 
-pub use pairs::{PairRequest, TablePairs};
+pub use pairs::{PairRequest, TablePair, TablePairs, find as find_pairs};
 pub use undo::undo;
 
 use crate::agent::{AgentError, AgentHandle, Allow, TaskOptions, error::FailureKind};

@@ -28,7 +28,8 @@ pub struct TablePair {
     pub schemas: Result<(TableSchema, TableSchema), AgentError>,
 }
 
-pub(super) async fn find(
+/// The pairs of tables that a request means, each described by both sides.
+pub async fn find(
     source: &AgentHandle,
     target: &AgentHandle,
     request: &PairRequest,

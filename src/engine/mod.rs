@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub mod error;
+pub mod measure;
 pub mod mysql;
 mod open;
 pub mod postgres;
@@ -21,8 +22,8 @@ pub use error::{EngineError, ErrorKind};
 pub use open::open;
 
 use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, RowBuffer, ServerInfo,
-    TableAccess, TableName, TableSchema,
+    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, RowBuffer,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 /// A database, reached with one URL.
@@ -51,7 +52,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError>;
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
-    /// the changes. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
+    /// the changes. A row that holds `after` already counts as written, so that the same changes can be applied again. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
     /// that nothing was written.
     async fn apply(
         &self,
@@ -69,6 +70,10 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 
     /// The change as one SQL statement for a person to read and run, conditional on key only, ending in `;`.
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError>;
+
+    /// Answers with a few numbers, in one query that writes nothing. A wrong condition or query of the user's is
+    /// `ErrorKind::Filter`.
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError>;
 
     /// Fails, with what to grant, where the table cannot be written by this login. Writes nothing.
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError>;

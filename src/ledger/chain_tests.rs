@@ -74,6 +74,11 @@ fn alterations() -> Vec<fn(&mut Entry)> {
     ]
 }
 
+/// Entries are numbered from 1.
+fn seq(at: usize) -> i64 {
+    i64::try_from(at).unwrap() + 1
+}
+
 proptest! {
     #[test]
     fn an_altered_entry_is_named(n in 1i64..12, at: prop::sample::Index, field: prop::sample::Index) {
@@ -103,7 +108,7 @@ proptest! {
         links.drain(from..=to);
         prop_assert_eq!(
             verify(&links, end),
-            [Fault::Missing { seq: from as i64 + 1, through: to as i64 + 1 }]
+            [Fault::Missing { seq: seq(from), through: seq(to) }]
         );
     }
 
@@ -122,7 +127,7 @@ proptest! {
             links[a].entry = Entry { seq: left.entry.seq, ..right.entry };
             links[b].entry = Entry { seq: right.entry.seq, ..left.entry };
         }
-        let (a, b) = (a.min(b) as i64 + 1, a.max(b) as i64 + 1);
+        let (a, b) = (seq(a.min(b)), seq(a.max(b)));
         let expected = [Fault::Reordered { seq: a, belongs_at: b }, Fault::Reordered { seq: b, belongs_at: a }];
         prop_assert_eq!(verify(&links, end), expected);
     }
@@ -133,9 +138,9 @@ proptest! {
         let end = head(&links);
         let at = at.index(links.len() - 1);
         links.swap(at, at + 1);
-        let seq = at as i64 + 1;
+        let at = seq(at);
         let faults = verify(&links, end);
-        prop_assert!(faults.contains(&Fault::Reordered { seq, belongs_at: seq }), "{faults:?}");
+        prop_assert!(faults.contains(&Fault::Reordered { seq: at, belongs_at: at }), "{faults:?}");
         prop_assert!(!faults.iter().any(|fault| matches!(fault, Fault::Altered { .. })), "{faults:?}");
     }
 

@@ -7,8 +7,9 @@ use super::runs::{RunFilter, RunStart, entry};
 use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
 use crate::agent::{DifferenceKind, RowIntent, RowOutcome};
+use crate::report::backfill::BackfillTable;
 use crate::report::record::{DifferenceRecord, Evidence, TableRecord, TrailSummary};
-use crate::report::{SCHEMA_VERSION, TableReport};
+use crate::report::{SCHEMA_VERSION, TableReport, Verdict};
 
 /// A table's report as the ledger keeps it: no values, and keys as `key` renders them for a table and its key.
 pub fn table_record(report: &TableReport, key: impl Fn(&str, &[(String, String)]) -> String) -> TableRecord {
@@ -45,8 +46,27 @@ pub fn table_record(report: &TableReport, key: impl Fn(&str, &[(String, String)]
         outcome: report.outcome.clone(),
         warnings: report.warnings.clone(),
         error: report.error.clone(),
+        backfill: None,
         differences: differences.chain(set_aside).collect(),
     }
+}
+
+/// A backfilled table as the ledger keeps it: its chunks' outcomes added up, its steps and chunks with their roots.
+pub fn backfill_record(
+    table: &BackfillTable,
+    key: impl Fn(&str, &[(String, String)]) -> String,
+) -> TableRecord {
+    let mut report = TableReport::new(&table.source_table, &table.target_table);
+    report.verdict = table.verdict;
+    report.outcome = table.outcome.clone();
+    report.outcome.proved = table.verdict == Verdict::Same && !table.chunks.is_empty();
+    report.warnings.clone_from(&table.warnings);
+    report.error.clone_from(&table.error);
+    report.rows_set_aside.clone_from(&table.rows_set_aside);
+    report.plan.clone_from(&table.plan);
+    // The rows that were set aside are kept once, under their keys' hashes.
+    let backfill = BackfillTable { rows_set_aside: Vec::new(), ..table.clone() };
+    TableRecord { backfill: Some(backfill), ..table_record(&report, key) }
 }
 
 /// The entry that says which rows a batch is about to write.

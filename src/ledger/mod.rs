@@ -20,7 +20,7 @@ mod store;
 mod trail;
 
 pub use chain::{Entry, EntryKind, Fault, Head, Link, Verification, Verifier};
-pub use evidence::{batch_entries, intent_entry, table_record};
+pub use evidence::{backfill_record, batch_entries, intent_entry, table_record};
 pub use retention::{Keep, Removed};
 pub use runs::{RunEnd, RunFilter, RunStart};
 pub use trail::EntryFilter;

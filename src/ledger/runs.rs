@@ -8,7 +8,7 @@ use crate::report::record::{DifferenceRecord, RunRecord, TableRecord};
 const RUN_COLUMNS: &str = "id, kind, who, host, software, started_at, ended_at, outcome, error, source, target, \
      target_reference, writes, undoes, options, only_in_source, only_in_target";
 const TABLE_COLUMNS: &str =
-    "source_table, target_table, verdict, plan_fingerprint, plan, outcome, warnings, error";
+    "source_table, target_table, verdict, plan_fingerprint, plan, outcome, warnings, error, backfill";
 const DIFFERENCE_COLUMNS: &str = "table_position, kind, key, columns, reason";
 const DIFFERENCES_A_STATEMENT: usize = 500;
 
@@ -149,7 +149,7 @@ impl Ledger {
                     "INSERT INTO trueup_tables (run, position, {TABLE_COLUMNS}, source_rows, target_rows, missing, changed,
                      extra, inserted, updated, deleted, not_written, set_aside, source_root, target_root, repaired_root,
                      proved, bytes, milliseconds) VALUES {}",
-                    places(1, 26)
+                    places(1, 27)
                 ),
                 all,
             ));
@@ -309,7 +309,7 @@ impl Ledger {
         let mut tables = Vec::new();
         for mut row in query(store, sql, id()).await? {
             let position = row.int();
-            let cells = (0..8).map(|_| Cell::Text(row.maybe_text())).collect();
+            let cells = (0..9).map(|_| Cell::Text(row.maybe_text())).collect();
             let sql = format!(
                 "SELECT {DIFFERENCE_COLUMNS} FROM trueup_differences WHERE run = $1 AND table_position = $2 ORDER BY position"
             );
@@ -386,6 +386,7 @@ fn table_cells(table: &TableRecord) -> Vec<Cell> {
         Cell::text(json(&table.outcome)),
         Cell::text(json(&table.warnings)),
         Cell::Text(table.error.as_ref().map(json)),
+        Cell::Text(table.backfill.as_ref().map(json)),
     ]
 }
 
@@ -436,6 +437,7 @@ fn table_record(run: &str, mut row: Row) -> Result<TableRecord, LedgerError> {
         outcome: parsed(run, &row.text())?,
         warnings: parsed(run, &row.text())?,
         error: row.maybe_text().map(|text| parsed(run, &text)).transpose()?,
+        backfill: row.maybe_text().map(|text| parsed(run, &text)).transpose()?,
         differences: Vec::new(),
     })
 }

@@ -23,7 +23,7 @@ const MIGRATIONS: &[&[&str]] = &[&[
         not_written BIGINT NOT NULL, set_aside BIGINT NOT NULL,
         source_root TEXT NOT NULL, target_root TEXT NOT NULL, repaired_root TEXT, proved BIGINT NOT NULL,
         bytes BIGINT NOT NULL, milliseconds BIGINT NOT NULL,
-        outcome TEXT NOT NULL, warnings TEXT NOT NULL, error TEXT,
+        outcome TEXT NOT NULL, warnings TEXT NOT NULL, error TEXT, backfill TEXT,
         PRIMARY KEY (run, position))",
     "CREATE TABLE trueup_differences (
         run TEXT NOT NULL REFERENCES trueup_runs (id) ON DELETE CASCADE,
@@ -63,7 +63,7 @@ pub(super) async fn migrate(store: &dyn Store) -> Result<(), LedgerError> {
             Err(StoreError::Failed(error)) => return Err(error),
         }
     }
-    if version > MIGRATIONS.len() as i64 {
+    if usize::try_from(version).is_ok_and(|version| version > MIGRATIONS.len()) {
         return Err(LedgerError::new(
             format!("the ledger has version {version}, made by a newer trueup"),
             format!("use that release; this one knows version {}", MIGRATIONS.len()),

@@ -46,6 +46,7 @@ fn end(n: u32) -> RunEnd {
         outcome,
         warnings: vec!["w".into()],
         error: None,
+        backfill: None,
         differences: (0..1203).map(difference).collect(),
     };
     RunEnd {

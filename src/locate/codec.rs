@@ -2,7 +2,9 @@
 //! allocated, and every value has one form.
 
 use super::error::ProtocolError;
-use super::message::{Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Window};
+use super::message::{
+    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, Symbols, Window,
+};
 use crate::merkle::{EntryBatch, RootDigest, RowDigest, common_prefix, get_varint, put_varint};
 use crate::model::Key;
 
@@ -15,6 +17,17 @@ const FINDINGS: u8 = 4;
 const MISSING_RUN: u8 = 5;
 const END: u8 = 6;
 const CLOSED: u8 = 7;
+const MORE: u8 = 8;
+const SYMBOLS: u8 = 9;
+const STRANGERS: u8 = 10;
+
+/// An element without its check.
+const STRANGER: usize = 6;
+
+// Options of an opener.
+const BULK: u8 = 1;
+const SKETCHES: u8 = 2;
+const SKETCH: u8 = 4;
 
 /// Front-coded keys unfold; a chunk may unfold to this and twice its own size.
 const UNFOLDED_BYTES: usize = 128 * 1024;
@@ -26,11 +39,18 @@ impl Message {
         let mut out = vec![VERSION];
         match self {
             Self::Open(open) => {
-                out.extend_from_slice(&[OPEN, open.round, u8::from(open.bulk)]);
+                let options = u8::from(open.bulk) * BULK
+                    + u8::from(open.sketches) * SKETCHES
+                    + u8::from(open.sketch.is_some()) * SKETCH;
+                out.extend_from_slice(&[OPEN, open.round, options]);
                 out.extend_from_slice(open.root.as_bytes());
                 put_varint(&mut out, open.count);
                 put_window(&mut out, open.window);
                 put_list(&mut out, open.window, &open.list);
+                if let Some(sketch) = &open.sketch {
+                    put_words(&mut out, &sketch.sums, 8);
+                    put_bytes(&mut out, &sketch.counts);
+                }
             }
             Self::Equal => out.push(EQUAL),
             Self::Frontier(frontier) => {
@@ -64,6 +84,19 @@ impl Message {
                 put_varint(&mut out, end.count);
             }
             Self::Closed => out.push(CLOSED),
+            Self::More(to) => {
+                out.push(MORE);
+                put_varint(&mut out, u64::from(*to));
+            }
+            Self::Symbols(symbols) => {
+                out.push(SYMBOLS);
+                put_varint(&mut out, u64::from(symbols.from));
+                put_words(&mut out, &symbols.sums, 8);
+            }
+            Self::Strangers(elements) => {
+                out.push(STRANGERS);
+                put_words(&mut out, elements, STRANGER);
+            }
         }
         out
     }
@@ -77,17 +110,21 @@ impl Message {
         let message = match input.byte()? {
             OPEN => {
                 let round = input.byte()?;
-                let bulk = match input.byte()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(ProtocolError::Malformed("unknown option")),
-                };
+                let options = input.byte()?;
+                if options & !(BULK | SKETCHES | SKETCH) != 0 {
+                    return Err(ProtocolError::Malformed("unknown option"));
+                }
                 let root = RootDigest(*input.array()?);
                 let count = input.varint()?;
                 let window = input.window()?;
                 let mode = input.varint()?;
                 let list = input.list(window, mode)?;
-                Self::Open(Open { round, root, count, bulk, window, list })
+                let sketch = match options & SKETCH {
+                    0 => None,
+                    _ => Some(Sketch { sums: input.words(8)?, counts: input.length_and_bytes()?.to_vec() }),
+                };
+                let (bulk, sketches) = (options & BULK != 0, options & SKETCHES != 0);
+                Self::Open(Open { round, root, count, bulk, window, list, sketches, sketch })
             }
             EQUAL => Self::Equal,
             FRONTIER => input.frontier()?,
@@ -100,6 +137,9 @@ impl Message {
             }),
             END => Self::End(End { root: RootDigest(*input.array()?), count: input.varint()? }),
             CLOSED => Self::Closed,
+            MORE => Self::More(input.small()?),
+            SYMBOLS => Self::Symbols(Symbols { from: input.small()?, sums: input.words(8)? }),
+            STRANGERS => Self::Strangers(input.words(STRANGER)?),
             _ => return Err(ProtocolError::Malformed("unknown kind of message")),
         };
         if input.at == bytes.len() {
@@ -117,6 +157,11 @@ fn put_window(out: &mut Vec<u8>, window: Window) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_words(out: &mut Vec<u8>, words: &[u64], width: usize) {
+    put_varint(out, words.len() as u64);
+    words.iter().for_each(|word| out.extend(word.to_le_bytes().iter().take(width)));
 }
 
 /// 0 absent, 1 facing, 2 entries, 3 yours, 4 and more: nodes of level 0 and more.
@@ -182,6 +227,16 @@ impl<'a> Input<'a> {
         if needed > self.bytes.len() - self.at { Err(ProtocolError::Truncated) } else { Ok(count) }
     }
 
+    fn small(&mut self) -> Result<u32, ProtocolError> {
+        u32::try_from(self.varint()?).map_err(|_| ProtocolError::Malformed("number"))
+    }
+
+    fn words(&mut self, width: usize) -> Result<Vec<u64>, ProtocolError> {
+        let count = self.count(width)?;
+        let words = self.take(count * width)?.chunks_exact(width);
+        Ok(words.map(|word| word.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))).collect())
+    }
+
     fn length_and_bytes(&mut self) -> Result<&'a [u8], ProtocolError> {
         let len = self.count(1)?;
         self.take(len)
@@ -206,10 +261,7 @@ impl<'a> Input<'a> {
             }
         };
         let width = window.item_bytes(mode);
-        let count = self.count(width)?;
-        let items = self.take(count * width)?.chunks_exact(width);
-        let items = items.map(|item| item.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)));
-        Ok(List { mode, items: items.collect() })
+        Ok(List { mode, items: self.words(width)? })
     }
 
     fn frontier(&mut self) -> Result<Message, ProtocolError> {

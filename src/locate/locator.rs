@@ -9,7 +9,8 @@ use super::classify::{Classifier, Worked};
 use super::descend::{Asked, FrontierWriter};
 use super::error::{LocateError, unexpected};
 use super::frontier::{Own, Width};
-use super::message::{End, Message, Mode, Open, Window};
+use super::message::{End, List, Message, Mode, Open, Window};
+use super::sketching::{Offered, Sketching};
 use super::spans::Spans;
 use super::step::{LocateOptions, Outcome, Progress, Proof, Role, Step};
 use super::tell::Telling;
@@ -23,6 +24,8 @@ const FINDINGS_PER_STEP: usize = 4096;
 pub(super) enum Phase<V> {
     Idle,
     Locating,
+    /// Source: waits for symbols.
+    Sketching(Box<Sketching>),
     /// Source: gives its findings.
     Telling(Telling),
     /// Source: waits for the target's last word.
@@ -49,6 +52,8 @@ pub struct Locator<V> {
     /// Source: the stretches announced as missing runs in this round.
     pub(super) runs: Vec<Range<u64>>,
     pub(super) outcome: Option<Outcome>,
+    /// Target: what it knows of the source, and how far it has sent its sketch.
+    pub(super) offered: Offered,
 }
 
 impl<V: RunView> Locator<V> {
@@ -75,6 +80,7 @@ impl<V: RunView> Locator<V> {
             peer: None,
             runs: Vec::new(),
             outcome: None,
+            offered: Offered::new(options.peer),
         })
     }
 
@@ -94,6 +100,7 @@ impl<V: RunView> Locator<V> {
 
     fn open(&mut self) -> Result<(), LocateError> {
         let list = self.ask(0..self.own.len(), u8::MAX, 0, Width::FIRST)?;
+        let (sketches, sketch) = self.offer()?;
         self.outbox.push_back(Message::Open(Open {
             round: self.round,
             root: self.own.tree.root(),
@@ -101,6 +108,8 @@ impl<V: RunView> Locator<V> {
             bulk: self.bulk,
             window: self.window,
             list,
+            sketches,
+            sketch,
         }));
         self.phase = Phase::Locating;
         Ok(())
@@ -148,6 +157,9 @@ impl<V: RunView> Locator<V> {
                 self.open_rows = 0;
                 self.finish(Some((self.own.tree.root(), self.own.len())), Proof::Equal);
             }
+            (Role::Source, Message::Symbols(symbols)) => self.receive_symbols(symbols)?,
+            (Role::Target, Message::More(to)) => self.receive_more(to)?,
+            (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,
             (Role::Target, Message::MissingRun(run)) if self.bulk => self.hearing(name)?.take_run(run)?,
             (Role::Target, Message::End(end)) => self.hearing(name)?.take_end(end),
@@ -202,12 +214,23 @@ impl<V: RunView> Locator<V> {
             self.finish(self.peer, Proof::Equal);
             return Ok(());
         }
+        if open.round > 0 && (open.sketches || open.sketch.is_some()) {
+            return refused("a sketch in a later round");
+        }
+        if open.sketches && self.sketch(&open)? {
+            return Ok(());
+        }
+        self.descend(&open.list)
+    }
+
+    /// Answers the list of the whole table.
+    pub(super) fn descend(&mut self, list: &List) -> Result<(), LocateError> {
         self.phase = Phase::Locating;
-        let items = open.list.items.len();
-        let pieces = self.compare(0..self.own.len(), &open.list)?;
+        let items = list.items.len();
+        let pieces = self.compare(0..self.own.len(), list)?;
         let width = Width::after_open(pieces.iter().filter(|piece| piece.is_open()).count(), items);
         let mut writer = FrontierWriter::new(self.window);
-        let below = match open.list.mode {
+        let below = match list.mode {
             Mode::Nodes(level) => level,
             _ => 0,
         };
@@ -229,6 +252,7 @@ impl<V: RunView> Locator<V> {
     /// Target: the source tells its findings once no list waits for a reply.
     fn hearing(&mut self, message: &'static str) -> Result<&mut Classifier<V>, LocateError> {
         if matches!(self.phase, Phase::Locating) && self.asked.is_empty() && self.outbox.is_empty() {
+            self.look_up_strangers()?;
             let spans = self.unmatched.take();
             self.phase = Phase::Hearing(Box::new(Classifier::new(
                 Arc::clone(&self.own.view),

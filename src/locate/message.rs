@@ -18,6 +18,12 @@ pub enum Message {
     End(End),
     /// Target to source: no further round.
     Closed,
+    /// Source to target: symbols of the sketch, up to this many in all.
+    More(u32),
+    /// Target to source: the symbols asked for, in order.
+    Symbols(Symbols),
+    /// Source to target: elements of the sketch that are not the source's own. The list of the opener is settled by them.
+    Strangers(Vec<u64>),
 }
 
 impl Message {
@@ -30,6 +36,9 @@ impl Message {
             Self::MissingRun(_) => "missing run",
             Self::End(_) => "end",
             Self::Closed => "closed",
+            Self::More(_) => "more",
+            Self::Symbols(_) => "symbols",
+            Self::Strangers(_) => "strangers",
         }
     }
 }
@@ -45,6 +54,24 @@ pub struct Open {
     pub window: Window,
     /// The whole table.
     pub list: List,
+    /// The source may ask for symbols of a sketch.
+    pub sketches: bool,
+    /// Where few rows are thought to differ.
+    pub sketch: Option<Sketch>,
+}
+
+/// The first symbols over all entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sketch {
+    pub sums: Vec<u64>,
+    /// Of the last symbols: how many entries fell into each, without the higher bits.
+    pub counts: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbols {
+    pub from: u32,
+    pub sums: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,18 @@
 //! never an answer. Replies come in the order of the lists they answer; a list is never named by number. Messages are
 //! cut at about 32 KiB, so that both directions can be busy at once.
 //!
-//! How a segment is compared is its [`Mode`], chosen by the sender per segment; a difference sketch would be one more.
+//! How a segment is compared is its [`Mode`], chosen by the sender per segment.
+//!
+//! Scattered rows are found by a sketch instead, which costs bytes for the differences alone. Where the target knows that
+//! the roots differ and the counts hardly do, its opener holds the first symbols of one:
+//! ```text
+//!   Open      root, count, ~12 nodes, 900 symbols          ──►   few rows differ: what both sides lack is known
+//!   More      ◄── (many differ, and not side by side) symbols up to so many, by an estimate
+//!   Symbols                                                ──►   (if they do not suffice: more of them, twice; then the Frontier
+//!                                                                that answers the opener's nodes)
+//!   Strangers ◄── what is not mine, for the target to look up in its own run
+//!   Findings  ◄── and on as above
+//! ```
 
 mod align;
 mod classify;
@@ -33,6 +44,8 @@ mod error;
 mod frontier;
 mod locator;
 mod message;
+mod sketch;
+mod sketching;
 mod spans;
 mod step;
 mod tell;
@@ -42,10 +55,16 @@ mod cost_tests;
 #[cfg(test)]
 mod duet;
 #[cfg(test)]
+mod sketch_tests;
+#[cfg(test)]
+mod sketching_tests;
+#[cfg(test)]
 mod tests;
 
 pub use classify::{Finding, FindingKind};
 pub use error::{LocateError, ProtocolError};
 pub use locator::Locator;
-pub use message::{Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Window};
+pub use message::{
+    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, Symbols, Window,
+};
 pub use step::{LocateOptions, Outcome, Progress, Proof, Role, Step};

@@ -15,6 +15,8 @@ pub struct LocateOptions {
     /// Target: the source may announce long stretches without target rows by their bounds; the proof then waits
     /// until they are filled.
     pub bulk: bool,
+    /// Target: root and count that the source has, if they are known already: they tell whether a sketch is worth sending.
+    pub peer: Option<(RootDigest, u64)>,
     /// Target: short digests of the first round other than the usual, for tests that want them to collide.
     pub first_window: Option<Window>,
 }

@@ -31,6 +31,19 @@ impl EntryBatch {
         self.digests.push(digest);
     }
 
+    /// A key whose digest comes later, with `set_digests`.
+    pub fn push_key(&mut self, key: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+    }
+
+    /// The digests of all keys, in their order; `false` where their number is another.
+    #[must_use]
+    pub fn set_digests(&mut self, digests: Vec<RowDigest>) -> bool {
+        self.digests = digests;
+        self.digests.len() == self.ends.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.keys.clear();
         self.ends.clear();

@@ -19,27 +19,26 @@ impl SessionKey {
         &self.0
     }
 
-    /// Digest of one row: keyed BLAKE3 over the length of the key, the key and the canonical row, 16 bytes kept.
+    /// Digest of one row: keyed BLAKE3 over both lengths, the canonical key, the canonical row and zeros up to a whole
+    /// block, 16 bytes kept. Whole blocks let `RowHasher` take many rows at a time.
     pub fn row_digest(&self, key: &[u8], row: &[u8]) -> RowDigest {
-        let key_len = u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let total = key_len.len() + key.len() + row.len();
-        // Most rows are small: one contiguous buffer spares the incremental hasher its bookkeeping.
-        let hash = if total <= ROW_ON_STACK {
-            let mut buffer = [0u8; ROW_ON_STACK];
+        let total = padded(key, row);
+        if total <= ROW_ON_STACK {
+            let mut framed = [0u8; ROW_ON_STACK];
             let mut at = 0;
-            for part in [&key_len[..], key, row] {
-                if let Some(to) = buffer.get_mut(at..at + part.len()) {
+            for part in [&length(key)[..], &length(row), key, row] {
+                if let Some(to) = framed.get_mut(at..at + part.len()) {
                     to.copy_from_slice(part);
                 }
                 at += part.len();
             }
-            blake3::keyed_hash(&self.0, buffer.get(..total).unwrap_or_default())
-        } else {
-            let mut hasher = blake3::Hasher::new_keyed(&self.0);
-            hasher.update(&key_len).update(key).update(row);
-            hasher.finalize()
-        };
-        RowDigest(first_16(hash.as_bytes()))
+            return framed_digest(
+                blake3::keyed_hash(&self.0, framed.get(..total).unwrap_or_default()).as_bytes(),
+            );
+        }
+        let mut framed = Vec::with_capacity(total);
+        frame_row(key, row, &mut framed);
+        framed_digest(blake3::keyed_hash(&self.0, &framed).as_bytes())
     }
 
     /// A secret for another use, from which this one cannot be found.
@@ -52,6 +51,31 @@ impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionKey(secret)")
     }
+}
+
+const BLOCK: usize = 64;
+
+fn length(bytes: &[u8]) -> [u8; 4] {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Bytes of a framed row.
+pub(super) fn padded(key: &[u8], row: &[u8]) -> usize {
+    (8 + key.len() + row.len()).next_multiple_of(BLOCK)
+}
+
+/// What is hashed of a row: both lengths, so that the border between key and row counts; key; row; zeros to a whole block.
+pub(super) fn frame_row(key: &[u8], row: &[u8], out: &mut Vec<u8>) {
+    let end = out.len() + padded(key, row);
+    out.extend_from_slice(&length(key));
+    out.extend_from_slice(&length(row));
+    out.extend_from_slice(key);
+    out.extend_from_slice(row);
+    out.resize(end, 0);
+}
+
+pub(super) fn framed_digest(hash: &[u8; 32]) -> RowDigest {
+    RowDigest(first_16(hash))
 }
 
 pub(super) fn first_16(hash: &[u8; 32]) -> [u8; 16] {
@@ -129,13 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn trailing_zeros_of_a_row_count() {
+        let key = SessionKey::new([7; 32]);
+        assert_ne!(key.row_digest(b"k", b"row"), key.row_digest(b"k", b"row\0"));
+        assert_ne!(key.row_digest(b"k", b""), key.row_digest(b"k\0", b""));
+    }
+
+    #[test]
     fn the_short_way_and_the_long_way_hash_alike() {
         let key = SessionKey::new([7; 32]);
-        for len in [0, 1, 500, 507, 508, 509, 5000] {
+        for len in [0, 1, 502, 503, 504, 505, 5000] {
             let row = vec![3u8; len];
-            let mut hasher = blake3::Hasher::new_keyed(&[7; 32]);
-            hasher.update(&1u32.to_le_bytes()).update(b"k").update(&row);
-            assert_eq!(key.row_digest(b"k", &row).0, hasher.finalize().as_bytes()[..16], "{len}");
+            let mut framed = Vec::new();
+            frame_row(b"k", &row, &mut framed);
+            assert_eq!(framed.len() % 64, 0);
+            assert_eq!(key.row_digest(b"k", &row).0, blake3::keyed_hash(&[7; 32], &framed).as_bytes()[..16]);
         }
     }
 

@@ -220,7 +220,7 @@ fn fixed_table_has_a_fixed_root() {
         .collect();
     let (_, tree) = build_map(&map);
     // Another value here means that agents of the versions before and after must refuse each other.
-    assert_eq!(tree.root().to_string(), "6132c30ca79628ad68c20c00aa8af9e454e377ef8ab1277254a94d302d592892");
+    assert_eq!(tree.root().to_string(), "b0a3d21c5e38421898c91f9d5ec4b92348ba81dafe42981693a93d16b2387e50");
     let empty = build_map(&Map::new()).1;
     assert_eq!(empty.root().to_string(), "b8b71fda82514683468922a313ea04c1574a1ba4481d64834f685ebd0324bed6");
 }

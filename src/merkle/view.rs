@@ -9,7 +9,7 @@ use super::error::RunError;
 pub type EachEntry<'a> = dyn FnMut(&[u8], RowDigest) -> Result<(), RunError> + 'a;
 
 /// Entries in key order, readable at random.
-pub trait RunView {
+pub trait RunView: Send + Sync {
     fn len(&self) -> u64;
 
     fn is_empty(&self) -> bool {

@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod decimal;
 mod json;
 pub mod key;
+pub mod measure;
 pub mod plan;
 pub mod schema;
 pub mod temporal;
@@ -19,6 +20,7 @@ pub use canonical::{CellWriter, ENCODING_VERSION, NullKey, RowBuffer};
 pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejection, RejectionKind};
 pub use comparison::ComparisonType;
 pub use key::Key;
+pub use measure::{Answer, Question};
 pub use plan::{Plan, PlanRefusal, Role, Wishes};
 pub use schema::{
     Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,

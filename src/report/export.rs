@@ -240,17 +240,7 @@ pub fn csv(evidence: &Evidence) -> String {
     let mut out = String::from(
         "run,kind,who,host,started_at,ended_at,run_outcome,source,target,source_table,target_table,verdict,plan",
     );
-    let names = counts(&TableRecord {
-        source_table: String::new(),
-        target_table: String::new(),
-        verdict: String::new(),
-        plan_fingerprint: None,
-        plan: None,
-        outcome: crate::agent::TableOutcome::default(),
-        warnings: Vec::new(),
-        error: None,
-        differences: Vec::new(),
-    });
+    let names = counts(&TableRecord::default());
     for (name, _) in names {
         let _ = write!(out, ",{}", name.replace(' ', "_"));
     }

@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::agent::{Difference, TableOutcome};
 use crate::model::Plan;
 
+pub mod backfill;
+pub mod checks;
 pub mod export;
 pub mod page;
 pub mod record;
 pub mod render;
+mod steps_page;
 pub mod undo;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.
@@ -36,7 +39,7 @@ pub struct RunReport {
     pub only_in_target: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Proved the same; after a repair: proved the same by now.
@@ -92,7 +95,7 @@ pub struct TableError {
     pub hint: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RowSetAside {
     pub key: Vec<(String, String)>,
     pub reason: String,

@@ -4,8 +4,54 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::TableOutcome;
-use crate::report::TableError;
+use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
 use crate::report::record::{DifferenceRecord, RunRecord, TrailSummary};
+use crate::report::{TableError, Verdict};
+
+fn backfill(text: &str) -> BackfillTable {
+    let s = || text.to_owned();
+    let chunk = ChunkReport {
+        from: s(),
+        to: s(),
+        verdict: Verdict::Same,
+        source_rows: 7,
+        inserted: 3,
+        updated: 0,
+        deleted: 0,
+        left: 0,
+        set_aside: 0,
+        proved: true,
+        source_root: s(),
+        target_root: s(),
+        repaired_root: Some(s()),
+        error: None,
+        seconds: 0.5,
+    };
+    let step =
+        StepRow { from: s(), to: s(), source: 7, target: 4, source_after: Some(7), target_after: Some(7) };
+    BackfillTable {
+        source_table: s(),
+        target_table: s(),
+        verdict: Verdict::Same,
+        column: s(),
+        step: s(),
+        time_zone: Some(s()),
+        from: s(),
+        to: s(),
+        warnings: vec![s()],
+        error: None,
+        steps: vec![step],
+        chunks: vec![chunk],
+        inserted: 3,
+        updated: 0,
+        deleted: 0,
+        left: 0,
+        set_aside: 0,
+        rows_set_aside: Vec::new(),
+        plan: None,
+        outcome: TableOutcome::default(),
+    }
+}
 
 fn evidence(text: &str) -> Evidence {
     let s = || text.to_owned();
@@ -24,6 +70,7 @@ fn evidence(text: &str) -> Evidence {
         },
         warnings: vec![s()],
         error: Some(TableError { kind: s(), side: None, message: s(), hint: None }),
+        backfill: Some(backfill(text)),
         differences: vec![DifferenceRecord { kind: s(), key: s(), columns: vec![s()], reason: None }],
     };
     Evidence {

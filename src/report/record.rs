@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TableError;
+use super::backfill::BackfillTable;
 use crate::agent::TableOutcome;
 use crate::model::Plan;
 
@@ -37,7 +38,7 @@ pub struct RunRecord {
     pub tables: Vec<TableRecord>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableRecord {
     pub source_table: String,
     pub target_table: String,
@@ -48,6 +49,8 @@ pub struct TableRecord {
     pub outcome: TableOutcome,
     pub warnings: Vec<String>,
     pub error: Option<TableError>,
+    /// Of a backfill: its steps and chunks.
+    pub backfill: Option<BackfillTable>,
     /// At most as many as the run named.
     pub differences: Vec<DifferenceRecord>,
 }

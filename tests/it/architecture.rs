@@ -13,7 +13,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &["model", "agent"]),
     ("coordinator", &["model", "agent", "engine", "report"]),
     ("ledger", &["model", "agent", "report"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator", "ledger"]),
+    ("config", &["model"]),
+    ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
+    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -24,7 +26,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("rayon", &["agent", "merkle"]),
+    ("jiff", &["coordinator", "config", "checks", "cli"]),
+    ("toml", &["config"]),
+    ("quick_xml", &["report"]),
+    ("rayon", &["agent", "locate", "merkle"]),
     ("blake3", &["merkle", "agent", "ledger"]),
     ("chacha20poly1305", &["agent"]),
     ("uuid", &["cli"]),

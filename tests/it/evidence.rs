@@ -178,7 +178,7 @@ fn whatever_is_done_to_the_trail_is_named() {
     let place = Place::new();
     assert_eq!(place.repair(&source.url(), &target.url(), &[]).status, 0);
     let seqs: Vec<i64> = place.entries().iter().map(|entry| entry["seq"].as_i64().unwrap()).collect();
-    assert_eq!(seqs, (1..=seqs.len() as i64).collect::<Vec<_>>());
+    assert_eq!(seqs, (1..=i64::try_from(seqs.len()).unwrap()).collect::<Vec<_>>());
     let path = place.path("ledger.db");
     tamper(
         &seqs,
@@ -345,6 +345,40 @@ fn a_remote_agent_keeps_and_takes_back() {
     assert!(undone.status == 2 && undone.stderr.contains("keeps no undo journals"), "{undone:?}");
 }
 
+#[test]
+fn a_backfill_is_recorded_chunk_by_chunk_and_can_be_taken_back() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    for db in [&source, &target] {
+        db.execute(ORDERS);
+        db.execute(ROWS);
+    }
+    target.execute("DELETE FROM orders WHERE id BETWEEN 100 AND 160 OR id BETWEEN 900 AND 905");
+    let before = target.scalar(WHOLE);
+    let place = Place::new();
+    let args = ["backfill", &source.url(), &target.url(), "-t", "orders", "--on", "id", "--step", "50"];
+    let dry = place.run(&[&args[..], &["--dry-run"]].concat());
+    assert_eq!((dry.status, place.entries().len()), (1, 2), "{dry:?}");
+    let filled = place.run(&[&args[..], &["--format", "json", "-q", "--recheck-delay", "1ms"]].concat());
+    assert_eq!(filled.status, 0, "{filled:?}");
+    let run = run_of(&filled);
+    let written = place.run(&["audit", "list", "--run", &run, "--format", "ndjson"]);
+    let rows = written.stdout.lines().filter(|line| line.contains("\"kind\":\"row\"")).count();
+    assert_eq!(rows, 67);
+    assert_eq!(place.run(&["audit", "verify"]).status, 0);
+    let report: Value =
+        serde_json::from_str(&place.run(&["report", &run, "--format", "json"]).stdout).unwrap();
+    let table = &report["tables"][0];
+    assert_eq!((&report["kind"], &table["outcome"]["inserted"]), (&"backfill".into(), &67.into()));
+    assert_eq!(table["backfill"]["steps"].as_array().unwrap().len(), 31);
+    let chunks = table["backfill"]["chunks"].as_array().unwrap();
+    assert!(chunks.len() >= 2 && chunks.iter().all(|chunk| chunk["source_root"] == chunk["repaired_root"]));
+    let page = place.run(&["report", &run]).stdout;
+    assert!(page.contains("Rows per step") && page.contains("What was filled"), "{page}");
+    let undone = place.run(&["undo", &run]);
+    assert_eq!(undone.status, 0, "{undone:?}");
+    assert_eq!(target.scalar(WHOLE), before);
+}
+
 fn files_under(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -377,7 +411,9 @@ fn no_value_leaves_the_databases() {
                 "INSERT INTO people VALUES ('MarkedValueKey{n}', 'MarkedValueName{n}', 'MarkedValueNick{n}')"
             ));
         }
-        source("INSERT INTO people VALUES ('MarkedValueKeyX', 'MarkedValueThatIsTooLongAndRefused', 'MarkedValueX')");
+        source(
+            "INSERT INTO people VALUES ('MarkedValueKeyX', 'MarkedValueThatIsTooLongAndRefused', 'MarkedValueX')",
+        );
         target(
             "INSERT INTO people VALUES ('MarkedValueKey3', 'MarkedValueOld', 'MarkedValueNick5'), ('MarkedValueGone', 'MarkedValueOld', NULL)",
         );

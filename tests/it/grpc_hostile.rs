@@ -15,8 +15,8 @@ use trueup::agent::proto::agent_client::AgentClient;
 use trueup::agent::proto::agent_server::{Agent, AgentServer};
 use trueup::agent::proto::{
     Accepted, Close, DescribeReply, DescribeRequest, Failure, Fetch, Frame, Greeting, HelloReply,
-    HelloRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, UndoRequest,
-    frame::Kind, run_request::Peer,
+    HelloRequest, MeasureReply, MeasureRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply,
+    TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
@@ -44,7 +44,7 @@ async fn raw(listening: &Listening) -> AgentClient<Channel> {
 }
 
 fn frame(kind: Kind) -> Frame {
-    Frame { kind: Some(kind) }
+    Frame { kind: Some(kind), hop: 0 }
 }
 
 fn greeting(rendezvous: &str) -> Frame {
@@ -148,7 +148,7 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
         ),
         ("keys of garbage", vec![good(), fetch(vec![1; 50])], "protocol"),
         ("too many keys", vec![good(), fetch(pack_keys(many.iter()).unwrap())], "protocol"),
-        ("an empty frame", vec![good(), Frame { kind: None }], "protocol"),
+        ("an empty frame", vec![good(), Frame { kind: None, hop: 0 }], "protocol"),
     ];
     for (what, frames, expected) in conversations {
         let (tx, rx) = mpsc::channel(64);
@@ -192,7 +192,7 @@ async fn an_exchange_begins_with_a_greeting() {
     let listening = Listening::start(local(engine_of(&db).await)).await;
     let mut client = raw(&listening).await;
     let frames: Vec<Vec<Frame>> =
-        vec![vec![], vec![frame(Kind::Close(Close {}))], vec![Frame { kind: None }]];
+        vec![vec![], vec![frame(Kind::Close(Close {}))], vec![Frame { kind: None, hop: 0 }]];
     for frames in frames {
         let status = client.exchange(tokio_stream::iter(frames)).await.unwrap_err();
         assert_eq!(told(&status).kind, "protocol");
@@ -267,6 +267,10 @@ impl Agent for Scripted {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeReply>, Status> {
         Ok(Response::new(DescribeReply { schema: Bytes::from_static(b"{}") }))
+    }
+
+    async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
+        Ok(Response::new(MeasureReply { answer: Bytes::from_static(b"{}") }))
     }
 
     type RunStream = Replies<RunEvent>;
@@ -346,7 +350,7 @@ async fn a_hostile_source_ends_the_run_with_an_error_of_its_side() {
         ("locate before the plan is accepted", vec![locate(&[1])], true, "protocol"),
         ("accepted twice", vec![accepted(), accepted()], true, "protocol"),
         ("rows that nobody asked for", vec![accepted(), Ok(frame(Kind::Rows(rows)))], true, "protocol"),
-        ("an empty frame", vec![accepted(), Ok(Frame { kind: None })], true, "protocol"),
+        ("an empty frame", vec![accepted(), Ok(Frame { kind: None, hop: 0 })], true, "protocol"),
         ("a failure of an unknown kind", vec![Ok(frame(Kind::Failure(failure)))], true, "database"),
         ("a status", vec![accepted(), Err(Status::internal("oops"))], true, "unreachable"),
         ("closed at once", vec![], false, "unreachable"),

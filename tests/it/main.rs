@@ -10,14 +10,21 @@
 
 mod agents;
 mod architecture;
+mod backfill;
+mod checks;
 mod cli;
+mod config;
+mod conformance;
 mod engine_mysql;
 mod engine_postgres;
 mod evidence;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;
+mod kills;
+mod live;
 mod readme;
 mod reconcile;
+mod stops;
 mod support;
 mod tidy;

@@ -59,7 +59,7 @@ fn every_command_in_readme_works() {
     for (heading, commands) in sections() {
         let (source, target, lite) = (PostgresDb::create(), PostgresDb::create(), MysqlDb::create());
         for db in [&source, &target] {
-            db.execute("CREATE TABLE orders (id bigint PRIMARY KEY, amount numeric(12,2), note text)");
+            db.execute("CREATE TABLE orders (id bigint PRIMARY KEY, amount numeric(12,2), note text, placed_at timestamptz DEFAULT '2024-03-01')");
         }
         lite.execute("CREATE TABLE orders (id BIGINT PRIMARY KEY, amount DECIMAL(12,2), note TEXT)");
         lite.execute(ROWS);

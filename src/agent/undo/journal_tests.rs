@@ -40,12 +40,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// Whether it replaces, its rows, and what became of them.
+type Batch = (bool, Vec<Overwritten>, Option<Vec<RowOutcome>>);
+
 /// The file of these batches, each followed by its outcomes where they are given; and its length after each record.
-fn write(
-    path: &Path,
-    key: &UndoKey,
-    batches: &[(bool, Vec<Overwritten>, Option<Vec<RowOutcome>>)],
-) -> Vec<u64> {
+fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
     block_on(async {
         let mut journal = Journal::create(path, key, &head()).await.unwrap().unwrap();
         let length = || std::fs::metadata(path).unwrap().len();

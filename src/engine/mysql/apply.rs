@@ -204,7 +204,7 @@ impl Writer<'_> {
             let holds = now == change.before.as_ref();
             let outcome = if !seen.insert(change.key.as_bytes()) {
                 Some(ChangeOutcome::Stale)
-            } else if change.after.is_some() && now == change.after.as_ref() {
+            } else if (change.before.is_some() || change.after.is_some()) && now == change.after.as_ref() {
                 Some(ChangeOutcome::Written)
             } else if !holds || (change.before.is_none() && change.after.is_none()) {
                 Some(ChangeOutcome::Stale)

@@ -6,6 +6,7 @@ mod describe;
 mod errors;
 mod fetch;
 mod grants;
+pub(in crate::engine) mod measure;
 mod scan;
 mod session;
 mod statement;
@@ -22,8 +23,8 @@ use sqlx::{AssertSqlSafe, MySql};
 use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    TableName, TableSchema,
 };
 
 /// A MySQL or MariaDB server, reached with one URL.
@@ -220,6 +221,10 @@ impl Engine for MySqlEngine {
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         statement::spelled(access, change)
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
+        self.ask(question).await
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {

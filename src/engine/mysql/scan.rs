@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use sqlx::Connection as _;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -48,6 +48,7 @@ impl MySqlSnapshot {
         let during = format!("open a snapshot of {}", access.table);
         let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
         let mut first = begin(target, &during).await?;
+        check_filter(&mut first, &access, &during).await?;
         let mut readers = Vec::new();
         if parallelism > 1 && facts.positions && can_part(&access) {
             let large = is_large(&mut first, facts, &access).await.map_err(failed)?;
@@ -64,6 +65,22 @@ impl MySqlSnapshot {
         readers.push(first);
         Ok(Self { access, readers, ranges })
     }
+}
+
+/// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it can
+/// neither close them nor bring a clause of its own.
+async fn check_filter(
+    connection: &mut MySqlConnection,
+    access: &TableAccess,
+    during: &str,
+) -> Result<(), EngineError> {
+    let Some(bare) = &access.filter else { return Ok(()) };
+    for condition in [format!(" WHERE {bare}\n"), where_all(&[], Some(bare))] {
+        let sql = format!("SELECT 1 FROM {}{condition}", quote_table(&access.table));
+        let prepared = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await;
+        prepared.map_err(|error| errors::reading(during, true, &error))?;
+    }
+    Ok(())
 }
 
 async fn begin(target: &Target, during: &str) -> Result<MySqlConnection, EngineError> {

@@ -342,12 +342,12 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The fate that a locked row decides; `None` where the change may go on.
+/// The fate that a locked row decides; `None` where the change may go on. What is made already, by a run before, is written.
 fn judge(change: &Change, row: Option<&CanonicalRow>) -> Option<ChangeOutcome> {
     match (row, change.operation()) {
+        (None, Operation::Delete) => Some(ChangeOutcome::Written),
         (None, _) => Some(ChangeOutcome::Stale),
         (Some(row), _) if Some(row) == change.before.as_ref() => None,
-        // The same change once more, after a crash: it is there already.
         (Some(row), Operation::Update) if Some(row) == change.after.as_ref() => Some(ChangeOutcome::Written),
         (Some(_), _) => Some(ChangeOutcome::Stale),
     }

@@ -2,6 +2,7 @@
 
 use sqlx::postgres::PgDatabaseError;
 
+use super::lane::LaneError;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::model::{Rejection, RejectionKind};
 
@@ -18,7 +19,7 @@ pub(super) fn engine_error(during: impl Into<String>, error: &sqlx::Error) -> En
     let Some(db) = database(error) else { return driver_error(during, error) };
     let (kind, what, hint) = judge(db);
     let mut out = EngineError::new(kind, during, what);
-    out.hint = hint.or_else(|| safe_hint(kind, db));
+    out.hint = hint.or_else(|| safe_hint(kind, db.code()));
     out
 }
 
@@ -58,6 +59,30 @@ pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> En
         .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL")
 }
 
+/// An error that a lane was told, by its SQLSTATE; `filtered` where the statement held the user's own condition.
+pub(super) fn lane_error(during: &str, error: LaneError, filtered: bool) -> EngineError {
+    let (code, message) = match error {
+        LaneError::Server { code, message } => (code, message),
+        LaneError::Broken(error) => {
+            return EngineError::new(ErrorKind::Lost, during, format!("the connection broke: {error}"));
+        }
+    };
+    let class = code.get(..2).unwrap_or("");
+    if filtered && matches!(class, "22" | "38" | "39") {
+        let what = format!("the filter fails on some row: {}", words_of_data_error(&code));
+        return EngineError::new(ErrorKind::Filter, during, what)
+            .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL");
+    }
+    let (kind, what, hint) = match class {
+        // Reading breaks no constraint; whatever says so quotes a row.
+        "23" | "44" => (ErrorKind::Database, format!("PostgreSQL reported SQLSTATE {code}"), None),
+        _ => judge_code(&code, &message),
+    };
+    let mut out = EngineError::new(kind, during, what);
+    out.hint = hint.or_else(|| safe_hint(kind, &code));
+    out
+}
+
 fn driver_error(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
     match error {
         sqlx::Error::Io(error) => {
@@ -82,9 +107,18 @@ fn class(db: &PgDatabaseError) -> &str {
 }
 
 fn judge(db: &PgDatabaseError) -> (ErrorKind, String, Option<String>) {
-    let code = db.code();
-    let message = || db.message().to_owned();
-    match (class(db), code) {
+    match class(db) {
+        "23" | "44" => {
+            (ErrorKind::Database, rejection(db).map_or_else(|| "a constraint".to_owned(), |r| r.reason), None)
+        }
+        _ => judge_code(db.code(), db.message()),
+    }
+}
+
+/// What a SQLSTATE means here; the server's words only where they cannot quote a row.
+fn judge_code(code: &str, message: &str) -> (ErrorKind, String, Option<String>) {
+    let message = || message.to_owned();
+    match (code.get(..2).unwrap_or(""), code) {
         (_, "42501") => (ErrorKind::Permission, message(), None),
         (_, "42P01" | "3F000") => (ErrorKind::NoSuchTable, message(), None),
         (_, "42703" | "42804" | "42704") => (
@@ -106,9 +140,6 @@ fn judge(db: &PgDatabaseError) -> (ErrorKind, String, Option<String>) {
             None,
         ),
         ("22", _) => (ErrorKind::Database, words_of_data_error(code).to_owned(), None),
-        ("23" | "44", _) => {
-            (ErrorKind::Database, rejection(db).map_or_else(|| "a constraint".to_owned(), |r| r.reason), None)
-        }
         // A function's or trigger's own text may quote a row.
         ("P0" | "38" | "39" | "09" | "27", _) => (
             ErrorKind::Database,
@@ -122,13 +153,13 @@ fn judge(db: &PgDatabaseError) -> (ErrorKind, String, Option<String>) {
     }
 }
 
-fn safe_hint(kind: ErrorKind, db: &PgDatabaseError) -> Option<String> {
+fn safe_hint(kind: ErrorKind, code: &str) -> Option<String> {
     match kind {
-        ErrorKind::Permission if db.code() == "42501" => Some(
+        ErrorKind::Permission if code == "42501" => Some(
             "grant it: GRANT SELECT (to compare), and INSERT, UPDATE, DELETE (to repair) ON the table"
                 .to_owned(),
         ),
-        ErrorKind::Busy if db.code() == "57014" => Some(
+        ErrorKind::Busy if code == "57014" => Some(
             "a timeout or an administrator cancelled the statement; raise statement_timeout for this role"
                 .to_owned(),
         ),
@@ -210,7 +241,13 @@ pub(super) fn connect_error(name: &str, database_name: &str, error: &sqlx::Error
             _ => EngineError::new(ErrorKind::Login, during, message),
         };
     }
+    const TLS_HINT: &str =
+        "check sslmode (disable, prefer, require, verify-ca, verify-full) and sslrootcert in the URL";
     match error {
+        // Where the handshake itself fails, the driver passes TLS's error on as one of reading.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            EngineError::new(ErrorKind::Unreachable, during, format!("TLS: {error}")).with_hint(TLS_HINT)
+        }
         sqlx::Error::Io(error) => {
             let hint = match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => "is the server running, and is the port right?",
@@ -219,10 +256,9 @@ pub(super) fn connect_error(name: &str, database_name: &str, error: &sqlx::Error
             };
             EngineError::new(ErrorKind::Unreachable, during, error.to_string()).with_hint(hint)
         }
-        sqlx::Error::Tls(error) => EngineError::new(ErrorKind::Unreachable, during, format!("TLS: {error}"))
-            .with_hint(
-                "check sslmode (disable, prefer, require, verify-ca, verify-full) and sslrootcert in the URL",
-            ),
+        sqlx::Error::Tls(error) => {
+            EngineError::new(ErrorKind::Unreachable, during, format!("TLS: {error}")).with_hint(TLS_HINT)
+        }
         // The driver's text may hold parts of the URL; it is not repeated.
         sqlx::Error::Configuration(_) => {
             EngineError::new(ErrorKind::Usage, during, "an option in the URL is not valid")

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    TableName, TableSchema,
 };
 
 mod apply;
@@ -21,7 +21,9 @@ mod decode;
 mod describe;
 mod errors;
 mod fetch;
+mod lane;
 mod live;
+pub(in crate::engine) mod measure;
 mod near;
 mod scan;
 mod statement;
@@ -124,6 +126,11 @@ impl PgEngine {
     }
 }
 
+/// What a role or database may have set otherwise, and what text forms depend on.
+const SESSION: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
+    SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET xmloption = 'content'; \
+    SET standard_conforming_strings = on; SET row_security = on; SET transform_null_equals = off";
+
 async fn open(options: &PgConnectOptions, name: &str) -> Result<PgConnection, EngineError> {
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options));
@@ -138,13 +145,8 @@ async fn open(options: &PgConnectOptions, name: &str) -> Result<PgConnection, En
             .with_hint("check host and port, and firewalls between"));
         }
     };
-    // What a role or database may have set otherwise, and what text forms depend on.
     connection
-        .execute(
-            "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
-             SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET xmloption = 'content'; \
-             SET standard_conforming_strings = on; SET row_security = on; SET transform_null_equals = off",
-        )
+        .execute(SESSION)
         .await
         .map_err(|e| errors::engine_error(format!("prepare the session on {name}"), &e))?;
     Ok(connection)
@@ -253,6 +255,10 @@ impl Engine for PgEngine {
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         statement::statement(access, change)
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
+        self.ask(question).await
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {

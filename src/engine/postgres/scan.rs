@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use futures::StreamExt;
 use futures::future::join_all;
 use sqlx::postgres::PgConnection;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::decode::Decoder;
+use super::lane::{self, Lane, LaneError};
 use super::live::{self, get};
 use super::{PgEngine, errors, run, statement};
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowError, Snapshot};
@@ -19,6 +21,8 @@ use crate::model::{RowBuffer, TableAccess};
 
 const BATCH_ROWS: usize = 4096;
 const BATCH_BYTES: usize = 256 * 1024;
+/// The end of a COPY's data is a row of -1 fields.
+pub(super) const END_OF_COPY: [u8; 2] = [0xff, 0xff];
 /// Below this many pages a second reader costs more than it brings.
 const PAGES_PER_READER_MIN: u64 = 128;
 /// Ranges per reader, so that none waits long for the last one.
@@ -27,9 +31,17 @@ const PAGES_PER_RANGE_MAX: u64 = 8192;
 
 /// One state of a table, held by one transaction per reader.
 pub(super) struct PgSnapshot {
-    readers: Vec<PgConnection>,
+    /// Holds the snapshot that lanes share.
+    holder: Option<PgConnection>,
+    readers: Vec<Reader>,
     decoder: Arc<Decoder>,
     source: Arc<Source>,
+}
+
+/// A connection in the snapshot's state.
+enum Reader {
+    Driver(PgConnection),
+    Lane(Lane),
 }
 
 /// What the readers share: the query, and which pages are left.
@@ -87,6 +99,10 @@ impl Source {
         format!("COPY (SELECT {} FROM {} t{condition}) TO STDOUT (FORMAT binary)", self.columns, self.from)
     }
 
+    fn lane_error(&self, error: LaneError) -> EngineError {
+        errors::lane_error(&self.during, error, self.filter.is_some())
+    }
+
     fn error(&self, error: &sqlx::Error) -> EngineError {
         if self.filter.is_some() {
             errors::filter_error(&self.during, error)
@@ -112,19 +128,25 @@ impl PgSnapshot {
     ) -> Result<Self, EngineError> {
         let during = format!("read {}", access.table);
         let mut first = begin_first(engine, &access, &during).await?;
+        let large = first.pages.is_some_and(|pages| pages >= PAGES_PER_READER_MIN);
         let wanted = match first.pages {
-            Some(pages) => u64::try_from(parallelism).unwrap_or(1).min(pages / PAGES_PER_READER_MIN),
+            Some(pages) => u64::try_from(parallelism).unwrap_or(1).min(pages / PAGES_PER_READER_MIN).max(1),
             None => 1,
         };
-        let mut more = Vec::new();
-        if wanted > 1 {
+        let (mut lanes, mut more) = (Vec::new(), Vec::new());
+        if large {
             match export(&mut first.connection, &during).await? {
-                Some(snapshot) => more = join_readers(engine, &snapshot, wanted - 1).await,
+                Some(snapshot) => {
+                    lanes = join_lanes(engine, &snapshot, wanted).await;
+                    if lanes.is_empty() {
+                        more = join_readers(engine, &snapshot, wanted - 1).await;
+                    }
+                }
                 // The transaction is broken by the refusal; the table is read by one reader then.
                 None => first = begin_first(engine, &access, &during).await?,
             }
         }
-        let count = u64::try_from(more.len() + 1).unwrap_or(1);
+        let count = u64::try_from(lanes.len().max(more.len() + 1)).unwrap_or(1);
         let source = Source {
             during,
             columns: statement::select_list("t", &access),
@@ -132,9 +154,14 @@ impl PgSnapshot {
             filter: statement::filter(&access),
             ranges: Ranges::new(if count > 1 { first.pages } else { None }, count),
         };
-        let mut readers = vec![first.connection];
-        readers.extend(more);
-        Ok(Self { readers, decoder: Arc::new(first.decoder), source: Arc::new(source) })
+        let (holder, readers) = if lanes.is_empty() {
+            let mut readers = vec![Reader::Driver(first.connection)];
+            readers.extend(more.into_iter().map(Reader::Driver));
+            (None, readers)
+        } else {
+            (Some(first.connection), lanes.into_iter().map(Reader::Lane).collect())
+        };
+        Ok(Self { holder, readers, decoder: Arc::new(first.decoder), source: Arc::new(source) })
     }
 }
 
@@ -163,11 +190,15 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
 fn settings(version: i32) -> &'static str {
-    if version >= 110_000 {
-        "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off"
-    } else {
-        "SET LOCAL idle_in_transaction_session_timeout = 0"
+    match version {
+        140_000.. => {
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off; \
+             SET LOCAL client_connection_check_interval = '1s'"
+        }
+        110_000.. => "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off",
+        _ => "SET LOCAL idle_in_transaction_session_timeout = 0",
     }
 }
 
@@ -188,6 +219,21 @@ async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgCon
         run(&mut reader, "share the snapshot", &import).await.ok()?;
         run(&mut reader, "share the snapshot", settings(engine.version)).await.ok()?;
         Some(reader)
+    }))
+    .await;
+    joined.into_iter().flatten().collect()
+}
+
+/// As `join_readers`, where the connection is one that a lane can make.
+async fn join_lanes(engine: &PgEngine, snapshot: &str, wanted: u64) -> Vec<Lane> {
+    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot));
+    let joined = join_all((0..wanted).map(|_| async {
+        let opening = tokio::time::timeout(super::CONNECT_TIMEOUT, Lane::open(&engine.options));
+        let mut lane = opening.await.ok()??;
+        for sql in [super::SESSION, &import, settings(engine.version)] {
+            lane.run(sql).await.ok()?;
+        }
+        Some(lane)
     }))
     .await;
     joined.into_iter().flatten().collect()
@@ -217,9 +263,14 @@ impl Snapshot for PgSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
         for reader in self.readers {
-            tasks.spawn(read(reader, self.source.clone(), self.decoder.clone(), out.clone()));
+            let (source, decoder, out) = (self.source.clone(), self.decoder.clone(), out.clone());
+            match reader {
+                Reader::Driver(connection) => tasks.spawn(read(connection, source, decoder, out)),
+                Reader::Lane(lane) => tasks.spawn(read_lane(lane, source, decoder, out)),
+            };
         }
         drop(out);
+        let _held = self.holder;
         while let Some(done) = tasks.join_next().await {
             match done {
                 Ok(Ok(true)) => {}
@@ -281,12 +332,73 @@ async fn read(
     Ok(true)
 }
 
+/// As `read`, whole pieces at a time.
+async fn read_lane(
+    mut lane: Lane,
+    source: Arc<Source>,
+    decoder: Arc<Decoder>,
+    out: mpsc::Sender<Box<dyn RawBatch>>,
+) -> Result<bool, EngineError> {
+    while let Some(range) = source.ranges.take() {
+        lane.copy(&source.copy(&range)).await.map_err(|e| source.lane_error(e))?;
+        let mut first = true;
+        while let Some((frames, rows)) = lane.piece().await.map_err(|e| source.lane_error(e))? {
+            let piece = Piece { decoder: decoder.clone(), frames, rows, first };
+            first = false;
+            if out.send(Box::new(piece)).await.is_err() {
+                return Ok(false);
+            }
+        }
+    }
+    // The rows are all there; how the transaction ends no longer matters.
+    let _ = lane.run("COMMIT").await;
+    lane.close().await;
+    Ok(true)
+}
+
 /// COPY's binary header: a signature of eleven bytes, flags, and an extension behind its length.
 fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(b"PGCOPY\n\xff\r\n\0")?;
     let (_flags, rest) = rest.split_at_checked(4)?;
     let (extension, rest) = rest.split_first_chunk::<4>()?;
     rest.get(usize::try_from(u32::from_be_bytes(*extension)).ok()?..)
+}
+
+/// Rows in COPY's binary form, each in its frame.
+struct Piece {
+    decoder: Arc<Decoder>,
+    frames: BytesMut,
+    rows: usize,
+    /// The first of its COPY, which the header comes before.
+    first: bool,
+}
+
+impl RawBatch for Piece {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
+        let malformed =
+            || RowError::Malformed { column: "of no name".to_owned(), what: "not a COPY row".to_owned() };
+        let mut buffer = RowBuffer::default();
+        let (mut rest, mut first) = (&self.frames[..], self.first);
+        while let Some((_, mut row, behind)) = lane::split_frame(rest) {
+            rest = behind;
+            if std::mem::take(&mut first) {
+                row = strip_header(row).ok_or_else(malformed)?;
+            }
+            if row.is_empty() || row == END_OF_COPY {
+                continue;
+            }
+            self.decoder.row(&mut row, &mut buffer)?;
+            if !row.is_empty() {
+                return Err(malformed());
+            }
+            each(&buffer);
+        }
+        if rest.is_empty() { Ok(()) } else { Err(malformed()) }
+    }
 }
 
 /// Rows in COPY's binary form, one behind the other.
@@ -305,7 +417,7 @@ impl PgBatch {
     #[inline]
     pub(super) fn push(&mut self, row: &[u8]) -> bool {
         // The end is a row of -1 fields; the header may come without a row behind it.
-        if row.is_empty() || row == [0xff, 0xff] {
+        if row.is_empty() || row == END_OF_COPY {
             return true;
         }
         if self.rows == 0 {

@@ -9,13 +9,14 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Engine, EngineError, ErrorKind, Snapshot};
 use crate::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    TableName, TableSchema,
 };
 
 mod apply;
 mod describe;
 mod errors;
+pub(in crate::engine) mod measure;
 mod params;
 mod rows;
 mod scan;
@@ -65,6 +66,7 @@ impl SqliteEngine {
             .map_err(|error| engine_error(&during, &error))?;
         let ready = || {
             connection.busy_timeout(BUSY_TIMEOUT)?;
+            measure::add_functions(&connection)?;
             connection.pragma_update(None, "foreign_keys", true)
         };
         ready().map_err(|error| engine_error(&during, &error))?;
@@ -173,6 +175,10 @@ impl Engine for SqliteEngine {
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         params::statement(access, change)
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
+        self.ask(question).await
     }
 
     async fn check_writable(&self, _access: &TableAccess) -> Result<(), EngineError> {

@@ -60,7 +60,7 @@ pub(super) fn rows_of(
     filter: Option<&str>,
 ) -> Result<Vec<KeyedRow>, EngineError> {
     let during = format!("read rows of {} by key", access.table);
-    let filter = filter.map_or_else(String::new, |filter| format!(" AND ({filter})"));
+    let filter = filter.map_or_else(String::new, |filter| format!(" AND (\n{filter}\n)"));
     let sql = format!("{} WHERE {}{filter}", select(access), key_condition(access, 1));
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let mut statement = connection.prepare(&sql).map_err(failed)?;

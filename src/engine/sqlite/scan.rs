@@ -43,9 +43,11 @@ pub(super) fn snapshot(
     let table = quote(&access.table.name);
     let first = begin(engine)?;
     // Views and WITHOUT ROWID tables have no rowid to split by.
-    let bounds = first.query_row(&format!("SELECT min(rowid), max(rowid) FROM {table}"), [], |row| {
-        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
-    });
+    let bounds = first.query_row(
+        &format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"),
+        [],
+        |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)),
+    );
     let mut readers = vec![Reader { connection: first, condition: None }];
     if let Ok((Some(low), Some(high))) = bounds
         && high.saturating_sub(low) > ROWIDS_TO_SPLIT
@@ -60,7 +62,20 @@ pub(super) fn snapshot(
     }
     // A table that is not there is said now, not in mid-scan.
     readers[0].connection.prepare(&select(&access)).map_err(failed)?;
+    // The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it can
+    // neither close them nor bring a clause of its own.
+    if let Some(bare) = &access.filter {
+        for condition in [bare.clone(), closed(bare)] {
+            let sql = format!("SELECT 1 FROM {table} WHERE {condition}\n");
+            readers[0].connection.prepare(&sql).map_err(failed)?;
+        }
+    }
     Ok(Box::new(SqliteSnapshot { readers, access }))
+}
+
+/// In parentheses of their own lines, which a comment at its end cannot reach.
+fn closed(filter: &str) -> String {
+    format!("(\n{filter}\n)")
 }
 
 fn begin(engine: &SqliteEngine) -> Result<Connection, EngineError> {
@@ -123,7 +138,7 @@ fn read(
 ) -> Result<(), EngineError> {
     let during = format!("read {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
-    let filter = access.filter.as_ref().map(|filter| format!("({filter})"));
+    let filter = access.filter.as_deref().map(closed);
     let conditions: Vec<&str> = reader.condition.as_deref().into_iter().chain(filter.as_deref()).collect();
     let mut sql = select(access);
     if !conditions.is_empty() {

@@ -9,8 +9,8 @@ use trueup::model::{CanonicalRow, ColumnType, Filled, Key, Role, TableAccess, Ta
 
 use super::setup::{Db, admin_url};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_readers_see_one_state_while_it_changes() {
+/// Four readers of a table that changes after the snapshot was taken, over connections made with these options.
+async fn one_state(options: &str, connections: i64) {
     let db = Db::new(
         "CREATE TABLE t (id int PRIMARY KEY, v int, pad text);
          INSERT INTO t SELECT g, 0, repeat('x', 60) FROM generate_series(1, 150000) g;",
@@ -19,21 +19,57 @@ async fn many_readers_see_one_state_while_it_changes() {
     let access = db.access("t").await;
     let one = db.scan(&access, 1).await;
     assert_eq!(one.len(), 150_000);
-    let snapshot = db.engine.snapshot(access.clone(), 4).await.unwrap();
+    let engine = PgEngine::connect(&format!("{}?{options}", db.url)).await.unwrap();
+    let snapshot = engine.snapshot(access.clone(), 4).await.unwrap();
     let readers = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
-    assert_eq!(db.count(readers).await, 4);
+    assert_eq!(db.count(readers).await, connections);
     db.sql("UPDATE t SET v = 1; DELETE FROM t WHERE id % 3 = 0; INSERT INTO t SELECT -g, 1, '' FROM generate_series(1, 1000) g").await;
     let (send, mut receive) = tokio::sync::mpsc::channel(4);
     let scan = tokio::spawn(snapshot.scan(send));
-    let mut rows = BTreeMap::new();
+    let (mut rows, mut told) = (BTreeMap::new(), 0);
     while let Some(batch) = receive.recv().await {
         assert!(batch.rows() <= 4096);
+        told += batch.rows();
         for row in keyed_rows(batch.as_ref()).unwrap() {
             assert!(rows.insert(row.key, row.row).is_none(), "a row came twice");
         }
     }
     scan.await.unwrap().unwrap();
+    assert_eq!(told, rows.len());
     assert!(rows == one, "four readers must see what one saw before the changes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_see_one_state_while_it_changes() {
+    one_state("sslmode=require", 4).await;
+}
+
+/// In plaintext lanes read, beside the connection that holds the snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_lanes_see_one_state_while_it_changes() {
+    one_state("sslmode=disable", 5).await;
+}
+
+#[tokio::test]
+async fn the_servers_certificate_is_checked_where_that_is_asked_for() {
+    let db = Db::new("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let own = std::env::var("TRUEUP_TEST_POSTGRES_CERT").expect("run the tests with scripts/test");
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE ssl AND application_name = 'trueup' AND datname = current_database()";
+    let good = PgEngine::connect(&format!("{}?sslmode=verify-full&sslrootcert={own}", db.url)).await.unwrap();
+    assert!(db.count(encrypted).await >= 1);
+    drop(good);
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), other.cert.pem()).unwrap();
+    for options in [
+        format!("sslmode=verify-full&sslrootcert={}", file.path().display()),
+        "sslmode=verify-ca".to_owned(),
+        format!("sslmode=verify-full&sslrootcert={own}&host=localhost"),
+    ] {
+        let error = PgEngine::connect(&format!("{}?{options}", db.url)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{options}: {error}");
+        assert!(error.hint.is_some_and(|hint| hint.contains("sslrootcert")), "{options}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +305,7 @@ async fn a_connection_that_fails_says_why() {
     assert_eq!(error.kind, ErrorKind::Unreachable);
 
     let mut url = url::Url::parse(&admin_url()).unwrap();
-    url.set_query(Some("sslmode=require"));
+    url.set_query(Some("sslmode=verify-full"));
     let error = PgEngine::connect(url.as_str()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
     assert!(error.hint.is_some_and(|hint| hint.contains("sslmode")));

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use trueup::engine::{Engine, EngineError, Snapshot};
 use trueup::model::{
-    Change, ChangeOutcome, EngineKind, Key, KeyedRow, ServerInfo, TableAccess, TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, ServerInfo, TableAccess, TableName,
+    TableSchema,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +115,10 @@ impl Engine for GatedEngine {
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         self.inner.statement(access, change)
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
+        self.inner.measure(question).await
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {

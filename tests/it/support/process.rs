@@ -96,6 +96,30 @@ pub(crate) fn killed_after(args: &[&str], now: impl Fn() -> bool) -> bool {
     killed
 }
 
+/// A command that goes on; killed when dropped.
+pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut command = command(args, &[]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running `trueup agent`; killed when dropped.
 pub(crate) struct Agent {
     child: Child,

@@ -1,0 +1,221 @@
+//! The checks that have queries of their own: scalars, rows per step, every row.
+
+use bigdecimal::BigDecimal;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::judge::{self, Judged};
+use super::plan::{self, Planned};
+use super::run::{Case, Context, failed};
+use crate::agent::{AgentError, TaskOptions, error::FailureKind};
+use crate::config::{CheckKind, CheckSpec, RepairPolicy, Window};
+use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest};
+use crate::model::{Answer, Question, Role};
+use crate::report::checks::Status;
+use crate::report::{TableReport, Verdict};
+
+/// Steps with gaps that a result names.
+const GAPS_NAMED: usize = 5;
+
+impl Context<'_> {
+    /// A check that has queries of its own.
+    pub(super) async fn alone(&self, case: &mut Case<'_>) {
+        let since = Instant::now();
+        let mut judged = self.alone_once(case).await;
+        let again = !matches!(case.check.kind, CheckKind::Rows);
+        for _ in 0..self.options.recheck {
+            if !again || judged.status != Status::Fail {
+                break;
+            }
+            tokio::time::sleep(self.options.recheck_delay).await;
+            judged = self.alone_once(case).await;
+        }
+        case.judged = Some(judged);
+        case.took += since.elapsed();
+    }
+
+    async fn alone_once(&self, case: &Case<'_>) -> Judged {
+        let done = match (&case.check.kind, case.table) {
+            (CheckKind::Sql { source, target }, _) => {
+                let ask = |sql: &String| Question::Scalar { sql: sql.clone() };
+                self.both(&ask(source), &ask(target)).await.map(|(source, target)| {
+                    let scalar = |answer: &Answer| match answer.as_slice() {
+                        [row] if row.len() == 1 => row.first().cloned(),
+                        _ => None,
+                    };
+                    let (Some(source), Some(target)) = (scalar(&source), scalar(&target)) else {
+                        return Judged::unknown("the query gives no single value", None);
+                    };
+                    let judged = judge::scalars(source.as_deref(), target.as_deref(), &case.check.tolerance);
+                    Judged { source: judged.source.or(source), target: judged.target.or(target), ..judged }
+                })
+            }
+            (CheckKind::Gaps { .. }, Some(table)) => self.gaps(table, case.check).await,
+            (CheckKind::Rows, Some(table)) => self.rows(table, case.check).await,
+            _ => Ok(Judged::unknown("the check has no table", None)),
+        };
+        done.unwrap_or_else(|error| failed(&error))
+    }
+
+    async fn gaps(&self, table: &Planned, check: &CheckSpec) -> Result<Judged, AgentError> {
+        let plan = table.plan.as_ref().map_err(Clone::clone)?;
+        let Some(gaps) = plan::gaps(plan, check)? else { return Ok(Judged::new(Status::Unknown)) };
+        let ruler = gaps.subject.ruler(&gaps.zone);
+        let bad = |why: String| {
+            AgentError::new(FailureKind::Usage, why).with_hint("take larger steps, or a window")
+        };
+        let points = |window: &Window| plan::window_points(&gaps.subject, window, self.options.now_micros);
+        let (from, to) = check.window.as_ref().map(points).unzip();
+        let (mut from, mut to) = (from, to.flatten());
+        if from.is_none() || to.is_none() {
+            let (left, right) = tokio::try_join!(
+                gaps.subject.ends(self.agents.0, Role::Source),
+                gaps.subject.ends(self.agents.1, Role::Target)
+            )?;
+            let ends: Vec<(i128, i128)> = left.into_iter().chain(right).collect();
+            let (Some(low), Some(high)) =
+                (ends.iter().map(|end| end.0).min(), ends.iter().map(|end| end.1).max())
+            else {
+                return Ok(Judged::new(Status::Pass).saying("neither side has a row"));
+            };
+            from = Some(from.unwrap_or(low));
+            to = Some(match to {
+                Some(to) => to,
+                None => ruler.next(gaps.step, high).map_err(bad)?,
+            });
+        }
+        let (Some(from), Some(to)) = (from, to) else { return Ok(Judged::new(Status::Unknown)) };
+        let from = ruler.floor(gaps.step, from).map_err(bad)?;
+        if from >= to {
+            return Ok(Judged::new(Status::Pass).saying("neither side has a row in the window"));
+        }
+        let grid = ruler.grid(gaps.step, from, to).map_err(bad)?;
+        let (source, target) = gaps.subject.both(self.agents, &grid).await?;
+        let (mut near, mut apart) = (0usize, Vec::new());
+        for (at, (source, target)) in source.iter().zip(&target).enumerate() {
+            let rows = source.abs_diff(*target);
+            if rows == 0 {
+                continue;
+            }
+            if judge::is_near(&BigDecimal::from(*source), &BigDecimal::from(rows), &check.tolerance) {
+                near += 1;
+            } else {
+                let sign = if source > target { '-' } else { '+' };
+                let label = grid.borders.get(at).map(|border| ruler.label(*border)).unwrap_or_default();
+                apart.push(format!("{label} ({sign}{rows})"));
+            }
+        }
+        let total = |counts: &[u64]| counts.iter().sum::<u64>().to_string();
+        let status = match (apart.len(), near) {
+            (0, 0) => Status::Pass,
+            (0, _) => Status::WithinTolerance,
+            _ => Status::Fail,
+        };
+        let more = apart.len().saturating_sub(GAPS_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = apart.iter().take(GAPS_NAMED).map(String::as_str).collect();
+        let message = match status {
+            Status::Pass => format!("{} steps", grid.steps()),
+            Status::WithinTolerance => format!("{near} of {} steps differ", grid.steps()),
+            _ => {
+                format!("{} of {} steps differ: {}{more}", apart.len() + near, grid.steps(), named.join(", "))
+            }
+        };
+        let hint = (status == Status::Fail).then(|| "fill them with: trueup backfill".to_owned());
+        Ok(Judged {
+            source: Some(total(&source)),
+            target: Some(total(&target)),
+            hint,
+            ..Judged::new(status).saying(message)
+        })
+    }
+
+    async fn rows(&self, table: &Planned, check: &CheckSpec) -> Result<Judged, AgentError> {
+        let plan = table.plan.as_ref().map_err(Clone::clone)?;
+        let mut wishes = table.wishes.clone();
+        if let Some(window) = &check.window {
+            let subject = coordinator::survey::Subject::of(plan, &window.column)?;
+            let (from, to) = plan::window_points(&subject, window, self.options.now_micros);
+            wishes.source_where = Some(subject.condition(Role::Source, &self.servers.0, Some(from), to)?);
+            wishes.target_where = Some(subject.condition(Role::Target, &self.servers.1, Some(from), to)?);
+        }
+        let mut options = TaskOptions { tolerance: table.tolerance.clone(), ..TaskOptions::default() };
+        options.recheck = self.options.recheck.max(1);
+        options.recheck_delay_ms = u64::try_from(self.options.recheck_delay.as_millis()).unwrap_or(u64::MAX);
+        match check.repair {
+            RepairPolicy::Never => {}
+            RepairPolicy::DryRun => (options.repair, options.dry_run) = (Some(ALLOW_DEFAULT), true),
+            RepairPolicy::UpTo(rows) => {
+                options.repair = Some(ALLOW_DEFAULT);
+                options.max_changes = Some(rows);
+                options.dry_run = self.options.dry_run;
+            }
+        }
+        let request = RunRequest {
+            pairs: PairRequest {
+                tables: vec![(table.source.clone(), table.target.clone())],
+                source_schema: self.pair.source_schema.clone(),
+                target_schema: self.pair.target_schema.clone(),
+            },
+            wishes,
+            options,
+            details_kept: 0,
+            tables_in_flight: 1,
+        };
+        let (events, mut told) = mpsc::channel(64);
+        let run = async {
+            let outcome = coordinator::run(self.agents.0, self.agents.1, &request, &events).await;
+            drop(events);
+            outcome
+        };
+        let listen = async { while told.recv().await.is_some() {} };
+        let (outcome, ()) = tokio::join!(Box::pin(run), listen);
+        let none = || AgentError::new(FailureKind::Database, "the comparison ended without a report");
+        Ok(judge_rows(&outcome?.tables.pop().ok_or_else(none)?, check, &request))
+    }
+}
+
+fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> Judged {
+    let outcome = &report.outcome;
+    if let Some(error) = &report.error {
+        let side = error.side.as_ref().map_or_else(String::new, |side| format!("{side}: "));
+        return Judged::unknown(format!("{side}{}", error.message), error.hint.clone());
+    }
+    let differences = outcome.differences();
+    let written = outcome.inserted + outcome.updated + outcome.deleted;
+    let remaining = if request.writes() { outcome.left + outcome.set_aside } else { differences };
+    let rows = BigDecimal::from(outcome.source_rows.max(outcome.target_rows));
+    let near = judge::is_near(&rows, &BigDecimal::from(remaining), &check.tolerance);
+    let status = match report.verdict {
+        Verdict::Same if outcome.tolerated > 0 => Status::WithinTolerance,
+        Verdict::Same => Status::Pass,
+        Verdict::Different if near && !outcome.over_limit => Status::WithinTolerance,
+        Verdict::Different => Status::Fail,
+        Verdict::Unknown => Status::Unknown,
+    };
+    let mut said = Vec::new();
+    for (count, what) in [
+        (outcome.missing, "missing"),
+        (outcome.changed, "changed"),
+        (outcome.extra, "extra"),
+        (outcome.tolerated, "within the columns' tolerance"),
+        (outcome.unsettled, "unsettled"),
+        (written, "repaired"),
+        (outcome.set_aside, "set aside"),
+    ] {
+        if count > 0 {
+            said.push(format!("{count} {what}"));
+        }
+    }
+    if outcome.over_limit {
+        said.push("not repaired: more changes than up_to allows".to_owned());
+    } else if request.options.dry_run && differences > 0 {
+        said.push(format!("a repair would write {} of them", differences - outcome.extra));
+    }
+    Judged {
+        source: Some(outcome.source_rows.to_string()),
+        target: Some(outcome.target_rows.to_string()),
+        message: (!said.is_empty()).then(|| said.join(", ")),
+        ..Judged::new(status)
+    }
+}

@@ -1,0 +1,12 @@
+//! The configured checks: planned against both schemas, measured in as few queries as can be, judged, told.
+//!
+//! All totals of a table, whatever their windows, are one query a side; rows per step are one more. A check that fails is
+//! measured again before it is told, since the two sides are never read at the same moment.
+
+mod alone;
+mod judge;
+mod plan;
+mod run;
+
+pub use plan::{Inspection, inspect};
+pub use run::{CheckOptions, Selected, run_pair, select, unreachable};

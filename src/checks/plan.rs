@@ -1,0 +1,343 @@
+//! From a configured check to what is asked of each side, or why it cannot be.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::agent::{AgentError, AgentHandle, error::FailureKind};
+use crate::config::{CheckKind, CheckSpec, Config, Diagnostic, PairSpec, Window};
+use crate::coordinator::survey::{Subject, filter, meaning, measured};
+use crate::coordinator::{PairRequest, find_pairs};
+use crate::engine::measure::{has_order, has_sum};
+use crate::model::measure::{Aggregate, Axis, Range, Step, Total, Totals};
+use crate::model::plan::PlanColumn;
+use crate::model::temporal::MICROS_PER_DAY;
+use crate::model::{
+    ColumnType, ComparisonType, Plan, PlanRefusal, Question, Role, ServerInfo, TableName, Wishes,
+};
+
+/// One table of a pair, agreed on by both sides, or why not.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// By source name, as configured.
+    pub(super) name: TableName,
+    pub(super) source: TableName,
+    pub(super) target: TableName,
+    pub(super) wishes: Wishes,
+    pub(super) tolerance: std::collections::BTreeMap<String, f64>,
+    pub(super) plan: Result<Plan, AgentError>,
+    /// In the configuration.
+    pub(super) line: usize,
+}
+
+fn usage(what: impl Into<String>, hint: impl Into<String>) -> AgentError {
+    AgentError::new(FailureKind::Usage, what).with_hint(hint)
+}
+
+/// The tables of a pair that `wanted` names; none named means all.
+pub(super) async fn tables(
+    pair: &PairSpec,
+    wanted: Option<&TableName>,
+    agents: (&AgentHandle, &AgentHandle),
+    servers: &(ServerInfo, ServerInfo),
+) -> Result<Vec<Planned>, AgentError> {
+    let request = |tables| PairRequest {
+        tables,
+        source_schema: pair.source_schema.clone(),
+        target_schema: pair.target_schema.clone(),
+    };
+    let mut planned = Vec::new();
+    if pair.tables.is_empty() {
+        let tables = wanted.map(|table| (table.clone(), table.clone())).into_iter().collect();
+        for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
+            let wishes = Wishes::default();
+            let plan = agree(&found.schemas, servers, &wishes);
+            planned.push(Planned {
+                name: wanted.cloned().unwrap_or_else(|| found.source.clone()),
+                source: found.source,
+                target: found.target,
+                wishes,
+                tolerance: std::collections::BTreeMap::new(),
+                plan,
+                line: pair.line,
+            });
+        }
+        return Ok(planned);
+    }
+    for spec in pair.tables.iter().filter(|spec| wanted.is_none_or(|table| spec.source == *table)) {
+        let tables = vec![(spec.source.clone(), spec.target.clone())];
+        for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
+            planned.push(Planned {
+                name: spec.source.clone(),
+                plan: agree(&found.schemas, servers, &spec.wishes),
+                source: found.source,
+                target: found.target,
+                wishes: spec.wishes.clone(),
+                tolerance: spec.tolerance.clone(),
+                line: spec.line,
+            });
+        }
+    }
+    Ok(planned)
+}
+
+type Schemas = Result<(crate::model::TableSchema, crate::model::TableSchema), AgentError>;
+
+fn agree(schemas: &Schemas, servers: &(ServerInfo, ServerInfo), wishes: &Wishes) -> Result<Plan, AgentError> {
+    let (source, target) = schemas.as_ref().map_err(Clone::clone)?;
+    Plan::agree((source, &servers.0), (target, &servers.1), wishes)
+        .map_err(|PlanRefusal { what, hint }| usage(what, hint))
+}
+
+/// The items of a check in the one query of its table.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) source: Vec<Total>,
+    pub(super) target: Vec<Total>,
+    /// What the first item's values are.
+    pub(super) comparison: ComparisonType,
+}
+
+pub(super) fn column<'p>(plan: &'p Plan, name: &str) -> Result<&'p PlanColumn, AgentError> {
+    plan.columns.iter().find(|column| column.source == name).ok_or_else(|| {
+        let names: Vec<&str> = plan.columns.iter().map(|column| column.source.as_str()).collect();
+        usage(
+            format!("no column {name} is compared in {}", plan.source),
+            format!("the columns that both sides have are {}", names.join(", ")),
+        )
+    })
+}
+
+fn numeric(
+    column: &PlanColumn,
+    what: &str,
+    fits: fn(&ColumnType) -> bool,
+) -> Result<ComparisonType, AgentError> {
+    let comparison = meaning(column);
+    let sound = !column.as_text
+        && fits(&column.source_type)
+        && fits(&column.target_type)
+        && matches!(
+            comparison,
+            ComparisonType::Integer
+                | ComparisonType::Decimal { .. }
+                | ComparisonType::Float { .. }
+                | ComparisonType::Date
+                | ComparisonType::Timestamp { .. }
+                | ComparisonType::TimestampTz { .. }
+        );
+    if sound {
+        return Ok(comparison);
+    }
+    Err(usage(
+        format!(
+            "column {} ({}) has no {what} that both databases agree on",
+            column.source, column.source_declared
+        ),
+        "text has as many orders as collations: check it with kind = \"rows\"",
+    ))
+}
+
+/// The places to which a side's values must be rounded before they are added.
+fn scale(column: &PlanColumn, role: Role) -> Option<u32> {
+    let ComparisonType::Decimal { scale: Some(scale) } = column.comparison else { return None };
+    let ty = if role == Role::Source { &column.source_type } else { &column.target_type };
+    match ty {
+        ColumnType::Decimal { scale: Some(own), .. } if *own <= scale => {
+            // SQLite's declared scale holds nobody to it.
+            let dynamic = column.source_declared.is_empty() || column.target_declared.is_empty();
+            dynamic.then_some(scale)
+        }
+        _ => Some(scale),
+    }
+}
+
+/// What a check of totals asks; `None` for the kinds that ask otherwise.
+pub(super) fn asked(plan: &Plan, check: &CheckSpec, now_micros: i64) -> Result<Option<Asked>, AgentError> {
+    let Some(comparison) = comparison(plan, &check.kind)? else { return Ok(None) };
+    let total = |role| -> Result<Vec<Total>, AgentError> {
+        let within = within(plan, check, role, now_micros)?;
+        let items = items(plan, &check.kind, role)?;
+        Ok(items.into_iter().map(|what| Total { within: within.clone(), what }).collect())
+    };
+    Ok(Some(Asked { source: total(Role::Source)?, target: total(Role::Target)?, comparison }))
+}
+
+/// How the first total is read.
+fn comparison(plan: &Plan, kind: &CheckKind) -> Result<Option<ComparisonType>, AgentError> {
+    let number = ComparisonType::Decimal { scale: None };
+    Ok(Some(match kind {
+        CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. } => return Ok(None),
+        CheckKind::Count | CheckKind::NullShare { .. } | CheckKind::Duplicates { .. } => number,
+        CheckKind::Sum { column: name } => match numeric(column(plan, name)?, "sum", has_sum)? {
+            // Each value is rounded where it must be; the sum is not.
+            ComparisonType::Decimal { .. } | ComparisonType::Integer => number,
+            other => other,
+        },
+        CheckKind::Min { column: name } => numeric(column(plan, name)?, "smallest value", has_order)?,
+        CheckKind::Max { column: name } => numeric(column(plan, name)?, "largest value", has_order)?,
+        CheckKind::Freshness { column: name, .. } => numeric(column(plan, name)?, "newest time", |ty| {
+            matches!(ty.axis(), Some(Axis::Days | Axis::Micros))
+        })?,
+    }))
+}
+
+fn items(plan: &Plan, kind: &CheckKind, role: Role) -> Result<Vec<Aggregate>, AgentError> {
+    let of = |name: &str| column(plan, name).map(|column| measured(column, role));
+    Ok(match kind {
+        CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. } => Vec::new(),
+        CheckKind::Count => vec![Aggregate::Count],
+        CheckKind::NullShare { column } => vec![Aggregate::Nulls(of(column)?), Aggregate::Count],
+        CheckKind::Sum { column: name } => {
+            vec![Aggregate::Sum { column: of(name)?, scale: scale(column(plan, name)?, role) }]
+        }
+        CheckKind::Min { column } => vec![Aggregate::Min(of(column)?)],
+        CheckKind::Max { column } | CheckKind::Freshness { column, .. } => vec![Aggregate::Max(of(column)?)],
+        CheckKind::Duplicates { key } => {
+            vec![Aggregate::Duplicates(key.iter().map(|name| of(name)).collect::<Result<_, _>>()?)]
+        }
+    })
+}
+
+fn within(plan: &Plan, check: &CheckSpec, role: Role, now_micros: i64) -> Result<Option<Range>, AgentError> {
+    match (&check.window, &check.kind) {
+        (Some(window), _) => {
+            let subject = time_subject(plan, &window.column)?;
+            let (from, to) = window_points(&subject, window, now_micros);
+            Ok(Some(subject.range(role, Some(from), to)))
+        }
+        // The newest that a calendar has, not an infinity.
+        (None, CheckKind::Freshness { column, .. }) => {
+            Ok(Some(time_subject(plan, column)?.range(role, None, None)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn time_subject<'p>(plan: &'p Plan, name: &str) -> Result<Subject<'p>, AgentError> {
+    let subject = Subject::of(plan, name)?;
+    if subject.axis == Axis::Integer {
+        return Err(usage(
+            format!("column {name} holds integers, not times"),
+            "choose a column of dates or timestamps",
+        ));
+    }
+    Ok(subject)
+}
+
+/// From and, where rows must settle, to.
+pub(super) fn window_points(subject: &Subject<'_>, window: &Window, now_micros: i64) -> (i128, Option<i128>) {
+    let before = |by: Duration| {
+        let micros = i128::from(now_micros) - i128::try_from(by.as_micros()).unwrap_or(i128::MAX / 2);
+        // Whole seconds, and whole days of UTC for dates.
+        match subject.axis {
+            Axis::Days => micros.div_euclid(i128::from(MICROS_PER_DAY)),
+            _ => micros.div_euclid(1_000_000) * 1_000_000,
+        }
+    };
+    (before(window.last), (!window.settle.is_zero()).then(|| before(window.settle)))
+}
+
+pub(super) fn totals(plan: &Plan, role: Role, items: Vec<Total>) -> Question {
+    Question::Totals(Totals { table: plan.table(role).clone(), filter: filter(plan, role), items })
+}
+
+/// A check of gaps, ready to be counted.
+pub(super) struct Gaps<'p> {
+    pub(super) subject: Subject<'p>,
+    pub(super) step: Step,
+    pub(super) zone: TimeZone,
+}
+
+pub(super) fn gaps<'p>(plan: &'p Plan, check: &CheckSpec) -> Result<Option<Gaps<'p>>, AgentError> {
+    let CheckKind::Gaps { column, step, time_zone } = &check.kind else { return Ok(None) };
+    let subject = Subject::of(plan, column)?;
+    let zone = TimeZone::get(time_zone)
+        .map_err(|_| usage(format!("{time_zone} is no time zone"), "write a name of the IANA database"))?;
+    // Whether the step fits the column.
+    subject.ruler(&zone).floor(*step, 0).map_err(|why| usage(why, "change `step`"))?;
+    if let Some(window) = &check.window
+        && window.column != *column
+    {
+        return Err(usage(
+            format!("the window of a check of gaps is of its own column, {column}, not {}", window.column),
+            "change `window`",
+        ));
+    }
+    Ok(Some(Gaps { subject, step: *step, zone }))
+}
+
+/// What a look at the databases found.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// Tables that can be compared.
+    pub tables: usize,
+    pub warnings: Vec<String>,
+    pub faults: Vec<Diagnostic>,
+}
+
+/// Looks whether everything that a pair and its checks name is there, and of a kind that can be compared.
+pub async fn inspect(config: &Config, name: &str, source: &AgentHandle, target: &AgentHandle) -> Inspection {
+    let mut found = Inspection::default();
+    let Some(pair) = config.pairs.get(name) else { return found };
+    let fault = |line: usize, what: &str, error: AgentError| {
+        let side = error.side.map_or_else(String::new, |side| format!("{side}: "));
+        Diagnostic::at_line(line, format!("{what}: {side}{}", error.message), error.hint)
+    };
+    let planned = async {
+        let servers = (
+            source.server().await.map_err(|error| error.on(Role::Source))?,
+            target.server().await.map_err(|error| error.on(Role::Target))?,
+        );
+        tables(pair, None, (source, target), &servers).await
+    };
+    let planned = match planned.await {
+        Ok(planned) => planned,
+        Err(error) => {
+            found.faults.push(fault(pair.line, &format!("pair {name}"), error));
+            return found;
+        }
+    };
+    for table in &planned {
+        match &table.plan {
+            Ok(plan) => {
+                found.tables += 1;
+                let told = plan.warnings.iter().map(|warning| format!("{}: {warning}", table.name));
+                found.warnings.extend(told);
+            }
+            Err(error) => {
+                found.faults.push(fault(table.line, &format!("table {}", table.name), error.clone()))
+            }
+        }
+    }
+    for (check_name, check) in config.checks.iter().filter(|(_, check)| check.pair == name) {
+        let what = format!("check {check_name}");
+        let covered: Vec<&Planned> = planned
+            .iter()
+            .filter(|table| check.table.as_ref().is_none_or(|wanted| named(table, wanted)))
+            .collect();
+        if let (Some(table), true) = (&check.table, covered.is_empty()) {
+            found.faults.push(fault(
+                check.line,
+                &what,
+                usage(
+                    format!("the two sides share no table {table}"),
+                    "check its name, or list it in the pair",
+                ),
+            ));
+        }
+        for table in covered {
+            let Ok(plan) = &table.plan else { continue };
+            let sound = asked(plan, check, 0).and_then(|_| gaps(plan, check).map(drop));
+            if let Err(error) = sound {
+                found.faults.push(fault(check.line, &what, error));
+            }
+        }
+    }
+    found
+}
+
+/// A table without schema stands for that name in the pair's schema.
+pub(super) fn named(table: &Planned, wanted: &TableName) -> bool {
+    table.name == *wanted || (wanted.schema.is_none() && table.source.name == wanted.name)
+}

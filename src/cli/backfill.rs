@@ -1,0 +1,305 @@
+//! `trueup backfill`: from the arguments to gaps found, filled and shown.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Instant, SystemTime};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::Failure;
+use super::args::{Allowed, Format, MaxChanges, PairArgs};
+use super::command::{allow, limit_changes, request};
+use super::endpoint::{EndpointUrl, client_security, limits};
+use super::evidence::{self, Recorder, Recording, Totals};
+use super::evidence_args::UndoStoreArgs;
+use super::output::Output;
+use super::terminal::color;
+use crate::agent::SOFTWARE;
+use crate::coordinator::backfill::{self, BackfillEvent, BackfillRequest};
+use crate::model::Role;
+use crate::model::measure::Step;
+use crate::report::SCHEMA_VERSION;
+use crate::report::backfill::{BackfillReport, BackfillTable, ChunkReport, json, text};
+use crate::report::render::{Style, grouped};
+
+const EVENTS_AHEAD: usize = 256;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Steps are half open: --to 2024-02-01 ends with January. Only steps whose counts differ are compared and filled; a backfill that
+was stopped is simply run again.
+
+Examples:
+  trueup backfill env:SOURCE env:TARGET -t orders --on placed_at --from 2024-01-01 --to 2024-02-01 --dry-run
+  trueup backfill env:SOURCE env:TARGET -t orders --on placed_at --from 2024-01-01 --time-zone Europe/Berlin --order newest
+  trueup backfill env:SOURCE env:TARGET -t orders -t items --on id --step 10000 --max-rows-per-second 5000")]
+pub(super) struct BackfillArgs {
+    #[command(flatten)]
+    pub(super) pair: PairArgs,
+    /// The column of integers, dates or timestamps that the range is of, by source name
+    #[arg(long, value_name = "COLUMN", help_heading = "Range")]
+    on: String,
+    /// The first value: an integer, 2024-01-31, or "2024-01-31 12:00:00" (default: where the rows begin)
+    #[arg(long, value_name = "A", allow_hyphen_values = true, help_heading = "Range")]
+    from: Option<String>,
+    /// The first value behind the range (default: where the rows end)
+    #[arg(long, value_name = "B", allow_hyphen_values = true, help_heading = "Range")]
+    to: Option<String>,
+    /// hour, day or month, or a number of integers (default: day, or about 48 steps of integers)
+    #[arg(long, value_name = "STEP", help_heading = "Range")]
+    step: Option<Step>,
+    /// Where days begin, for columns that hold instants
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = zone, help_heading = "Range")]
+    time_zone: TimeZone,
+    /// Which gap is filled first
+    #[arg(long, value_enum, default_value_t = Order::Oldest, help_heading = "Filling")]
+    order: Order,
+    /// Write nothing: show the gaps
+    #[arg(long, help_heading = "Filling")]
+    dry_run: bool,
+    /// Compare every step, also where both sides have as many rows
+    #[arg(long, help_heading = "Filling")]
+    all_steps: bool,
+    /// Gaps that touch are filled together up to so many rows
+    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Filling")]
+    chunk_rows: u64,
+    /// Read no more source rows than this in a second, on average
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Filling")]
+    max_rows_per_second: Option<u64>,
+    /// What may be done
+    #[arg(long, value_delimiter = ',', default_values_t = [Allowed::Insert, Allowed::Update], help_heading = "Filling")]
+    allow: Vec<Allowed>,
+    /// Write nothing into a chunk if more rows than this would change: a number of rows, or as N% the share of its target rows
+    /// that may be updated or deleted (1,000 may always be)
+    #[arg(long, value_name = "N|N%", default_value = "50%", help_heading = "Filling")]
+    max_changes: MaxChanges,
+    /// Delete rows even where foreign keys then delete or change rows of other tables
+    #[arg(long, help_heading = "Filling")]
+    allow_cascade: bool,
+    /// Keep no undo journal of this run: what it overwrites cannot be put back
+    #[arg(long, help_heading = "Evidence")]
+    no_undo: bool,
+    #[command(flatten)]
+    undo: UndoStoreArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Order {
+    Oldest,
+    Newest,
+}
+
+fn zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| "write a name of the IANA database, as in Europe/Berlin".to_owned())
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line<'a> {
+    Chunk { table: &'a str, chunk: &'a ChunkReport },
+    Table { table: &'a BackfillTable },
+    Backfill { run: &'a BackfillReport },
+}
+
+pub(super) async fn run(args: &BackfillArgs) -> Result<u8, Failure> {
+    let began = (Instant::now(), SystemTime::now());
+    if args.pair.table.is_empty() {
+        return Err(Failure::new("backfill needs a table", "name one or more with -t TABLE"));
+    }
+    let mut run = request(&args.pair);
+    run.options.repair = Some(allow(&args.allow));
+    run.options.dry_run = args.dry_run;
+    run.options.allow_cascade = args.allow_cascade;
+    run.options.no_undo = args.no_undo;
+    limit_changes(&mut run.options, args.max_changes);
+    let mut request = BackfillRequest {
+        run,
+        on: args.on.clone(),
+        from: args.from.clone(),
+        to: args.to.clone(),
+        step: args.step,
+        zone: args.time_zone.clone(),
+        newest_first: args.order == Order::Newest,
+        all_steps: args.all_steps,
+        chunk_rows: args.chunk_rows.max(1),
+        rows_per_second: args.max_rows_per_second,
+    };
+    let (source, target) = (EndpointUrl::read(&args.pair.source)?, EndpointUrl::read(&args.pair.target)?);
+    if source.url == target.url && args.pair.table.iter().any(|(left, right)| left == right) {
+        return Err(Failure::new(
+            "source and target are the same table of the same database",
+            "name two endpoints, or a pair with -t A=B",
+        ));
+    }
+    let mut output = Output::open(args.pair.output.as_deref())?;
+    let recording = Recording {
+        kind: "backfill",
+        source: &source,
+        target: &target,
+        target_typed: &args.pair.target,
+        writes: request.run.writes(),
+        undoes: None,
+        options: asked(&request),
+    };
+    let mut recorder = Recorder::begin(&args.pair.evidence, recording).await?;
+    recorder.ask(&mut request.run.options);
+    let tables = match work(args, (&source, &target), &request, &mut output, &mut recorder).await {
+        Ok(tables) => tables,
+        Err(failure) => {
+            recorder.fail(&failure).await;
+            return Err(failure);
+        }
+    };
+    let mut report = BackfillReport {
+        schema_version: SCHEMA_VERSION,
+        software: SOFTWARE.to_owned(),
+        command: "backfill".to_owned(),
+        run: None,
+        audit_head: None,
+        source: source.shown.clone(),
+        target: target.shown.clone(),
+        started_at: humantime::format_rfc3339_seconds(began.1).to_string(),
+        seconds: began.0.elapsed().as_secs_f64(),
+        dry_run: args.dry_run,
+        verdict: backfill::verdict(&tables),
+        tables,
+    };
+    let totals = Totals::of_backfill(&report, &recorder);
+    if let Some(head) = recorder.finish(totals).await? {
+        report.run = Some(recorder.run().to_owned());
+        report.audit_head = Some(head);
+    }
+    let shown = match args.pair.format {
+        Format::Json => json(&report),
+        Format::Ndjson => {
+            let mut lines: String = report.tables.iter().map(|table| line(&Line::Table { table })).collect();
+            let run = BackfillReport { tables: Vec::new(), ..report.clone() };
+            lines.push_str(&line(&Line::Backfill { run: &run }));
+            lines
+        }
+        Format::Text => text(&report, Style { color: color(args.pair.color, output.is_terminal()) }),
+    };
+    output.write(&shown)?;
+    output.finish()?;
+    Ok(report.verdict.exit_status())
+}
+
+/// What was asked for, as the ledger keeps it.
+fn asked(request: &BackfillRequest) -> serde_json::Value {
+    let mut options = evidence::options(&request.run);
+    if let serde_json::Value::Object(options) = &mut options {
+        let mut add = |name: &str, value: serde_json::Value| options.insert(name.to_owned(), value);
+        add("on", request.on.clone().into());
+        add("from", request.from.clone().into());
+        add("to", request.to.clone().into());
+        add("step", request.step.map(|step| step.to_string()).into());
+        add("time_zone", request.zone.iana_name().into());
+        add("all_steps", request.all_steps.into());
+        add("max_rows_per_second", request.rows_per_second.into());
+    }
+    options
+}
+
+async fn work(
+    args: &BackfillArgs,
+    (source, target): (&EndpointUrl, &EndpointUrl),
+    request: &BackfillRequest,
+    output: &mut Output,
+    recorder: &mut Recorder,
+) -> Result<Vec<BackfillTable>, Failure> {
+    let (limits, peers) = (limits(&args.pair.limits)?, client_security(&args.pair.peers)?);
+    let undo = match request.run.writes() && !args.no_undo {
+        true => evidence::undo_store(&args.undo, &args.pair.evidence, target)?,
+        false => None,
+    };
+    let (source_agent, target_agent) = tokio::try_join!(
+        source.open(&limits, &peers, Role::Source, None),
+        target.open(&limits, &peers, Role::Target, undo)
+    )?;
+    let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
+    let work = async {
+        let tables = backfill::backfill(&source_agent, &target_agent, request, &events).await;
+        drop(events);
+        Ok::<_, Failure>(tables)
+    };
+    let listen = listen(args, &mut told, output, recorder);
+    // What cannot be noted or told is not done: a listener that fails stops the run.
+    let (tables, ()) = tokio::select! {
+        ended = async { tokio::try_join!(Box::pin(work), listen) } => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            let hint = "run the same command again: what was filled is skipped".to_owned();
+            return Err(Failure { hint: Some(hint), ..Failure::interrupted() });
+        }
+    };
+    Ok(tables?)
+}
+fn line(line: &Line<'_>) -> String {
+    serde_json::to_string(line).unwrap_or_default() + "\n"
+}
+
+async fn listen(
+    args: &BackfillArgs,
+    told: &mut mpsc::Receiver<BackfillEvent>,
+    output: &mut Output,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
+    let terminal = !args.pair.quiet && std::io::stderr().is_terminal();
+    let mut bar: Option<ProgressBar> = None;
+    while let Some(event) = told.recv().await {
+        if let BackfillEvent::Run(event) = &event {
+            recorder.event(event).await?;
+        }
+        if let (Format::Ndjson, BackfillEvent::Filled { chunk, name, .. }) = (args.pair.format, &event) {
+            output.write(&line(&Line::Chunk { table: name, chunk }))?;
+        }
+        if args.pair.quiet {
+            continue;
+        }
+        match &event {
+            BackfillEvent::Surveyed { name, steps, differing, chunks, rows } => {
+                let said = format!(
+                    "{name}: {} of {} steps differ, {} source rows in {} chunks",
+                    grouped(*differing as u64),
+                    grouped(*steps as u64),
+                    grouped(*rows),
+                    grouped(*chunks as u64)
+                );
+                say(bar.as_ref(), &said);
+                if terminal {
+                    let style = ProgressStyle::with_template(
+                        "{prefix} {bar:24} {human_pos} of {human_len} rows, {per_sec}, {eta} left {msg}",
+                    );
+                    let new = ProgressBar::new(*rows)
+                        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                        .with_prefix(name.clone());
+                    bar = Some(new);
+                }
+            }
+            BackfillEvent::Chunk { name, from, to, .. } => match &bar {
+                Some(bar) => bar.set_message(format!("({from} .. {to})")),
+                None => say(None, &format!("{name}: filling {from} .. {to}")),
+            },
+            BackfillEvent::Filled { rows_done, .. } => {
+                if let Some(bar) = &bar {
+                    bar.set_position(*rows_done);
+                }
+            }
+            BackfillEvent::Run(_) | BackfillEvent::Waiting(_) => {}
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(())
+}
+
+fn say(bar: Option<&ProgressBar>, text: &str) {
+    match bar {
+        Some(bar) => bar.println(text),
+        // Standard error that is closed is nobody's error.
+        None => drop(writeln!(std::io::stderr().lock(), "{text}")),
+    }
+}

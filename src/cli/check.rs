@@ -1,0 +1,139 @@
+//! `trueup check`: runs the configured checks once, for cron and CI.
+
+use std::io::Write;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+
+use super::Failure;
+use super::args::{Color, LimitArgs};
+use super::config::{Endpoints, FileArgs};
+use super::output::Output;
+use super::terminal::color;
+use crate::agent::SOFTWARE;
+use crate::checks::{self, CheckOptions};
+use crate::model::Role;
+use crate::report::SCHEMA_VERSION;
+use crate::report::checks::{ChecksReport, json, junit, overall, text};
+use crate::report::render::Style;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 all passed or within tolerance, 1 one failed, 2 one could not tell.
+
+Examples:
+  trueup check
+  trueup check -c shop.toml counts recent-orders --format junit -o checks.xml")]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The checks to run (default: all)
+    names: Vec<String>,
+    /// text for people, json as one document, junit for CI servers
+    #[arg(long, value_enum, default_value_t = CheckFormat::Text)]
+    format: CheckFormat,
+    /// Write the report to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<std::path::PathBuf>,
+    /// Repair nothing, whatever the checks' policies say
+    #[arg(long)]
+    dry_run: bool,
+    /// Show values that stand in rows: smallest, largest, scalars
+    #[arg(long)]
+    show_values: bool,
+    /// Measure a check that fails again this often before it is told
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    recheck: u32,
+    /// Time before it is measured again
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    recheck_delay: Duration,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// Colour of the text
+    #[arg(long, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    Text,
+    Json,
+    Junit,
+}
+
+pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
+    let began = (Instant::now(), SystemTime::now());
+    let loaded = args.file.load()?;
+    let selected = checks::select(&loaded.config, &args.names)?;
+    if selected.is_empty() {
+        return Err(Failure::new(
+            format!("{} has no check", loaded.path.display()),
+            "add one: [checks.NAME] with pair and kind; see docs/configuration.md",
+        ));
+    }
+    let now = began.1.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    let options = CheckOptions {
+        now_micros: i64::try_from(now).unwrap_or(i64::MAX),
+        recheck: args.recheck,
+        recheck_delay: args.recheck_delay,
+        show_values: args.show_values,
+        dry_run: args.dry_run,
+    };
+    let mut output = Output::open(args.output.as_deref())?;
+    let mut endpoints = Endpoints::new(&loaded, &args.limits)?;
+    let work = async {
+        let mut results = Vec::new();
+        for (name, checks) in &selected {
+            let Some(pair) = loaded.config.pairs.get(*name) else { continue };
+            if !args.quiet {
+                // Standard error that is closed is nobody's error.
+                let _ = writeln!(
+                    std::io::stderr().lock(),
+                    "{name}: {} with {}",
+                    endpoints.shown(&pair.source),
+                    endpoints.shown(&pair.target)
+                );
+            }
+            let agents = async {
+                let source = endpoints.agent(&pair.source, Role::Source).await?;
+                Ok((source, endpoints.agent(&pair.target, Role::Target).await?))
+            };
+            match agents.await {
+                Ok((source, target)) => {
+                    results.extend(
+                        Box::pin(checks::run_pair(name, pair, checks, (&source, &target), &options)).await,
+                    );
+                }
+                // The other pairs' checks still run.
+                Err(Failure { message, hint, .. }) => {
+                    results.extend(checks::unreachable(name, checks, &message, hint.as_deref()));
+                }
+            }
+        }
+        results
+    };
+    let results = tokio::select! {
+        results = work => results,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::new("interrupted", "run the same command again")),
+    };
+    let report = ChecksReport {
+        schema_version: SCHEMA_VERSION,
+        software: SOFTWARE.to_owned(),
+        command: "check".to_owned(),
+        started_at: humantime::format_rfc3339_seconds(began.1).to_string(),
+        seconds: began.0.elapsed().as_secs_f64(),
+        status: overall(&results),
+        checks: results,
+    };
+    let shown = match args.format {
+        CheckFormat::Text => text(&report, Style { color: color(args.color, output.is_terminal()) }),
+        CheckFormat::Json => json(&report),
+        CheckFormat::Junit => junit(&report),
+    };
+    output.write(&shown)?;
+    output.finish()?;
+    Ok(report.status.exit_status())
+}

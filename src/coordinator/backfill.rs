@@ -1,0 +1,428 @@
+//! Backfill: rows per step of a range on both sides, and the repair of the steps that differ, chunk by chunk.
+//!
+//! Nothing is remembered between runs: a step that was filled counts the same on both sides and is skipped, so a backfill
+//! that was killed is simply run again. Each chunk is the ordinary repair, bounded by a condition on both sides.
+
+use jiff::tz::TimeZone;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
+
+use super::chunks::join;
+use super::pairs::{self, TablePair};
+use super::steps::{Grid, Ruler};
+use super::survey::{Subject, usage};
+use super::{RunEvent, RunRequest};
+use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
+use crate::model::measure::Step;
+use crate::model::{Plan, PlanRefusal, Role, ServerInfo};
+use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
+use crate::report::{TableError, TableReport, Verdict};
+
+/// Steps that differ after they were filled are tried again this often: rows may move meanwhile.
+const ROUNDS_MAX: usize = 3;
+const SET_ASIDE_KEPT: usize = 1_000;
+
+#[derive(Debug, Clone)]
+pub struct BackfillRequest {
+    /// Tables, wishes and the options of the repairs.
+    pub run: RunRequest,
+    /// By source name, in every table.
+    pub on: String,
+    /// As typed; an open end is where the rows end.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub step: Option<Step>,
+    pub zone: TimeZone,
+    pub newest_first: bool,
+    /// Compare every step, also those whose counts agree.
+    pub all_steps: bool,
+    /// Steps that touch are filled together up to so many rows.
+    pub chunk_rows: u64,
+    pub rows_per_second: Option<u64>,
+}
+
+#[derive(Debug)]
+pub enum BackfillEvent {
+    /// A table's steps are counted; so many chunks with so many source rows are to be filled.
+    Surveyed {
+        name: String,
+        steps: usize,
+        differing: usize,
+        chunks: usize,
+        rows: u64,
+    },
+    /// A chunk begins, behind so many rows of its table.
+    Chunk {
+        name: String,
+        from: String,
+        to: String,
+        rows_done: u64,
+        rows: u64,
+    },
+    Run(RunEvent),
+    Filled {
+        chunk: Box<ChunkReport>,
+        name: String,
+        rows_done: u64,
+    },
+    /// The rate is kept.
+    Waiting(Duration),
+}
+
+/// Backfills every pair, parents first. An error here means that nothing was begun; a table's own is in its report.
+pub async fn backfill(
+    source: &AgentHandle,
+    target: &AgentHandle,
+    request: &BackfillRequest,
+    events: &mpsc::Sender<BackfillEvent>,
+) -> Result<Vec<BackfillTable>, AgentError> {
+    let servers = (
+        source.server().await.map_err(|error| error.on(Role::Source))?,
+        target.server().await.map_err(|error| error.on(Role::Target))?,
+    );
+    if request.run.writes() && !target.may_write() {
+        return Err(AgentError::new(FailureKind::Refused, "the target agent was started read-only")
+            .with_hint("start it with --allow-write")
+            .on(Role::Target));
+    }
+    let pairs = pairs::find(source, target, &request.run.pairs).await?;
+    let context = Context { agents: (source, target), servers: &servers, request, events };
+    let mut tables = Vec::with_capacity(pairs.pairs.len());
+    for at in pairs::parents_first(&pairs.pairs) {
+        let Some(pair) = pairs.pairs.get(at) else { continue };
+        tables.push(context.table(pair).await);
+    }
+    Ok(tables)
+}
+
+/// The worst of the tables' verdicts.
+pub fn verdict(tables: &[BackfillTable]) -> Verdict {
+    tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Same)
+}
+
+struct Context<'a> {
+    agents: (&'a AgentHandle, &'a AgentHandle),
+    servers: &'a (ServerInfo, ServerInfo),
+    request: &'a BackfillRequest,
+    events: &'a mpsc::Sender<BackfillEvent>,
+}
+
+/// A table's survey and what became of each step.
+struct Work<'a> {
+    subject: Subject<'a>,
+    ruler: Ruler,
+    grid: Grid,
+    before: (Vec<u64>, Vec<u64>),
+    now: (Vec<u64>, Vec<u64>),
+    /// Of the last chunk that held the step.
+    verdicts: Vec<Option<Verdict>>,
+}
+
+fn table_error(error: AgentError) -> TableError {
+    TableError {
+        kind: error.kind.as_str().to_owned(),
+        side: error.side.map(|side| side.to_string()),
+        message: error.message,
+        hint: error.hint,
+    }
+}
+
+impl Context<'_> {
+    async fn table(&self, pair: &TablePair) -> BackfillTable {
+        let mut report = BackfillTable {
+            source_table: pair.source.to_string(),
+            target_table: pair.target.to_string(),
+            verdict: Verdict::Unknown,
+            column: self.request.on.clone(),
+            step: self.request.step.map_or_else(String::new, |step| step.to_string()),
+            time_zone: None,
+            from: self.request.from.clone().unwrap_or_default(),
+            to: self.request.to.clone().unwrap_or_default(),
+            warnings: Vec::new(),
+            error: None,
+            steps: Vec::new(),
+            chunks: Vec::new(),
+            inserted: 0,
+            updated: 0,
+            deleted: 0,
+            left: 0,
+            set_aside: 0,
+            rows_set_aside: Vec::new(),
+            plan: None,
+            outcome: TableOutcome::default(),
+        };
+        let verdicts = match self.filled(pair, &mut report).await {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                report.error = Some(table_error(error));
+                Vec::new()
+            }
+        };
+        report.judge(&verdicts);
+        report
+    }
+
+    async fn filled(
+        &self,
+        pair: &TablePair,
+        report: &mut BackfillTable,
+    ) -> Result<Vec<Option<Verdict>>, AgentError> {
+        let (source, target) = pair.schemas.as_ref().map_err(Clone::clone)?;
+        let plan =
+            Plan::agree((source, &self.servers.0), (target, &self.servers.1), &self.request.run.wishes)
+                .map_err(|PlanRefusal { what, hint }| usage(what, hint))?;
+        report.source_table = plan.source.to_string();
+        report.target_table = plan.target.to_string();
+        report.warnings.clone_from(&plan.warnings);
+        report.plan = Some(plan.clone());
+        let subject = Subject::of(&plan, &self.request.on)?;
+        for (schema, agent, role) in
+            [(source, self.agents.0, Role::Source), (target, self.agents.1, Role::Target)]
+        {
+            let column = subject.measured(role).name;
+            if !schema.is_view && !subject.is_indexed(agent, role).await? {
+                report.warnings.push(format!(
+                    "{role}: no index begins with {column}: every chunk reads the whole table"
+                ));
+            }
+            if schema.column(&column).is_some_and(|column| column.nullable) {
+                report.warnings.push(format!("{role}: rows whose {column} is NULL are in no step"));
+            }
+        }
+        let Some(mut work) = self.survey(subject, report).await? else { return Ok(Vec::new()) };
+        self.tell_steps(&work, report);
+        if self.request.run.options.dry_run {
+            return Ok(work.verdicts);
+        }
+        let mut wrote = false;
+        for round in 0..ROUNDS_MAX {
+            let chunks = self.chunks(&work, round == 0 && self.request.all_steps);
+            if chunks.is_empty() {
+                break;
+            }
+            wrote = true;
+            self.fill(&mut work, &chunks, report).await?;
+            work.now = work.subject.both(self.agents, &work.grid).await?;
+        }
+        if wrote {
+            for (at, step) in report.steps.iter_mut().enumerate() {
+                step.source_after = work.now.0.get(at).copied();
+                step.target_after = work.now.1.get(at).copied();
+            }
+        }
+        Ok(work.verdicts)
+    }
+
+    /// Finds the ends, cuts the range, counts both sides. `None`: there are no rows at all.
+    async fn survey<'p>(
+        &self,
+        subject: Subject<'p>,
+        report: &mut BackfillTable,
+    ) -> Result<Option<Work<'p>>, AgentError> {
+        let request = self.request;
+        let ruler = subject.ruler(&request.zone);
+        let bad = |why: String| usage(why, "see: trueup backfill --help");
+        let typed =
+            |text: &Option<String>| text.as_deref().map(|text| ruler.point(text)).transpose().map_err(bad);
+        let (from, to) = (typed(&request.from)?, typed(&request.to)?);
+        let (from, to, step) = match (from, to) {
+            (Some(from), Some(to)) => {
+                (from, to, request.step.unwrap_or_else(|| ruler.default_step(from, to)))
+            }
+            (from, to) => {
+                let (left, right) = tokio::try_join!(
+                    subject.ends(self.agents.0, Role::Source),
+                    subject.ends(self.agents.1, Role::Target)
+                )?;
+                let ends: Vec<(i128, i128)> = left.into_iter().chain(right).collect();
+                let (Some(low), Some(high)) =
+                    (ends.iter().map(|end| end.0).min(), ends.iter().map(|end| end.1).max())
+                else {
+                    return Ok(None);
+                };
+                let step = request
+                    .step
+                    .unwrap_or_else(|| ruler.default_step(from.unwrap_or(low), to.unwrap_or(high)));
+                let from = from.map_or_else(|| ruler.floor(step, low), Ok).map_err(bad)?;
+                let to = to.map_or_else(|| ruler.next(step, high), Ok).map_err(bad)?;
+                // An end that was given may lie beyond all rows.
+                if from >= to && (request.from.is_none() || request.to.is_none()) {
+                    return Ok(None);
+                }
+                (from, to, step)
+            }
+        };
+        report.step = step.to_string();
+        (report.from, report.to) = (ruler.label(from), ruler.label(to));
+        report.time_zone = ruler.instants.then(|| ruler.zone.iana_name().unwrap_or("UTC").to_owned());
+        let grid = ruler.grid(step, from, to).map_err(bad)?;
+        let counts = subject.both(self.agents, &grid).await?;
+        let verdicts = vec![None; grid.steps()];
+        Ok(Some(Work { subject, ruler, grid, before: counts.clone(), now: counts, verdicts }))
+    }
+
+    fn tell_steps(&self, work: &Work<'_>, report: &mut BackfillTable) {
+        let labels: Vec<String> = work.grid.borders.iter().map(|border| work.ruler.label(*border)).collect();
+        let counts = work.before.0.iter().zip(&work.before.1);
+        report.steps = labels
+            .windows(2)
+            .zip(counts)
+            .map(|(ends, (source, target))| StepRow {
+                from: ends.first().cloned().unwrap_or_default(),
+                to: ends.last().cloned().unwrap_or_default(),
+                source: *source,
+                target: *target,
+                source_after: None,
+                target_after: None,
+            })
+            .collect();
+    }
+
+    /// The steps to fill, joined where they touch, in the order asked for.
+    fn chunks(&self, work: &Work<'_>, all: bool) -> Vec<std::ops::Range<usize>> {
+        let mut chunks = join(&work.now, self.chunk_rows(), |at, differs| {
+            // What may not be written stays as it is; trying again changes nothing.
+            let settled = work.verdicts.get(at).copied().flatten() == Some(Verdict::Different);
+            all || differs && !settled
+        });
+        if self.request.newest_first {
+            chunks.reverse();
+        }
+        chunks
+    }
+
+    /// With a rate, a chunk is no more than some seconds of it.
+    fn chunk_rows(&self) -> u64 {
+        match self.request.rows_per_second {
+            Some(rate) => self.request.chunk_rows.min(rate.saturating_mul(10)),
+            None => self.request.chunk_rows,
+        }
+    }
+
+    async fn fill(
+        &self,
+        work: &mut Work<'_>,
+        chunks: &[std::ops::Range<usize>],
+        report: &mut BackfillTable,
+    ) -> Result<(), AgentError> {
+        let name = report.name();
+        let rows_of = |steps: &std::ops::Range<usize>, counts: &(Vec<u64>, Vec<u64>)| -> u64 {
+            counts.0.get(steps.clone()).unwrap_or_default().iter().sum()
+        };
+        let rows: u64 = chunks.iter().map(|steps| rows_of(steps, &work.now)).sum();
+        let surveyed = BackfillEvent::Surveyed {
+            name: name.clone(),
+            steps: work.grid.steps(),
+            differing: work.now.0.iter().zip(&work.now.1).filter(|(a, b)| a != b).count(),
+            chunks: chunks.len(),
+            rows,
+        };
+        self.tell(surveyed).await?;
+        let mut done = 0;
+        for steps in chunks {
+            let since = Instant::now();
+            let ends = (work.grid.borders.get(steps.start), work.grid.borders.get(steps.end));
+            let (Some(from), Some(to)) = (ends.0.copied(), ends.1.copied()) else { continue };
+            let (from_label, to_label) = (work.ruler.label(from), work.ruler.label(to));
+            let begins = BackfillEvent::Chunk {
+                name: name.clone(),
+                from: from_label.clone(),
+                to: to_label.clone(),
+                rows_done: done,
+                rows,
+            };
+            self.tell(begins).await?;
+            let table = self.repair(&work.subject, from, to).await?;
+            for verdict in work.verdicts.get_mut(steps.clone()).unwrap_or_default() {
+                *verdict = Some(table.verdict);
+            }
+            let chunk_rows = rows_of(steps, &work.now);
+            done += chunk_rows;
+            let chunk = add_chunk(report, table, (from_label, to_label), since.elapsed());
+            self.tell(BackfillEvent::Filled { chunk: Box::new(chunk), name: name.clone(), rows_done: done })
+                .await?;
+            self.keep_rate(chunk_rows, since.elapsed()).await?;
+        }
+        Ok(())
+    }
+
+    /// The ordinary repair of one table, bounded on both sides.
+    async fn repair(&self, subject: &Subject<'_>, from: i128, to: i128) -> Result<TableReport, AgentError> {
+        let mut request = self.request.run.clone();
+        request.pairs.tables = vec![(subject.plan.source.clone(), subject.plan.target.clone())];
+        request.wishes.source_where =
+            Some(subject.condition(Role::Source, &self.servers.0, Some(from), Some(to))?);
+        request.wishes.target_where =
+            Some(subject.condition(Role::Target, &self.servers.1, Some(from), Some(to))?);
+        let (tx, mut rx) = mpsc::channel(64);
+        let run = async {
+            let outcome = super::run(self.agents.0, self.agents.1, &request, &tx).await;
+            drop(tx);
+            outcome
+        };
+        let forward = async {
+            while let Some(event) = rx.recv().await {
+                if self.events.send(BackfillEvent::Run(event)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (outcome, ()) = tokio::join!(run, forward);
+        let none = || AgentError::new(FailureKind::Database, "a chunk ended without a report");
+        outcome?.tables.into_iter().next().ok_or_else(none)
+    }
+
+    async fn keep_rate(&self, rows: u64, took: Duration) -> Result<(), AgentError> {
+        let Some(rate) = self.request.rows_per_second.filter(|rate| *rate > 0) else { return Ok(()) };
+        let due = Duration::from_millis(rows.saturating_mul(1_000) / rate);
+        if let Some(wait) = due.checked_sub(took).filter(|wait| !wait.is_zero()) {
+            self.tell(BackfillEvent::Waiting(wait)).await?;
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, event: BackfillEvent) -> Result<(), AgentError> {
+        let cancelled = |_| AgentError::new(FailureKind::Cancelled, "the backfill was cancelled");
+        self.events.send(event).await.map_err(cancelled)
+    }
+}
+
+fn add_chunk(
+    report: &mut BackfillTable,
+    table: TableReport,
+    (from, to): (String, String),
+    took: Duration,
+) -> ChunkReport {
+    let outcome = &table.outcome;
+    let chunk = ChunkReport {
+        from,
+        to,
+        verdict: table.verdict,
+        source_rows: outcome.source_rows,
+        inserted: outcome.inserted,
+        updated: outcome.updated,
+        deleted: outcome.deleted,
+        left: outcome.left,
+        set_aside: outcome.set_aside,
+        proved: outcome.proved,
+        source_root: outcome.source_root.clone(),
+        target_root: outcome.target_root.clone(),
+        repaired_root: outcome.repaired_root.clone(),
+        error: table.error,
+        seconds: took.as_secs_f64(),
+    };
+    report.outcome.add(outcome);
+    report.inserted += chunk.inserted;
+    report.updated += chunk.updated;
+    report.deleted += chunk.deleted;
+    report.left += chunk.left;
+    report.set_aside += chunk.set_aside;
+    let room = SET_ASIDE_KEPT.saturating_sub(report.rows_set_aside.len());
+    report.rows_set_aside.extend(table.rows_set_aside.into_iter().take(room));
+    if outcome.over_limit {
+        report.warnings.push(format!("{} .. {}: not filled, over --max-changes", chunk.from, chunk.to));
+    }
+    report.chunks.push(chunk.clone());
+    chunk
+}

@@ -1,0 +1,366 @@
+//! What a backfill found and filled: rows per step as data and as a picture.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::render::{Style, grouped};
+use super::{RowSetAside, TableError, Verdict};
+use crate::agent::TableOutcome;
+use crate::model::Plan;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BackfillReport {
+    pub schema_version: u32,
+    pub software: String,
+    pub command: String,
+    /// The run's id in the ledger, and the audit trail's head behind it; none where it was not recorded.
+    pub run: Option<String>,
+    pub audit_head: Option<String>,
+    pub source: String,
+    pub target: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    pub seconds: f64,
+    pub dry_run: bool,
+    pub verdict: Verdict,
+    pub tables: Vec<BackfillTable>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackfillTable {
+    pub source_table: String,
+    pub target_table: String,
+    pub verdict: Verdict,
+    /// By source name.
+    pub column: String,
+    pub step: String,
+    /// Where steps are days, hours or months of a clock.
+    pub time_zone: Option<String>,
+    pub from: String,
+    pub to: String,
+    pub warnings: Vec<String>,
+    pub error: Option<TableError>,
+    pub steps: Vec<StepRow>,
+    pub chunks: Vec<ChunkReport>,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Differences that were not written because they are not allowed.
+    pub left: u64,
+    pub set_aside: u64,
+    pub rows_set_aside: Vec<RowSetAside>,
+    /// What both sides agreed on, and the chunks' outcomes added up, for the ledger.
+    #[serde(skip)]
+    pub plan: Option<Plan>,
+    #[serde(skip)]
+    pub outcome: TableOutcome,
+}
+
+/// One step: rows before and, where anything was filled, after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRow {
+    pub from: String,
+    pub to: String,
+    pub source: u64,
+    pub target: u64,
+    pub source_after: Option<u64>,
+    pub target_after: Option<u64>,
+}
+
+impl StepRow {
+    pub fn differs(&self) -> bool {
+        self.source != self.target
+    }
+
+    /// By the last counts that there are.
+    pub fn differs_after(&self) -> bool {
+        self.source_after.unwrap_or(self.source) != self.target_after.unwrap_or(self.target)
+    }
+}
+
+/// Steps that were compared and filled together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChunkReport {
+    pub from: String,
+    pub to: String,
+    pub verdict: Verdict,
+    pub source_rows: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    pub left: u64,
+    pub set_aside: u64,
+    pub proved: bool,
+    /// Roots of the chunk's rows: the source's, the target's before and after.
+    pub source_root: String,
+    pub target_root: String,
+    pub repaired_root: Option<String>,
+    pub error: Option<TableError>,
+    pub seconds: f64,
+}
+
+impl BackfillTable {
+    pub fn name(&self) -> String {
+        if self.source_table == self.target_table {
+            self.source_table.clone()
+        } else {
+            format!("{} = {}", self.source_table, self.target_table)
+        }
+    }
+
+    /// The worst of: an error, steps that still differ, chunks that were not proved.
+    pub fn judge(&mut self, step_verdicts: &[Option<Verdict>]) {
+        let mut worst = Verdict::Same;
+        for (step, verdict) in self.steps.iter().zip(step_verdicts) {
+            worst = worst.max(match (step.differs_after(), verdict) {
+                (false, verdict) => verdict.unwrap_or(Verdict::Same),
+                // Proved the same, and other counts: rows came or went in between.
+                (true, Some(Verdict::Same)) => Verdict::Unknown,
+                (true, Some(verdict)) => *verdict,
+                (true, None) => Verdict::Different,
+            });
+        }
+        self.verdict = if self.error.is_some() { Verdict::Unknown } else { worst };
+    }
+}
+
+pub fn json(report: &BackfillReport) -> String {
+    serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
+}
+
+/// Lines of a picture; more steps share a line.
+const LINES_MAX: usize = 60;
+const BAR: usize = 20;
+/// Gaps that are named one by one.
+const GAPS_MAX: usize = 40;
+
+pub fn text(report: &BackfillReport, style: Style) -> String {
+    let mut out = String::new();
+    for table in &report.tables {
+        table_text(&mut out, table, style, report.dry_run);
+    }
+    if let Some(run) = &report.run {
+        let _ = writeln!(out, "run {run}");
+    }
+    out
+}
+
+fn table_text(out: &mut String, table: &BackfillTable, style: Style, dry_run: bool) {
+    let filled = !table.chunks.is_empty();
+    let (verdict, code) = match table.verdict {
+        Verdict::Same if filled => ("no gap is left, proved the same", "32"),
+        Verdict::Same => ("no gap", "32"),
+        Verdict::Different if dry_run => ("gaps, not filled: a dry run", "31"),
+        Verdict::Different => ("still different", "31"),
+        Verdict::Unknown => ("not known", "33"),
+    };
+    let _ = writeln!(out, "{}: {}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    for warning in &table.warnings {
+        let _ = writeln!(out, "  note: {warning}");
+    }
+    if let Some(error) = &table.error {
+        let side = error.side.as_ref().map_or_else(String::new, |side| format!("{side}: "));
+        let _ = writeln!(out, "  error: {side}{}", error.message);
+        if let Some(hint) = &error.hint {
+            let _ = writeln!(out, "  hint: {hint}");
+        }
+    }
+    if table.steps.is_empty() {
+        return;
+    }
+    let zone = table.time_zone.as_ref().map_or_else(String::new, |zone| format!(", {zone}"));
+    let _ = writeln!(out, "  rows per {} of {}{zone}", table.step, table.column);
+    out.push_str(&picture(&table.steps, style));
+    gaps(out, table, style);
+    let facts: Vec<String> = [
+        (table.inserted, "inserted"),
+        (table.updated, "updated"),
+        (table.deleted, "deleted"),
+        (table.left, "left as they are"),
+        (table.set_aside, "set aside"),
+    ]
+    .iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{} {what}", grouped(*count)))
+    .collect();
+    if !facts.is_empty() {
+        let _ = writeln!(out, "  {}", facts.join(", "));
+    }
+    for chunk in &table.chunks {
+        if let Some(error) = &chunk.error {
+            let _ = writeln!(out, "  {} .. {}: {}", chunk.from, chunk.to, error.message);
+            if let Some(hint) = &error.hint {
+                let _ = writeln!(out, "    hint: {hint}");
+            }
+        }
+    }
+    for row in &table.rows_set_aside {
+        let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let _ = writeln!(out, "  ! {}: set aside: {}", key.join(" "), row.reason);
+    }
+}
+
+/// Steps that differ, joined where they touch.
+fn gaps(out: &mut String, table: &BackfillTable, style: Style) {
+    let mut gaps: Vec<(&StepRow, &StepRow, u64, u64)> = Vec::new();
+    let mut before = false;
+    for step in &table.steps {
+        if step.differs() {
+            match gaps.last_mut().filter(|_| before) {
+                Some(gap) => (gap.1, gap.2, gap.3) = (step, gap.2 + step.source, gap.3 + step.target),
+                None => gaps.push((step, step, step.source, step.target)),
+            }
+        }
+        before = step.differs();
+    }
+    for (first, last, source, target) in gaps.iter().take(GAPS_MAX) {
+        let counts = format!("{} at the source, {} at the target", grouped(*source), grouped(*target));
+        let _ = writeln!(out, "  {} {} .. {}: {counts}", style.paint("gap", "31"), first.from, last.to);
+    }
+    if gaps.len() > GAPS_MAX {
+        let _ = writeln!(out, "  ... and {} more gaps", gaps.len() - GAPS_MAX);
+    }
+}
+
+/// A line a step, or for several of them: bars of both sides, counts, and what is missing.
+pub fn picture(steps: &[StepRow], style: Style) -> String {
+    let per_line = steps.len().div_ceil(LINES_MAX).max(1);
+    let lines: Vec<(&str, u64, u64, bool)> = steps
+        .chunks(per_line)
+        .map(|part| {
+            let sum = |rows: fn(&StepRow) -> u64| part.iter().map(rows).sum();
+            let from = part.first().map_or("", |step| step.from.as_str());
+            (from, sum(|step| step.source), sum(|step| step.target), part.iter().any(StepRow::differs))
+        })
+        .collect();
+    let most = lines.iter().map(|(_, source, target, _)| *source.max(target)).max().unwrap_or(0);
+    let label = lines.iter().map(|(from, ..)| from.chars().count()).max().unwrap_or(0);
+    let digits = grouped(most).len().max(6);
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "  {:label$}  {:<BAR$} {:>digits$}  {:<BAR$} {:>digits$}",
+        "", "source", "", "target", ""
+    );
+    for (from, source, target, differs) in lines {
+        let mark = match (differs, source.cmp(&target)) {
+            (false, _) => String::new(),
+            (true, std::cmp::Ordering::Greater) => format!("  -{}", grouped(source - target)),
+            (true, std::cmp::Ordering::Less) => format!("  +{}", grouped(target - source)),
+            (true, std::cmp::Ordering::Equal) => "  !".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "  {from:label$}  {} {:>digits$}  {} {:>digits$}{}",
+            bar(source, most),
+            grouped(source),
+            bar(target, most),
+            grouped(target),
+            style.paint(&mark, "31"),
+        );
+    }
+    if per_line > 1 {
+        let _ = writeln!(out, "  ({per_line} steps a line)");
+    }
+    out
+}
+
+/// Rows as a bar; a few rows are more than none.
+fn bar(rows: u64, most: u64) -> String {
+    let full = if most == 0 { 0 } else { (u128::from(rows) * BAR as u128).div_ceil(u128::from(most)) };
+    let full = usize::try_from(full).unwrap_or(BAR).min(BAR);
+    "█".repeat(full) + &"·".repeat(BAR - full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(at: u64, source: u64, target: u64) -> StepRow {
+        StepRow {
+            from: at.to_string(),
+            to: (at + 1).to_string(),
+            source,
+            target,
+            source_after: None,
+            target_after: None,
+        }
+    }
+
+    fn table(steps: Vec<StepRow>) -> BackfillTable {
+        BackfillTable {
+            source_table: "t".to_owned(),
+            target_table: "t".to_owned(),
+            verdict: Verdict::Unknown,
+            column: "at".to_owned(),
+            step: "day".to_owned(),
+            time_zone: None,
+            from: "0".to_owned(),
+            to: "9".to_owned(),
+            warnings: Vec::new(),
+            error: None,
+            steps,
+            chunks: Vec::new(),
+            inserted: 0,
+            updated: 0,
+            deleted: 0,
+            left: 0,
+            set_aside: 0,
+            rows_set_aside: Vec::new(),
+            plan: None,
+            outcome: TableOutcome::default(),
+        }
+    }
+
+    #[test]
+    fn the_picture_shows_every_gap() {
+        let picture = picture(&[step(0, 100, 100), step(1, 100, 1), step(2, 0, 5)], Style { color: false });
+        let lines: Vec<&str> = picture.lines().collect();
+        assert!(
+            lines[1].ends_with("100") && lines[2].ends_with("-99") && lines[3].ends_with("+5"),
+            "{picture}"
+        );
+        assert!(lines[2].contains("█···················      1"), "{picture}");
+        let many: Vec<StepRow> = (0..1000).map(|at| step(at, 2, if at == 777 { 1 } else { 2 })).collect();
+        let picture = super::picture(&many, Style { color: false });
+        assert!(picture.lines().count() <= LINES_MAX + 2);
+        assert_eq!(picture.matches("-1").count(), 1);
+        // A lost and a surplus row on one line do not cancel out.
+        let mut swapped = many;
+        swapped[778].target = 3;
+        assert!(super::picture(&swapped, Style { color: false }).contains('!'));
+    }
+
+    #[test]
+    fn gaps_that_touch_are_one() {
+        let mut out = String::new();
+        gaps(
+            &mut out,
+            &table(vec![step(0, 1, 0), step(1, 5, 0), step(2, 1, 1), step(3, 0, 1)]),
+            Style { color: false },
+        );
+        assert_eq!(
+            out,
+            "  gap 0 .. 2: 6 at the source, 0 at the target\n  gap 3 .. 4: 0 at the source, 1 at the target\n"
+        );
+    }
+
+    #[test]
+    fn nothing_unproved_is_the_same() {
+        let judged = |mut step: StepRow, after: (u64, u64), verdict| {
+            (step.source_after, step.target_after) = (Some(after.0), Some(after.1));
+            let mut table = table(vec![step]);
+            table.judge(&[verdict]);
+            table.verdict
+        };
+        let gap = step(0, 2, 1);
+        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Same)), Verdict::Same);
+        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Different)), Verdict::Different);
+        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Unknown)), Verdict::Unknown);
+        assert_eq!(judged(gap.clone(), (3, 2), Some(Verdict::Same)), Verdict::Unknown);
+        assert_eq!(judged(gap.clone(), (2, 1), Some(Verdict::Different)), Verdict::Different);
+        assert_eq!(judged(gap, (2, 1), None), Verdict::Different);
+        assert_eq!(judged(step(0, 2, 2), (2, 2), None), Verdict::Same);
+    }
+}
