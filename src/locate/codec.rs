@@ -24,6 +24,9 @@ const STRANGERS: u8 = 10;
 /// An element without its check.
 const STRANGER: usize = 6;
 
+/// Of the two lengths of a front-coded key, one is long.
+const LONG: u8 = 0xf0;
+
 // Options of an opener.
 const BULK: u8 = 1;
 const SKETCHES: u8 = 2;
@@ -33,6 +36,7 @@ const SKETCH: u8 = 4;
 const UNFOLDED_BYTES: usize = 128 * 1024;
 /// Levels are zero bits of a 64-bit hash.
 const MAX_LEVEL: u8 = 64;
+const EDGES: u64 = 4 + MAX_LEVEL as u64 + 1;
 
 impl Message {
     pub fn encode(&self) -> Vec<u8> {
@@ -65,8 +69,8 @@ impl Message {
                 let mut before: &[u8] = &[];
                 for (key, digest) in entries.iter() {
                     let shared = common_prefix(before, key);
-                    put_varint(&mut out, shared as u64);
-                    put_bytes(&mut out, key.get(shared..).unwrap_or_default());
+                    put_lengths(&mut out, shared, key.len() - shared);
+                    out.extend_from_slice(key.get(shared..).unwrap_or_default());
                     out.extend_from_slice(&digest.0);
                     before = key;
                 }
@@ -164,16 +168,31 @@ fn put_words(out: &mut Vec<u8>, words: &[u64], width: usize) {
     words.iter().for_each(|word| out.extend(word.to_le_bytes().iter().take(width)));
 }
 
-/// 0 absent, 1 facing, 2 entries, 3 yours, 4 and more: nodes of level 0 and more.
+/// How much of the key before is shared, and how much follows: half a byte each, or both as numbers behind `LONG`.
+fn put_lengths(out: &mut Vec<u8>, shared: usize, rest: usize) {
+    match (u8::try_from(shared), u8::try_from(rest)) {
+        (Ok(shared @ 0..15), Ok(rest @ 0..16)) => out.push(shared << 4 | rest),
+        _ => {
+            out.push(LONG);
+            put_varint(out, shared as u64);
+            put_varint(out, rest as u64);
+        }
+    }
+}
+
+/// 0 absent, 1 facing, 2 entries, 3 yours, 4 and more: nodes of level 0 and more, `EDGES` and more: those of two ends.
 fn put_list(out: &mut Vec<u8>, window: Window, list: &List) {
     let kind = match list.mode {
         Mode::Entries => 2,
         Mode::Yours => 3,
         Mode::Nodes(level) => 4 + u64::from(level),
+        Mode::Edges { level, .. } => EDGES + u64::from(level),
     };
     put_varint(out, kind);
-    if list.mode == Mode::Yours {
-        return;
+    match list.mode {
+        Mode::Yours => return,
+        Mode::Edges { left, .. } => put_varint(out, u64::from(left)),
+        _ => {}
     }
     put_varint(out, list.items.len() as u64);
     let width = window.item_bytes(list.mode);
@@ -252,6 +271,7 @@ impl<'a> Input<'a> {
         let mode = match kind {
             2 => Mode::Entries,
             3 => return Ok(List { mode: Mode::Yours, items: Vec::new() }),
+            EDGES.. => return self.edges(window, kind - EDGES),
             _ => {
                 let level = kind.checked_sub(4).and_then(|level| u8::try_from(level).ok());
                 match level.filter(|level| *level <= MAX_LEVEL) {
@@ -262,6 +282,20 @@ impl<'a> Input<'a> {
         };
         let width = window.item_bytes(mode);
         Ok(List { mode, items: self.words(width)? })
+    }
+
+    fn edges(&mut self, window: Window, level: u64) -> Result<List, ProtocolError> {
+        const BAD: ProtocolError = ProtocolError::Malformed("list of two ends");
+        let level = u8::try_from(level).ok().filter(|level| *level <= MAX_LEVEL).ok_or(BAD)?;
+        let left = self.small()?;
+        let items = self.words(usize::from(window.node) + 1)?;
+        let right = u32::try_from(items.len()).ok().and_then(|all| all.checked_sub(left));
+        match right {
+            Some(right) if left > 0 && right > 0 => {
+                Ok(List { mode: Mode::Edges { level, left, right }, items })
+            }
+            _ => Err(BAD),
+        }
     }
 
     fn frontier(&mut self) -> Result<Message, ProtocolError> {
@@ -287,14 +321,27 @@ impl<'a> Input<'a> {
         Ok(Message::Frontier(Frontier { window, replies }))
     }
 
+    fn lengths(&mut self) -> Result<(usize, usize), ProtocolError> {
+        let both = self.byte()?;
+        if both < LONG {
+            return Ok((usize::from(both >> 4), usize::from(both & 0xf)));
+        }
+        let shared = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+        let rest = self.count(1)?;
+        if both > LONG || shared < 15 && rest < 16 {
+            return Err(ProtocolError::Malformed("lengths of a key"));
+        }
+        Ok((shared, rest))
+    }
+
     fn findings(&mut self) -> Result<EntryBatch, ProtocolError> {
-        let count = self.count(18)?;
+        let count = self.count(17)?;
         let limit = UNFOLDED_BYTES.saturating_add(self.bytes.len() * 2);
         let mut entries = EntryBatch::with_capacity(count, 0);
         let mut key = Vec::new();
         for _ in 0..count {
-            let shared = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-            let rest = self.length_and_bytes()?;
+            let (shared, rest) = self.lengths()?;
+            let rest = self.take(rest)?;
             if shared > key.len() || common_prefix(key.get(shared..).unwrap_or_default(), rest) > 0 {
                 return Err(ProtocolError::Malformed("front-coded key"));
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::duet::{Report, Table, converse};
 use super::*;
-use crate::merkle::RowDigest;
+use crate::merkle::{RowDigest, RunView};
 
 fn mixed(n: u64) -> u64 {
     let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -134,9 +134,9 @@ fn measure_ten_million_rows() {
     let report = told(&base, &base, false);
     show("equal", start, 1, &report);
     assert!(report.bytes() <= 256);
-    // One leaf in thirty is so long that its entries take the conversation over the kilobyte.
     let mut bytes = Vec::new();
-    for from in [1_000_000, 3_000_000, 3_333_333, 5_000_001, 6_543_210, 8_000_000u64] {
+    for at in 0..40 {
+        let from = mixed(at + 1) % 9_000_000;
         let holed = table(ROWS, |n| (!(from..from + 1_000_000).contains(&n)).then_some(0));
         for (name, source, target) in [("missing block", &base, &holed), ("extra block", &holed, &base)] {
             let start = Instant::now();
@@ -144,9 +144,22 @@ fn measure_ten_million_rows() {
             show(name, start, 1_000_000, &report);
             bytes.push(report.bytes());
         }
+        let start = Instant::now();
+        let peer = Some((base.tree.root(), base.run.len()));
+        let options = LocateOptions { peer, bulk: true, ..Default::default() };
+        let report = converse(&base, &holed, options);
+        show("missing block, few turns", start, 1_000_000, &report);
+        assert!(report.bytes() <= 16_000 && report.turns_to_findings == 4);
     }
     bytes.sort_unstable();
-    assert!(bytes[bytes.len() / 2] <= 1000 && bytes[bytes.len() - 1] <= 1300, "{bytes:?}");
+    assert!(bytes.iter().all(|bytes| *bytes <= 1000), "{bytes:?}");
+    let changed = scattered(ROWS, 100_000);
+    let other = table(ROWS, |n| Some(u64::from(changed(n))));
+    let peer = Some((other.tree.root(), other.run.len()));
+    let start = Instant::now();
+    let report = converse(&other, &base, LocateOptions { peer, ..Default::default() });
+    show("100000 changed, few turns", start, 100_000, &report);
+    assert!(report.bytes() <= 4_200_000 && report.turns_to_findings == 4);
     for d in [1, 10, 100, 1000, 10_000, 100_000] {
         for (name, insert) in [("changed", false), ("missing", true)] {
             let changed = scattered(ROWS, d);
@@ -168,12 +181,12 @@ fn measure_ten_million_rows() {
 
 const EQUAL_100_000: (usize, usize, usize) = (118, 2, 2);
 const SCATTERED_100_000: [(u64, (usize, usize, usize)); 5] = [
-    (1, (526, 141, 6)),
-    (10, (1469, 1790, 10)),
-    (100, (10_565, 13_949, 8)),
-    (1000, (64_025, 95_627, 8)),
-    (10_000, (195_435, 419_818, 8)),
+    (1, (432, 131, 6)),
+    (10, (1382, 1685, 10)),
+    (100, (10_565, 13_849, 8)),
+    (1000, (64_025, 94_633, 8)),
+    (10_000, (195_435, 410_260, 8)),
 ];
-const MISSING_BLOCK: (usize, usize, usize) = (395, 177, 8);
-const EXTRA_BLOCK: (usize, usize, usize) = (264, 372, 10);
-const DENSE: (usize, usize, usize) = (215_740, 2_170_237, 8);
+const MISSING_BLOCK: (usize, usize, usize) = (338, 161, 8);
+const EXTRA_BLOCK: (usize, usize, usize) = (242, 307, 10);
+const DENSE: (usize, usize, usize) = (215_740, 2_070_237, 8);

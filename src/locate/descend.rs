@@ -9,6 +9,9 @@ use super::locator::{Locator, MESSAGE_BYTES};
 use super::message::{Answer, Frontier, Gap, List, Message, Mode, Window};
 use crate::merkle::RunView;
 
+/// So few lists may show less of each digest.
+const FEW_LISTS: usize = 8;
+
 /// A list that was sent and waits for its reply.
 pub(super) struct Asked {
     pub(super) rows: Range<u64>,
@@ -19,9 +22,20 @@ pub(super) struct Asked {
     step: u8,
 }
 
+/// How a segment is to be shown.
+pub(super) struct Asking {
+    pub(super) below: u8,
+    pub(super) step: u8,
+    pub(super) width: Width,
+    pub(super) window: Window,
+    /// Of a stretch that the peer hardly has, both ends are shown at once.
+    pub(super) edges: bool,
+}
+
 impl<V: RunView> Locator<V> {
     pub(super) fn receive_frontier(&mut self, frontier: Frontier) -> Result<(), LocateError> {
-        if frontier.window != self.window {
+        let theirs = frontier.window;
+        if ![self.window, self.window.narrow(), self.window.wide()].contains(&theirs) {
             return Err(unexpected("frontier", "another width of short digests").into());
         }
         if frontier.replies.is_empty() || frontier.replies.len() > self.asked.len() {
@@ -34,18 +48,28 @@ impl<V: RunView> Locator<V> {
                 self.take_reply(asked, gaps, &mut segments)?;
             }
         }
-        let mut writer = FrontierWriter::new(self.window);
+        let of_edges = segments.iter().any(|segment| matches!(segment.list.mode, Mode::Edges { .. }));
+        let window = if of_edges { self.window.wide() } else { self.fine(segments.len()) };
+        let mut writer = FrontierWriter::new(window);
         for segment in segments {
-            let pieces = match segment.list.mode {
-                Mode::Yours => vec![Compared::asked_for(segment.rows.clone())],
-                _ => self.compare(segment.rows.clone(), &segment.list)?,
+            let (pieces, below, width) = match segment.list.mode {
+                Mode::Yours => {
+                    (vec![Compared::asked_for(segment.rows.clone())], segment.below, Width::ASKED_FOR)
+                }
+                Mode::Edges { level, left, .. } => {
+                    let (piece, below) =
+                        self.own.between(segment.rows.clone(), &segment.list, (level, left), theirs)?;
+                    (vec![piece], below, Width::Paced)
+                }
+                Mode::Nodes(level) => {
+                    (self.compare(segment.rows.clone(), &segment.list, theirs)?, level, Width::Paced)
+                }
+                Mode::Entries => {
+                    (self.compare(segment.rows.clone(), &segment.list, theirs)?, segment.below, Width::Paced)
+                }
             };
-            let below = match segment.list.mode {
-                Mode::Nodes(level) => level,
-                _ => segment.below,
-            };
-            let width = if segment.list.mode == Mode::Yours { Width::ASKED_FOR } else { Width::Paced };
-            let gaps = self.answer(pieces, below, segment.step.saturating_add(1), width)?;
+            let step = segment.step.saturating_add(1);
+            let gaps = self.answer(pieces, &Asking { below, step, width, window, edges: false })?;
             writer.push(gaps, &mut self.outbox);
         }
         writer.finish(&mut self.outbox);
@@ -72,12 +96,15 @@ impl<V: RunView> Locator<V> {
             return self.take_list(asked.rows, list, (asked.below, asked.step), false, segments);
         }
         let nodes = match asked.mode {
-            Mode::Nodes(level) => Some((level, self.own.tree.nodes(usize::from(level), asked.rows.clone())?)),
+            Mode::Nodes(level) | Mode::Edges { level, .. } => {
+                Some((level, self.own.tree.nodes(usize::from(level), asked.rows.clone())?))
+            }
             _ => None,
         };
-        let items = match &nodes {
-            Some((_, nodes)) => nodes.len() as u64,
-            None => asked.rows.end - asked.rows.start,
+        let items = match (&nodes, asked.mode) {
+            (_, Mode::Edges { left, right, .. }) => u64::from(left) + u64::from(right),
+            (Some((_, nodes)), _) => nodes.len() as u64,
+            (None, _) => asked.rows.end - asked.rows.start,
         };
         let mut at = 0u64;
         for gap in gaps {
@@ -87,13 +114,16 @@ impl<V: RunView> Locator<V> {
                 return refused("a gap outside of the list");
             }
             at = end;
-            let rows = match &nodes {
-                Some((level, nodes)) => {
+            let rows = match (&nodes, asked.mode) {
+                (_, Mode::Edges { level, left, .. }) => {
+                    self.own.edge_rows(&asked.rows, (level, left), items, start..end)?
+                }
+                (Some((level, nodes)), _) => {
                     let place =
                         |item: u64| usize::try_from(item).map_or(nodes.end, |item| nodes.start + item);
                     self.own.tree.span(usize::from(*level), place(start)..place(end))
                 }
-                None => asked.rows.start + start..asked.rows.start + end,
+                (None, _) => asked.rows.start + start..asked.rows.start + end,
             };
             match (gap.answer, &nodes) {
                 (Answer::Absent, _) => self.unmatched.add(rows, true),
@@ -117,6 +147,7 @@ impl<V: RunView> Locator<V> {
     ) -> Result<(), LocateError> {
         let fits = match list.mode {
             Mode::Nodes(level) => level < below && !list.items.is_empty(),
+            Mode::Edges { level, .. } => level < below && yours_allowed,
             Mode::Entries => !list.items.is_empty(),
             Mode::Yours => yours_allowed,
         };
@@ -128,8 +159,13 @@ impl<V: RunView> Locator<V> {
     }
 
     /// Compares a list of the peer with the own side of the segment. What is on the own side only is settled here.
-    pub(super) fn compare(&mut self, rows: Range<u64>, list: &List) -> Result<Vec<Compared>, LocateError> {
-        let mut compared = self.own.compare(rows, list, self.window)?;
+    pub(super) fn compare(
+        &mut self,
+        rows: Range<u64>,
+        list: &List,
+        window: Window,
+    ) -> Result<Vec<Compared>, LocateError> {
+        let mut compared = self.own.compare(rows, list, window)?;
         compared.retain(|piece| {
             if piece.peer.is_empty() {
                 self.unmatched.add(piece.rows.clone(), true);
@@ -145,13 +181,8 @@ impl<V: RunView> Locator<V> {
     }
 
     /// Makes the reply to one list, and notes the lists it asks with.
-    pub(super) fn answer(
-        &mut self,
-        pieces: Vec<Compared>,
-        below: u8,
-        step: u8,
-        width: Width,
-    ) -> Result<Vec<Gap>, LocateError> {
+    pub(super) fn answer(&mut self, pieces: Vec<Compared>, asking: &Asking) -> Result<Vec<Gap>, LocateError> {
+        let (below, step) = (asking.below, asking.step);
         let mut gaps = Vec::with_capacity(pieces.len());
         let mut at = 0;
         let small =
@@ -162,10 +193,15 @@ impl<V: RunView> Locator<V> {
             } else if piece.is_final() {
                 Answer::Facing
             } else if piece.peer_is_small && !self.own.is_soon_shown(&piece.rows, below)? {
-                self.note(piece.rows.clone(), Mode::Yours, below, step);
-                Answer::Open(List { mode: Mode::Yours, items: Vec::new() })
+                let edges = match asking.edges {
+                    true => self.own.edges(&piece.rows, below, asking.window)?,
+                    false => None,
+                };
+                let list = edges.unwrap_or(List { mode: Mode::Yours, items: Vec::new() });
+                self.note(piece.rows.clone(), list.mode, below, step);
+                Answer::Open(list)
             } else {
-                Answer::Open(self.ask(piece.rows.clone(), below, step, width)?)
+                Answer::Open(self.ask(piece.rows.clone(), asking)?)
             };
             gaps.push(Gap { skip: small(piece.peer.start - at)?, len: small(piece.peer.len())?, answer });
             at = piece.peer.end;
@@ -173,16 +209,16 @@ impl<V: RunView> Locator<V> {
         Ok(gaps)
     }
 
+    /// How much of each digest is shown in so many lists of this round.
+    pub(super) fn fine(&self, lists: usize) -> Window {
+        if self.round == 0 && lists <= FEW_LISTS { self.window.narrow() } else { self.window }
+    }
+
     /// Lists the own side of a segment.
-    pub(super) fn ask(
-        &mut self,
-        rows: Range<u64>,
-        below: u8,
-        step: u8,
-        width: Width,
-    ) -> Result<List, LocateError> {
-        let mode = self.own.choose(&rows, below, width.nodes(rows.end - rows.start, step))?;
-        let list = self.own.list(rows.clone(), mode, self.window)?;
+    pub(super) fn ask(&mut self, rows: Range<u64>, asking: &Asking) -> Result<List, LocateError> {
+        let (below, step) = (asking.below, asking.step);
+        let mode = self.own.choose(&rows, below, asking.width.nodes(rows.end - rows.start, step))?;
+        let list = self.own.list(rows.clone(), mode, asking.window)?;
         self.note(rows, mode, below, step);
         Ok(list)
     }
@@ -203,7 +239,7 @@ pub(super) struct Segment {
 
 /// Collects replies into messages of bounded size.
 pub(super) struct FrontierWriter {
-    window: Window,
+    pub(super) window: Window,
     replies: Vec<Vec<Gap>>,
     bytes: usize,
 }

@@ -33,6 +33,8 @@ pub(super) enum Width {
 impl Width {
     /// Of the whole table, before anything is known.
     pub(super) const FIRST: Self = Self::Fixed(12);
+    /// Of the whole table, where the source has many rows more: there are holes, and bytes are cheaper than turns.
+    pub(super) const FIRST_OF_HOLES: Self = Self::Fixed(512);
     /// Of the small side of a segment: what differs is most likely one gap, and a few bytes find it.
     pub(super) const ASKED_FOR: Self = Self::Fixed(16);
 
@@ -79,6 +81,10 @@ impl Compared {
     /// A segment that the peer wants listed.
     pub(super) fn asked_for(rows: Range<u64>) -> Self {
         Self { peer: 0..0, rows, peer_is_small: false, settled: false }
+    }
+
+    pub(super) fn between(peer: Range<usize>, rows: Range<u64>) -> Self {
+        Self { peer, rows, peer_is_small: false, settled: false }
     }
 
     /// Needs a closer look.
@@ -148,7 +154,7 @@ impl<V: RunView> Own<V> {
                 self.view.digests(rows, &mut digests)?;
                 digests.into_iter().map(|digest| window.of_entry(digest)).collect()
             }
-            Mode::Yours => Vec::new(),
+            Mode::Edges { .. } | Mode::Yours => Vec::new(),
         };
         Ok(List { mode, items })
     }

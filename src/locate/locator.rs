@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::classify::{Classifier, Worked};
-use super::descend::{Asked, FrontierWriter};
+use super::descend::{Asked, Asking, FrontierWriter};
+use super::edges;
 use super::error::{LocateError, unexpected};
 use super::frontier::{Own, Width};
 use super::message::{End, List, Message, Mode, Open, Window};
@@ -99,7 +100,9 @@ impl<V: RunView> Locator<V> {
     }
 
     fn open(&mut self) -> Result<(), LocateError> {
-        let list = self.ask(0..self.own.len(), u8::MAX, 0, Width::FIRST)?;
+        let width = if self.faces_holes() { Width::FIRST_OF_HOLES } else { Width::FIRST };
+        let asking = Asking { below: u8::MAX, step: 0, width, window: self.window, edges: false };
+        let list = self.ask(0..self.own.len(), &asking)?;
         let (sketches, sketch) = self.offer()?;
         self.outbox.push_back(Message::Open(Open {
             round: self.round,
@@ -197,7 +200,9 @@ impl<V: RunView> Locator<V> {
         if !open.window.is_valid() {
             return refused("width of short digests");
         }
-        if open.list.mode == Mode::Yours || (open.count == 0) != open.list.items.is_empty() {
+        if matches!(open.list.mode, Mode::Yours | Mode::Edges { .. })
+            || (open.count == 0) != open.list.items.is_empty()
+        {
             return refused("a list that does not show the table");
         }
         self.round = open.round;
@@ -227,14 +232,17 @@ impl<V: RunView> Locator<V> {
     pub(super) fn descend(&mut self, list: &List) -> Result<(), LocateError> {
         self.phase = Phase::Locating;
         let items = list.items.len();
-        let pieces = self.compare(0..self.own.len(), list)?;
-        let width = Width::after_open(pieces.iter().filter(|piece| piece.is_open()).count(), items);
-        let mut writer = FrontierWriter::new(self.window);
+        let pieces = self.compare(0..self.own.len(), list, self.window)?;
+        let open = pieces.iter().filter(|piece| piece.is_open()).count();
+        let width = Width::after_open(open, items);
+        let mut writer = FrontierWriter::new(self.fine(open));
         let below = match list.mode {
             Mode::Nodes(level) => level,
             _ => 0,
         };
-        let gaps = self.answer(pieces, below, 1, width)?;
+        let edges = edges::are_worth_it(items, open);
+        let asking = Asking { below, step: 1, width, window: writer.window, edges };
+        let gaps = self.answer(pieces, &asking)?;
         writer.push(gaps, &mut self.outbox);
         writer.finish(&mut self.outbox);
         self.look_whether_located();

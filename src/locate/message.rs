@@ -115,6 +115,8 @@ pub enum Mode {
     Nodes(u8),
     /// Short digest of each entry; the answer is final.
     Entries,
+    /// Short digest and tag of nodes of a level at both ends of a long stretch: so many from its begin, so many to its end.
+    Edges { level: u8, left: u32, right: u32 },
     /// Nothing is listed: there is much here and little on the other side, which shall list its own.
     Yours,
 }
@@ -144,6 +146,16 @@ impl Window {
         within(self.node, 7) && within(self.entry, 8)
     }
 
+    /// Fewer bytes of the same part, for a few short lists: hardly anything can collide there.
+    pub(super) fn narrow(self) -> Self {
+        Self { node: self.node.min(3), entry: self.entry.min(3), ..self }
+    }
+
+    /// More bytes of entries: a few of them face very many.
+    pub(super) fn wide(self) -> Self {
+        Self { entry: self.entry.saturating_add(2).min(8), ..self }
+    }
+
     fn short(self, digest: &[u8; 16], width: u8) -> u64 {
         let bytes = digest.iter().skip(usize::from(self.offset)).take(usize::from(width));
         bytes.rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
@@ -161,7 +173,7 @@ impl Window {
     /// Bytes of one item of a list.
     pub(super) fn item_bytes(self, mode: Mode) -> usize {
         match mode {
-            Mode::Nodes(_) => usize::from(self.node) + 1,
+            Mode::Nodes(_) | Mode::Edges { .. } => usize::from(self.node) + 1,
             Mode::Entries => usize::from(self.entry),
             Mode::Yours => 0,
         }

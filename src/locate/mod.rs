@@ -40,6 +40,7 @@ mod align;
 mod classify;
 mod codec;
 mod descend;
+mod edges;
 mod error;
 mod frontier;
 mod locator;

@@ -49,6 +49,13 @@ pub(super) struct Sketching {
 }
 
 impl<V: RunView> Locator<V> {
+    /// Target: the source has so many rows more that no sketch is worth it, and they hardly lie scattered.
+    pub(super) fn faces_holes(&self) -> bool {
+        let own = self.own.len();
+        let more = self.offered.peer.map_or(0, |(_, count)| count.saturating_sub(own));
+        self.round == 0 && self.bulk && own >= ROWS_MIN && more > SURPLUS_MAX
+    }
+
     /// Target: whether the source may ask for symbols, and the first of them.
     pub(super) fn offer(&mut self) -> Result<(bool, Option<Sketch>), LocateError> {
         let peer = self.offered.peer.take().filter(|_| self.round == 0);

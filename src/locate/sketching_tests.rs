@@ -109,8 +109,12 @@ fn a_damaged_conversation_is_never_believed() {
     let (mut errors, mut right) = (0, 0);
     for seed in 0..1_500u64 {
         let mut random = Random(seed);
-        let source = plain(2_100 + random.below(400));
-        let target = drift(&source, &mut random, 400);
+        let source = plain(if seed % 8 == 0 { 9_000 } else { 2_100 + random.below(400) });
+        let mut target = drift(&source, &mut random, 400);
+        if seed % 8 == 0 {
+            let from = random.below(20_000);
+            target = without(&target, from..from + 6_000);
+        }
         let (a, b) = (table(&source), table(&target));
         let (mut from, mut to) = locators(&a, &b);
         let hit = random.below(6);
@@ -212,12 +216,42 @@ fn scattered_rows_take_two_round_trips_and_some_forty_bytes_each() {
     assert_right(&report, &source, &target, "re-keyed");
 }
 
+fn without(rows: &Rows, hole: std::ops::Range<u64>) -> Rows {
+    rows.iter().filter(|(key, _)| !hole.contains(*key)).map(|(key, row)| (*key, *row)).collect()
+}
+
 #[test]
-fn a_missing_block_costs_no_sketch() {
+fn a_missing_block_takes_two_round_trips() {
     let source = plain(200_000);
-    let target: Rows =
-        source.iter().filter(|(key, _)| !(90_000..240_000).contains(*key)).map(|(k, r)| (*k, *r)).collect();
-    let report = converse(&table(&source), &table(&target));
-    assert_right(&report, &source, &target, "a block");
-    assert!(report.bytes() <= 1_300, "{} bytes", report.bytes());
+    let a = table(&source);
+    for from in [0u64, 1, 3_000, 90_000, 90_001, 250_000, 449_999, 450_000] {
+        let target = without(&source, from..from + 150_000);
+        let report = converse(&a, &table(&target));
+        assert_right(&report, &source, &target, &format!("a block from {from}"));
+        assert_eq!(report.missing_runs.len(), 1, "a block from {from}");
+        assert!(report.bytes() <= 16_000, "a block from {from}: {} bytes", report.bytes());
+        assert_eq!(report.turns_to_findings, 4, "a block from {from}");
+    }
+}
+
+/// Holes of every size, alone, side by side, and with other differences in and around them.
+#[test]
+fn holes_are_found_whatever_lies_in_them() {
+    for seed in 0..150u64 {
+        let mut random = Random(seed);
+        let source = plain(3_000 + random.below(40_000));
+        let mut target = source.clone();
+        for _ in 0..=random.below(5) {
+            let from = random.below(source.len() as u64 * 3);
+            target = without(&target, from..from + random.below(30_000));
+        }
+        if seed % 3 > 0 {
+            target = drift(&target, &mut random, 40);
+        }
+        if target.len() < 2_100 {
+            continue;
+        }
+        let report = converse(&table(&source), &table(&target));
+        assert_right(&report, &source, &target, &format!("seed {seed}"));
+    }
 }

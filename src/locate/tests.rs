@@ -397,7 +397,7 @@ fn words_out_of_place_are_refused() {
         "a gap outside of the list"
     );
     assert_eq!(refused(&mut target().0, frontier(vec![gap(1, nodes(60))])), "a list that leads nowhere");
-    let other = Window { offset: 0, node: 3, entry: 4 };
+    let other = Window { offset: 0, node: 2, entry: 4 };
     let wrong = Message::Frontier(Frontier { window: other, replies: vec![vec![]] });
     assert_eq!(refused(&mut target().0, wrong), "another width of short digests");
     // "Nothing differs" in reply, then an end with another root: no proof, so no answer.
@@ -447,6 +447,7 @@ fn keys_that_unfold_without_end_are_refused() {
     crate::merkle::put_varint(&mut bytes, 5000);
     for n in 0..5000u64 {
         let rest = if n == 0 { vec![b'k'; 4000] } else { vec![b'k'] };
+        bytes.push(0xf0);
         crate::merkle::put_varint(&mut bytes, if n == 0 { 0 } else { 3999 + n });
         crate::merkle::put_varint(&mut bytes, rest.len() as u64);
         bytes.extend(rest);
