@@ -1,5 +1,6 @@
 //! Aligns two ordered lists of short digests: what is equal, and what lies between.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Matches that are fewer than one in so many of a list that long are taken for chance: the rows then travel as
@@ -16,13 +17,18 @@ pub(super) struct Piece {
     pub(super) own: Range<u64>,
 }
 
-/// Fed the own side one by one, so that it may be long.
-pub(super) struct Aligner {
+/// Fed the own side one by one, so that it may be long: then chance alone meets a short digest once more somewhere. So
+/// the same items at both ends are taken first, where a hole leaves all of them.
+pub(super) struct Aligner<'a> {
+    peer: &'a [u64],
+    /// So many items are the same from the start on.
+    prefix: usize,
+    /// The last items of the own side, as many as the peer has.
+    last: VecDeque<u64>,
     /// Value and place of the peer's items, without those that occur twice.
     known: Vec<(u64, usize)>,
     /// Own place where each peer item was met; more than once is as good as never.
     met: Vec<Met>,
-    peer_len: usize,
     own_len: u64,
 }
 
@@ -33,13 +39,14 @@ enum Met {
     Often,
 }
 
-impl Aligner {
-    pub(super) fn new(peer: &[u64]) -> Self {
+impl<'a> Aligner<'a> {
+    pub(super) fn new(peer: &'a [u64]) -> Self {
         let mut known: Vec<(u64, usize)> = peer.iter().copied().zip(0..).collect();
         known.sort_unstable();
         let known =
             known.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() == 1).flatten().copied().collect();
-        Self { known, met: vec![Met::Never; peer.len()], peer_len: peer.len(), own_len: 0 }
+        let last = VecDeque::with_capacity(peer.len() + 1);
+        Self { peer, prefix: 0, last, known, met: vec![Met::Never; peer.len()], own_len: 0 }
     }
 
     pub(super) fn feed(&mut self, own: u64) {
@@ -51,28 +58,40 @@ impl Aligner {
                 _ => Met::Often,
             };
         }
+        if self.own_len == self.prefix as u64 && self.peer.get(self.prefix) == Some(&own) {
+            self.prefix += 1;
+        }
+        self.last.push_back(own);
+        if self.last.len() > self.peer.len() {
+            self.last.pop_front();
+        }
         self.own_len += 1;
     }
 
     /// What lies between the matches, in order; at least one side of each piece is not empty.
     pub(super) fn gaps(self) -> Vec<Piece> {
-        let candidates: Vec<(usize, u64)> = self
-            .met
-            .iter()
-            .enumerate()
-            .filter_map(|(peer, met)| match met {
-                Met::Once(own) => Some((peer, *own)),
+        let peer_len = self.peer.len();
+        let shorter = peer_len.min(usize::try_from(self.own_len).unwrap_or(usize::MAX));
+        let both_ends = self.last.iter().rev().zip(self.peer.iter().rev());
+        let suffix = both_ends.take(shorter - self.prefix).take_while(|(own, peer)| own == peer).count();
+        let (peer_end, own_end) = (peer_len - suffix, self.own_len - suffix as u64);
+
+        let candidates: Vec<(usize, u64)> = (self.prefix..peer_end)
+            .filter_map(|peer| match self.met.get(peer) {
+                Some(Met::Once(own)) if (self.prefix as u64..own_end).contains(own) => Some((peer, *own)),
                 _ => None,
             })
             .collect();
-        let mut matches = longest_increasing(&candidates);
-        let shorter = self.peer_len.min(usize::try_from(self.own_len).unwrap_or(usize::MAX));
+        let middle = longest_increasing(&candidates);
+        let start = (0..self.prefix).map(|at| (at, at as u64));
+        let end = (peer_end..peer_len).zip(own_end..self.own_len);
+        let mut matches: Vec<(usize, u64)> = start.chain(middle).chain(end).collect();
         if shorter >= WEAK && matches.len() < shorter / WEAK {
             matches.clear();
         }
         let mut gaps = Vec::new();
         let (mut peer, mut own) = (0, 0);
-        for (peer_at, own_at) in matches.into_iter().chain([(self.peer_len, self.own_len)]) {
+        for (peer_at, own_at) in matches.into_iter().chain([(peer_len, self.own_len)]) {
             if peer < peer_at || own < own_at {
                 gaps.push(Piece { peer: peer..peer_at, own: own..own_at });
             }
@@ -175,8 +194,16 @@ mod tests {
 
     #[test]
     fn what_occurs_twice_matches_nothing() {
-        assert_eq!(gaps(&[1, 7, 7, 3], &[1, 7, 3]), [(1..3, 1..2)]);
-        assert_eq!(gaps(&[1, 7, 3], &[1, 7, 7, 3]), [(1..2, 1..3)]);
+        assert_eq!(gaps(&[1, 7, 7, 3], &[2, 7, 4]), [(0..4, 0..3)]);
+        assert_eq!(gaps(&[1, 7, 3], &[2, 7, 7, 4]), [(0..3, 0..4)]);
+    }
+
+    #[test]
+    fn a_hole_is_told_from_both_ends_though_short_digests_collide() {
+        assert_eq!(gaps(&[1, 7, 7, 3], &[1, 7, 3]), [(2..3, 2..2)]);
+        assert_eq!(gaps(&[1, 2, 8, 9], &[1, 2, 9, 2, 8, 1, 8, 9]), [(2..2, 2..6)]);
+        assert_eq!(gaps(&[7, 7], &[7, 7, 7]), [(2..2, 2..3)]);
+        assert_eq!(gaps(&[7, 7, 7], &[7, 7]), [(2..3, 2..2)]);
     }
 
     #[test]

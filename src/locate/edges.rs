@@ -12,9 +12,9 @@ use super::message::{List, Mode, Window};
 use crate::merkle::RunView;
 
 /// Nodes shown of both ends together.
-const SHOWN: usize = 640;
+const SHOWN: usize = 1000;
 /// So many rows between the ends are listed one by one.
-const LISTED: u64 = 640;
+const LISTED: u64 = 1400;
 /// An opener of so many nodes was made for finding holes.
 const WIDE_LIST: usize = 192;
 

@@ -35,6 +35,13 @@
 //!   Strangers ◄── what is not mine, for the target to look up in its own run
 //!   Findings  ◄── and on as above
 //! ```
+//! A hole (the source has many rows more, and findings may be bounds) is found in two round trips, at some kilobytes:
+//! ```text
+//!   Open      root, count, ~512 nodes                      ──►
+//!   Frontier  ◄── where you have one node and I have many: the fine nodes of the first and the last of mine
+//!   Frontier      the rows of my one node that joins both  ──►
+//!   MissingRun ◄─ and on as above
+//! ```
 
 mod align;
 mod classify;

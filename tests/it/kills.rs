@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::process::{Agent, trueup};
+use super::support::process::{Agent, state_home, trueup};
 use super::support::servers::PostgresDb;
 
 const ROWS: u32 = 30_000;
@@ -69,6 +69,7 @@ fn killed_in_mid_repair(victim: Victim, after_rows: u64) -> bool {
     ];
     let start = written(&target);
     let mut coordinator: Child = Command::new(env!("CARGO_BIN_EXE_trueup"))
+        .env("XDG_STATE_HOME", state_home())
         .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

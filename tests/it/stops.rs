@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::process::{Agent, trueup};
+use super::support::process::{Agent, state_home, trueup};
 use super::support::servers::{PostgresDb, SqliteDb};
 
 fn numbers(db: &SqliteDb, rows: u32) {
@@ -73,6 +73,7 @@ fn ctrl_c_stops_both_sides() {
     let agent = Agent::start(&["--database", &source.url()], &[]);
     let target_url = target.url();
     let running = Command::new(env!("CARGO_BIN_EXE_trueup"))
+        .env("XDG_STATE_HOME", state_home())
         .args(["diff", &format!("grpc://{}", agent.address), &target_url, "-t", "slow", "--key", "id", "-q"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -22,7 +22,7 @@ impl Output {
 }
 
 /// Where the ledger of every test's runs lies: one for the whole test binary, as on a user's machine.
-fn state_home() -> &'static std::path::Path {
+pub(crate) fn state_home() -> &'static std::path::Path {
     static HOME: std::sync::OnceLock<std::path::PathBuf> = std::sync::OnceLock::new();
     HOME.get_or_init(|| {
         let home =
