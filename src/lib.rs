@@ -5,7 +5,7 @@
 //! | floor | folders | knows |
 //! | --- | --- | --- |
 //! | 4 | `cli` | people: arguments, progress, colours, exit status |
-//! | 3 | `coordinator`, `report`, `config`, `checks`, `ledger` | runs: plan, diff, repair, backfill, checks, verdicts, evidence |
+//! | 3 | `coordinator`, `report`, `config`, `checks`, `ledger`, `serve` | runs: plan, diff, repair, backfill, checks, verdicts, evidence |
 //! | 2 | `agent` | one side: sessions, the scan pipeline, gRPC, TLS and tokens |
 //! | 1 | `engine` | one database each, behind one trait |
 //! | 0 | `model`, `merkle`, `locate` | no network and no database: values, digests, trees, the locate protocol |
@@ -21,3 +21,4 @@ pub mod locate;
 pub mod merkle;
 pub mod model;
 pub mod report;
+pub mod serve;

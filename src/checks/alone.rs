@@ -151,6 +151,8 @@ impl Context<'_> {
                 options.dry_run = self.options.dry_run;
             }
         }
+        let mut notes = self.notes.lock().await;
+        notes.ask(&mut options);
         let request = RunRequest {
             pairs: PairRequest {
                 tables: vec![(table.source.clone(), table.target.clone())],
@@ -159,7 +161,7 @@ impl Context<'_> {
             },
             wishes,
             options,
-            details_kept: 0,
+            details_kept: self.options.details_kept,
             tables_in_flight: 1,
         };
         let (events, mut told) = mpsc::channel(64);
@@ -168,10 +170,17 @@ impl Context<'_> {
             drop(events);
             outcome
         };
-        let listen = async { while told.recv().await.is_some() {} };
-        let (outcome, ()) = tokio::join!(Box::pin(run), listen);
+        let listen = async {
+            while let Some(event) = told.recv().await {
+                notes.event(&event).await?;
+            }
+            Ok(())
+        };
+        let (mut outcome, ()) = tokio::try_join!(Box::pin(run), listen)?;
         let none = || AgentError::new(FailureKind::Database, "the comparison ended without a report");
-        Ok(judge_rows(&outcome?.tables.pop().ok_or_else(none)?, check, &request))
+        let report = outcome.tables.pop().ok_or_else(none)?;
+        notes.table(&report);
+        Ok(judge_rows(&report, check, &request))
     }
 }
 

@@ -9,4 +9,4 @@ mod plan;
 mod run;
 
 pub use plan::{Inspection, inspect};
-pub use run::{CheckOptions, Selected, run_pair, select, unreachable};
+pub use run::{CheckOptions, NoNotes, Notes, Selected, may_write, run_pair, select, unreachable};

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::judge::{self, Judged};
 use super::plan::{self, Asked, Planned, named};
-use crate::agent::{AgentError, AgentHandle, error::FailureKind};
-use crate::config::{CheckKind, CheckSpec, Config, PairSpec};
+use crate::agent::{AgentError, AgentHandle, TaskOptions, error::FailureKind};
+use crate::config::{CheckKind, CheckSpec, Config, PairSpec, RepairPolicy};
+use crate::coordinator::RunEvent;
 use crate::model::measure::read;
 use crate::model::{Answer, Plan, Question, Role, ServerInfo, TableName};
+use crate::report::TableReport;
 use crate::report::checks::{CheckResult, Status};
 
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +27,38 @@ pub struct CheckOptions {
     pub show_values: bool,
     /// No repairs, whatever the checks' policies say.
     pub dry_run: bool,
+    /// Differing keys that a comparison names, for the record.
+    pub details_kept: u64,
+}
+
+/// Whether any of these checks may write.
+pub fn may_write(checks: &[(&str, &CheckSpec)], dry_run: bool) -> bool {
+    !dry_run && checks.iter().any(|(_, check)| matches!(check.repair, RepairPolicy::UpTo(_)))
+}
+
+/// Hears of the comparisons that checks of kind `rows` make: a repair of theirs is recorded like any other.
+#[async_trait]
+pub trait Notes: Send {
+    /// Asks the agents for what is to be recorded.
+    fn ask(&self, options: &mut TaskOptions);
+    /// An error stops the comparison: what cannot be recorded is not written.
+    async fn event(&mut self, event: &RunEvent) -> Result<(), AgentError>;
+    fn table(&mut self, report: &TableReport);
+}
+
+/// Records nothing.
+#[derive(Debug)]
+pub struct NoNotes;
+
+#[async_trait]
+impl Notes for NoNotes {
+    fn ask(&self, _: &mut TaskOptions) {}
+
+    async fn event(&mut self, _: &RunEvent) -> Result<(), AgentError> {
+        Ok(())
+    }
+
+    fn table(&mut self, _: &TableReport) {}
 }
 
 /// The checks to run, by pair.
@@ -65,6 +101,7 @@ pub async fn run_pair(
     checks: &[(&str, &CheckSpec)],
     agents: (&AgentHandle, &AgentHandle),
     options: &CheckOptions,
+    notes: &mut dyn Notes,
 ) -> Vec<CheckResult> {
     let planned = plan_tables(pair, checks, agents).await;
     let (planned, servers) = match planned {
@@ -78,7 +115,7 @@ pub async fn run_pair(
             return checks.iter().map(case).collect();
         }
     };
-    let context = Context { agents, servers: &servers, options, pair };
+    let context = Context { agents, servers: &servers, options, pair, notes: Mutex::new(notes) };
     let mut cases = Vec::new();
     for (name, check) in checks {
         let new = |table| Case { name, check, table, judged: None, took: Duration::ZERO };
@@ -121,6 +158,7 @@ pub fn unreachable(
         recheck_delay: Duration::ZERO,
         show_values: false,
         dry_run: true,
+        details_kept: 0,
     };
     let case = |(name, check): &(&str, &CheckSpec)| {
         let judged = Some(Judged::unknown(message, hint.map(str::to_owned)));
@@ -194,6 +232,7 @@ pub(super) struct Context<'a> {
     pub(super) servers: &'a (ServerInfo, ServerInfo),
     pub(super) options: &'a CheckOptions,
     pub(super) pair: &'a PairSpec,
+    pub(super) notes: Mutex<&'a mut dyn Notes>,
 }
 
 impl Context<'_> {

@@ -21,6 +21,16 @@ pub(super) struct Cli {
     /// Log more to standard error (-vv for still more); TRUEUP_LOG takes a filter
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// Form of the log
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "TRUEUP_LOG_FORMAT")]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +45,8 @@ pub(super) enum Command {
     Backfill(super::backfill::BackfillArgs),
     /// Run the configured checks once
     Check(super::check::CheckArgs),
+    /// Run checks when they are due, and tell what fails: the coordinator to leave running
+    Serve(super::serve::ServeArgs),
     /// Write a commented configuration for two databases
     Init(super::config::InitArgs),
     /// Look after the configuration

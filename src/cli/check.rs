@@ -4,15 +4,18 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::args::{Color, LimitArgs};
+use super::checking::{self, Keeping};
 use super::config::{Endpoints, FileArgs};
+use super::endpoint::limits;
+use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::output::Output;
 use super::terminal::color;
 use crate::agent::SOFTWARE;
 use crate::checks::{self, CheckOptions};
-use crate::model::Role;
 use crate::report::SCHEMA_VERSION;
 use crate::report::checks::{ChecksReport, json, junit, overall, text};
 use crate::report::render::Style;
@@ -53,9 +56,19 @@ pub(super) struct CheckArgs {
     /// Colour of the text
     #[arg(long, value_enum, default_value_t = Color::Auto)]
     color: Color,
+    /// Keep no undo journal of what a check repairs
+    #[arg(long, help_heading = "Evidence")]
+    no_undo: bool,
+    #[command(flatten)]
+    undo: UndoStoreArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
+
+/// Differing keys of a table that the ledger names.
+pub(super) const DETAILS_KEPT: u64 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CheckFormat {
@@ -81,9 +94,15 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
         recheck_delay: args.recheck_delay,
         show_values: args.show_values,
         dry_run: args.dry_run,
+        details_kept: DETAILS_KEPT,
     };
+    let keeping = Keeping {
+        evidence: loaded.evidence(&args.evidence),
+        undo: if args.no_undo { None } else { loaded.undo(&args.undo) },
+    };
+    let stop = CancellationToken::new();
     let mut output = Output::open(args.output.as_deref())?;
-    let mut endpoints = Endpoints::new(&loaded, &args.limits)?;
+    let mut endpoints = Endpoints::new(&loaded, limits(&args.limits)?);
     let work = async {
         let mut results = Vec::new();
         for (name, checks) in &selected {
@@ -97,27 +116,26 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
                     endpoints.shown(&pair.target)
                 );
             }
-            let agents = async {
-                let source = endpoints.agent(&pair.source, Role::Source).await?;
-                Ok((source, endpoints.agent(&pair.target, Role::Target).await?))
-            };
-            match agents.await {
-                Ok((source, target)) => {
-                    results.extend(
-                        Box::pin(checks::run_pair(name, pair, checks, (&source, &target), &options)).await,
-                    );
-                }
-                // The other pairs' checks still run.
+            let pair = (*name, pair);
+            match checking::run_pair(&loaded, &mut endpoints, pair, checks, &options, &keeping, &stop).await {
+                Ok(checked) => results.extend(checked.results),
+                Err(failure) if failure.interrupted => return Err(failure),
                 Err(Failure { message, hint, .. }) => {
-                    results.extend(checks::unreachable(name, checks, &message, hint.as_deref()));
+                    results.extend(checks::unreachable(pair.0, checks, &message, hint.as_deref()));
                 }
             }
         }
-        results
+        Ok(results)
+    };
+    let ctrl_c = async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+        }
+        std::future::pending::<()>().await;
     };
     let results = tokio::select! {
-        results = work => results,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new("interrupted", "run the same command again")),
+        results = work => results?,
+        () = ctrl_c => return Err(Failure::interrupted()),
     };
     let report = ChecksReport {
         schema_version: SCHEMA_VERSION,

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use super::args::{LimitArgs, PeerArgs};
 use super::endpoint::{EndpointUrl, client_security, limits};
+use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::output::Output;
 use crate::agent::AgentHandle;
-use crate::agent::AgentLimits;
+use crate::agent::{AgentLimits, UndoStore};
 use crate::checks;
 use crate::config::{self, Config, Diagnostic, EndpointSpec, UrlSpec, example};
 use crate::coordinator::{PairRequest, find_pairs};
@@ -63,6 +64,7 @@ pub(super) struct FileArgs {
 }
 
 /// A configuration that holds, and its text.
+#[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) path: PathBuf,
     pub(super) text: String,
@@ -85,6 +87,41 @@ impl FileArgs {
     }
 }
 
+impl Loaded {
+    /// Paths are read from the configuration's folder.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
+    /// What was typed about evidence, and for what was not, what the configuration says.
+    pub(super) fn evidence(&self, typed: &EvidenceArgs) -> EvidenceArgs {
+        let storage = &self.config.storage;
+        let mut args = typed.clone();
+        args.keep_keys |= storage.keep_keys;
+        if args.ledger.ledger.as_ref().is_none_or(String::is_empty) {
+            args.ledger.ledger = storage.ledger.as_ref().map(|ledger| {
+                let is_file = !ledger.starts_with("env:") && !ledger.contains("://");
+                if is_file { self.beside(Path::new(ledger)).display().to_string() } else { ledger.clone() }
+            });
+        }
+        if args.secret.audit_key_file.is_none() {
+            args.secret.audit_key_file = storage.audit_key_file.as_deref().map(|path| self.beside(path));
+        }
+        args
+    }
+
+    /// The same of undo journals; `None` where none are to be kept.
+    pub(super) fn undo(&self, typed: &UndoStoreArgs) -> Option<UndoStoreArgs> {
+        let storage = &self.config.storage;
+        let mut args = typed.clone();
+        let beside = |path: &Option<PathBuf>| path.as_deref().map(|path| self.beside(path));
+        args.undo_dir = args.undo_dir.or_else(|| beside(&storage.undo_dir));
+        args.undo_key_file = args.undo_key_file.or_else(|| beside(&storage.undo_key_file));
+        args.undo_keep = storage.undo_keep.unwrap_or(args.undo_keep);
+        storage.undo.then_some(args)
+    }
+}
+
 fn faulty(path: &Path, text: &str, faults: &[Diagnostic]) -> Failure {
     let shown = config::render(&path.display().to_string(), text, faults);
     let count = if faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", faults.len()) };
@@ -99,16 +136,27 @@ fn faulty(path: &Path, text: &str, faults: &[Diagnostic]) -> Failure {
 pub(super) struct Endpoints<'a> {
     loaded: &'a Loaded,
     limits: AgentLimits,
-    open: BTreeMap<String, AgentHandle>,
+    /// By name, and whether it keeps undo journals.
+    open: BTreeMap<(String, bool), AgentHandle>,
 }
 
 impl<'a> Endpoints<'a> {
-    pub(super) fn new(loaded: &'a Loaded, args: &LimitArgs) -> Result<Self, Failure> {
-        Ok(Self { loaded, limits: limits(args)?, open: BTreeMap::new() })
+    pub(super) fn new(loaded: &'a Loaded, limits: AgentLimits) -> Self {
+        Self { loaded, limits, open: BTreeMap::new() }
     }
 
     pub(super) async fn agent(&mut self, name: &str, role: Role) -> Result<AgentHandle, Failure> {
-        if let Some(agent) = self.open.get(name) {
+        self.agent_with(name, role, None).await
+    }
+
+    pub(super) async fn agent_with(
+        &mut self,
+        name: &str,
+        role: Role,
+        undo: Option<UndoStore>,
+    ) -> Result<AgentHandle, Failure> {
+        let place = (name.to_owned(), undo.is_some());
+        if let Some(agent) = self.open.get(&place) {
             return Ok(agent.clone());
         }
         let Some(spec) = self.loaded.config.endpoints.get(name) else {
@@ -116,9 +164,22 @@ impl<'a> Endpoints<'a> {
         };
         let url = self.url(spec)?;
         let peers = client_security(&self.peers(spec))?;
-        let agent = url.open(&self.limits, &peers, role, None).await?;
-        self.open.insert(name.to_owned(), agent.clone());
+        let agent = url.open(&self.limits, &peers, role, undo).await?;
+        self.open.insert(place, agent.clone());
         Ok(agent)
+    }
+
+    /// The endpoint's URL, and how it was written where that is by name.
+    pub(super) fn place(&self, name: &str) -> Result<(EndpointUrl, String), Failure> {
+        let Some(spec) = self.loaded.config.endpoints.get(name) else {
+            return Err(Failure::new(format!("there is no endpoint {name}"), "add it to the configuration"));
+        };
+        let typed = match &spec.url {
+            UrlSpec::Env(name) => format!("env:{name}"),
+            UrlSpec::Plain(url) => url.clone(),
+            UrlSpec::File(_) => String::new(),
+        };
+        Ok((self.url(spec)?, typed))
     }
 
     /// As it may be shown.
@@ -144,9 +205,8 @@ impl<'a> Endpoints<'a> {
         }
     }
 
-    /// Paths are read from the configuration's folder.
     fn beside(&self, path: &Path) -> PathBuf {
-        self.loaded.path.parent().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+        self.loaded.beside(path)
     }
 
     fn peers(&self, spec: &EndpointSpec) -> PeerArgs {
@@ -179,7 +239,7 @@ pub(super) async fn check(args: &ConfigCheckArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     let mut faults = Vec::new();
-    let mut endpoints = Endpoints::new(&loaded, &args.limits)?;
+    let mut endpoints = Endpoints::new(&loaded, limits(&args.limits)?);
     for (name, pair) in &config.pairs {
         let mut agents = Vec::with_capacity(2);
         for (endpoint, role) in [(&pair.source, Role::Source), (&pair.target, Role::Target)] {

@@ -14,7 +14,8 @@ use crate::coordinator::{RunEvent, RunRequest};
 use crate::ledger::{self, Ledger, RunEnd, RunStart};
 use crate::report::backfill::BackfillReport;
 use crate::report::record::TableRecord;
-use crate::report::{RunReport, Verdict};
+use crate::report::{RunReport, TableReport};
+use crate::report::checks::{CheckResult, overall};
 
 /// How often an agent looks for undo journals that are too old.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
@@ -174,19 +175,26 @@ pub(super) struct Recording<'a> {
 
 /// What a run came to, for the ledger.
 pub(super) struct Totals {
-    verdict: Verdict,
+    outcome: &'static str,
     tables: Vec<TableRecord>,
     /// Names of tables that only one side has.
     only_in: (Vec<String>, Vec<String>),
+    checks: Vec<CheckResult>,
 }
 
 impl Totals {
+    pub(super) fn of_checks(checks: Vec<CheckResult>, tables: Vec<TableRecord>) -> Self {
+        let outcome = overall(&checks).as_str();
+        Self { outcome, tables, only_in: (Vec::new(), Vec::new()), checks }
+    }
+
     pub(super) fn of_backfill(report: &BackfillReport, recorder: &Recorder) -> Self {
         let record = |table| ledger::backfill_record(table, |name, key| recorder.key(name, key));
         Self {
-            verdict: report.verdict,
+            outcome: report.verdict.as_str(),
             tables: report.tables.iter().map(record).collect(),
             only_in: (Vec::new(), Vec::new()),
+            checks: Vec::new(),
         }
     }
 }
@@ -264,6 +272,10 @@ impl Recorder {
         })
     }
 
+    pub(super) fn table_record(&self, report: &TableReport) -> TableRecord {
+        ledger::table_record(report, |name, key| self.key(name, key))
+    }
+
     /// How the ledger shows a key of a table.
     fn key(&self, table: &str, key: &[(String, String)]) -> String {
         self.open.as_ref().map(|open| open.wish.key(table, key)).unwrap_or_default()
@@ -272,13 +284,10 @@ impl Recorder {
     /// Notes how a run ended, and tells its report where.
     pub(super) async fn finish_report(&mut self, report: &mut RunReport) -> Result<(), Failure> {
         let totals = Totals {
-            verdict: report.verdict,
-            tables: report
-                .tables
-                .iter()
-                .map(|table| ledger::table_record(table, |name, key| self.key(name, key)))
-                .collect(),
+            outcome: report.verdict.as_str(),
+            tables: report.tables.iter().map(|table| self.table_record(table)).collect(),
             only_in: (report.only_in_source.clone(), report.only_in_target.clone()),
+            checks: Vec::new(),
         };
         if let Some(head) = self.finish(totals).await? {
             report.run = Some(self.run.clone());
@@ -293,11 +302,12 @@ impl Recorder {
         open.unanswered().await;
         let end = RunEnd {
             ended_at: timestamp(SystemTime::now()),
-            outcome: totals.verdict.as_str().to_owned(),
+            outcome: totals.outcome.to_owned(),
             error: None,
             only_in_source: totals.only_in.0,
             only_in_target: totals.only_in.1,
             tables: totals.tables,
+            checks: totals.checks,
         };
         match open.ledger.finish(&open.start, &end).await {
             Ok(head) => Ok(Some(head.to_string())),

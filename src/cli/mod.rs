@@ -14,6 +14,7 @@ mod args;
 mod audit;
 mod backfill;
 mod check;
+mod checking;
 mod command;
 mod config;
 mod demo;
@@ -23,10 +24,11 @@ mod evidence_args;
 mod files;
 mod history;
 mod output;
+mod serve;
 mod terminal;
 mod undo;
 
-use args::{Cli, Command};
+use args::{Cli, Command, LogFormat};
 
 use crate::agent::AgentError;
 use crate::ledger::LedgerError;
@@ -89,7 +91,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    start_logs(cli.verbose);
+    let is_serve = matches!(cli.command, Command::Serve(_));
+    start_logs(if is_serve { cli.verbose.max(1) } else { cli.verbose }, cli.log_format);
     match execute(cli) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -116,6 +119,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
         Command::Backfill(args) => runtime.block_on(backfill::run(&args)),
         Command::Check(args) => runtime.block_on(check::run(&args)),
+        Command::Serve(args) => runtime.block_on(Box::pin(serve::run(&args))),
         Command::Init(args) => runtime.block_on(config::init(&args)),
         Command::Config(args) => match &args.command {
             config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
@@ -134,7 +138,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     status
 }
 
-fn start_logs(verbose: u8) {
+fn start_logs(verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => "warn",
         1 => "trueup=info,warn",
@@ -149,5 +153,8 @@ fn start_logs(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter));
-    let _ = subscriber.try_init();
+    let _ = match format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
 }

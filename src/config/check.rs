@@ -9,6 +9,7 @@ use bigdecimal::{BigDecimal, Signed};
 use toml::Spanned;
 
 use super::diagnose::suggest;
+use super::operate::Timetables;
 use super::raw::{self, Word};
 use super::resolve::Faults;
 use super::{CheckKind, CheckSpec, PairSpec, RepairPolicy, Severity, Tolerance, Window};
@@ -35,6 +36,7 @@ pub(super) fn check(
     name: &Word,
     raw: raw::Check,
     pairs: &BTreeMap<String, PairSpec>,
+    timetables: &Timetables,
 ) -> Option<CheckSpec> {
     let known: Vec<&str> = pairs.keys().map(String::as_str).collect();
     faults.reference(&raw.pair, "pair", &known);
@@ -69,6 +71,10 @@ pub(super) fn check(
         severity: raw.severity.map(|word| severity(faults, &word)).unwrap_or_default(),
         owner: raw.owner,
         repair: raw.repair.map(|given| repair(faults, &given)).unwrap_or_default(),
+        timetable: raw
+            .schedule
+            .and_then(|word| timetables.find(faults, &word))
+            .unwrap_or_else(|| timetables.default.clone()),
         pair: raw.pair.into_inner(),
     })
 }
@@ -235,7 +241,7 @@ fn window(faults: &mut Faults<'_>, raw: raw::Window) -> Window {
     Window { column: raw.column.into_inner(), last, settle }
 }
 
-fn severity(faults: &mut Faults<'_>, word: &Word) -> Severity {
+pub(super) fn severity(faults: &mut Faults<'_>, word: &Word) -> Severity {
     let all = [Severity::Info, Severity::Warning, Severity::Critical];
     all.into_iter().find(|severity| severity.name() == word.get_ref()).unwrap_or_else(|| {
         faults.add(

@@ -6,16 +6,21 @@
 mod check;
 mod diagnose;
 pub mod example;
+mod operate;
 mod raw;
 mod resolve;
+mod timetable;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bigdecimal::BigDecimal;
 
 pub use diagnose::{Diagnostic, render, suggest};
+pub use operate::SCHEDULE_DEFAULT;
+pub use timetable::{Schedule, Timetable};
 
 use crate::model::measure::Step;
 use crate::model::{TableName, Wishes};
@@ -26,6 +31,143 @@ pub struct Config {
     pub pairs: BTreeMap<String, PairSpec>,
     /// In the order of their names.
     pub checks: BTreeMap<String, CheckSpec>,
+    pub storage: StorageSpec,
+    pub serve: ServeSpec,
+    pub alerts: BTreeMap<String, AlertSpec>,
+    pub retention: Retention,
+}
+
+/// Where evidence is kept. What is not said is as on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageSpec {
+    /// A file, a postgres:// URL, or `env:NAME`.
+    pub ledger: Option<String>,
+    pub audit_key_file: Option<PathBuf>,
+    pub keep_keys: bool,
+    pub undo: bool,
+    pub undo_dir: Option<PathBuf>,
+    pub undo_key_file: Option<PathBuf>,
+    pub undo_keep: Option<Duration>,
+}
+
+impl Default for StorageSpec {
+    fn default() -> Self {
+        Self {
+            ledger: None,
+            audit_key_file: None,
+            keep_keys: false,
+            undo: true,
+            undo_dir: None,
+            undo_key_file: None,
+            undo_keep: None,
+        }
+    }
+}
+
+/// The coordinator that keeps running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeSpec {
+    pub listen: SocketAddr,
+    /// Under which people reach it: for links in alerts.
+    pub public_url: Option<String>,
+    /// Checks that run at once.
+    pub concurrency: usize,
+    /// How long checks that run may go on after a stop was asked for.
+    pub grace: Duration,
+    /// How long a coordinator that is not heard of keeps its checks.
+    pub lease: Duration,
+    pub view_token: Option<SecretSpec>,
+    pub operate_token: Option<SecretSpec>,
+}
+
+impl Default for ServeSpec {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8420)),
+            public_url: None,
+            concurrency: 2,
+            grace: Duration::from_secs(30),
+            lease: Duration::from_secs(60),
+            view_token: None,
+            operate_token: None,
+        }
+    }
+}
+
+/// Where a secret is read from when it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSpec {
+    Env(String),
+    File(PathBuf),
+    /// No secret after all.
+    Plain(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertSpec {
+    pub line: usize,
+    pub kind: AlertKind,
+    pub min_severity: Severity,
+    /// Names of checks; none: all.
+    pub checks: Vec<String>,
+    /// Tell also that a check passes again.
+    pub resolved: bool,
+    /// So long is waited for others before a message goes out.
+    pub group: Duration,
+    /// The first pause after a message that could not be sent; each later one is twice as long, up to a minute.
+    pub retry: Duration,
+    pub give_up: Duration,
+    /// Tell again what still fails.
+    pub repeat: Option<Duration>,
+}
+
+impl Default for AlertSpec {
+    fn default() -> Self {
+        Self {
+            line: 0,
+            kind: AlertKind::Command { command: Vec::new() },
+            min_severity: Severity::Warning,
+            checks: Vec::new(),
+            resolved: true,
+            group: Duration::from_secs(10),
+            retry: Duration::from_secs(5),
+            give_up: Duration::from_secs(24 * 3600),
+            repeat: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertKind {
+    /// Signed with the secret, where there is one.
+    Webhook {
+        url: SecretSpec,
+        secret: Option<SecretSpec>,
+    },
+    Slack {
+        url: SecretSpec,
+    },
+    PagerDuty {
+        routing_key: SecretSpec,
+        /// Another place than PagerDuty's.
+        url: Option<SecretSpec>,
+    },
+    Email {
+        smtp: SecretSpec,
+        from: String,
+        to: Vec<String>,
+    },
+    Command {
+        command: Vec<String>,
+    },
+}
+
+/// How long things are kept; what is not said is kept for ever.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    pub runs: Option<Duration>,
+    pub last_runs: u64,
+    pub trail: Option<Duration>,
 }
 
 /// Where a database or agent is. No field holds a secret: those are read from the environment or a file when used.
@@ -83,6 +225,7 @@ pub struct CheckSpec {
     pub severity: Severity,
     pub owner: Option<String>,
     pub repair: RepairPolicy,
+    pub timetable: Timetable,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +304,7 @@ pub struct Window {
     pub settle: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Severity {
     Info,
     #[default]

@@ -18,6 +18,83 @@ pub(super) struct File {
     pub(super) pairs: BTreeMap<Word, Pair>,
     #[serde(default)]
     pub(super) checks: BTreeMap<Word, Check>,
+    pub(super) storage: Option<Storage>,
+    pub(super) serve: Option<Serve>,
+    #[serde(default)]
+    pub(super) schedules: BTreeMap<Word, Schedule>,
+    #[serde(default)]
+    pub(super) alerts: BTreeMap<Word, Alert>,
+    pub(super) retention: Option<Retention>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Storage {
+    pub(super) ledger: Option<Word>,
+    pub(super) audit_key_file: Option<Word>,
+    #[serde(default)]
+    pub(super) keep_keys: bool,
+    pub(super) undo: Option<bool>,
+    pub(super) undo_dir: Option<Word>,
+    pub(super) undo_key_file: Option<Word>,
+    pub(super) undo_keep: Option<Word>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Serve {
+    pub(super) listen: Option<Word>,
+    pub(super) public_url: Option<Word>,
+    pub(super) concurrency: Option<Spanned<u64>>,
+    pub(super) schedule: Option<Word>,
+    pub(super) grace: Option<Word>,
+    pub(super) lease: Option<Word>,
+    pub(super) view_token: Option<Word>,
+    pub(super) view_token_file: Option<Word>,
+    pub(super) operate_token: Option<Word>,
+    pub(super) operate_token_file: Option<Word>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Schedule {
+    pub(super) when: Word,
+    pub(super) time_zone: Option<Word>,
+    pub(super) jitter: Option<Word>,
+    pub(super) catch_up: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Alert {
+    pub(super) kind: Word,
+    pub(super) url: Option<Word>,
+    pub(super) url_file: Option<Word>,
+    pub(super) secret: Option<Word>,
+    pub(super) secret_file: Option<Word>,
+    pub(super) smtp: Option<Word>,
+    pub(super) smtp_file: Option<Word>,
+    pub(super) from: Option<Word>,
+    #[serde(default)]
+    pub(super) to: Vec<Word>,
+    #[serde(default)]
+    pub(super) command: Vec<Word>,
+    #[serde(default)]
+    pub(super) checks: Vec<Word>,
+    pub(super) min_severity: Option<Word>,
+    pub(super) resolved: Option<bool>,
+    pub(super) group: Option<Word>,
+    pub(super) retry: Option<Word>,
+    pub(super) give_up: Option<Word>,
+    pub(super) repeat: Option<Word>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) runs: Option<Word>,
+    pub(super) last_runs: Option<u64>,
+    pub(super) trail: Option<Word>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,6 +197,7 @@ pub(super) struct Check {
     pub(super) severity: Option<Word>,
     pub(super) owner: Option<String>,
     pub(super) repair: Option<Spanned<Repair>>,
+    pub(super) schedule: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::check::check;
 use super::diagnose::{Diagnostic, place, suggest};
+use super::operate::{self, Timetables};
 use super::raw::{self, Word};
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
 use crate::model::{TableName, Wishes};
@@ -72,9 +73,19 @@ pub(super) fn resolve(text: &str, file: raw::File) -> Result<Config, Vec<Diagnos
         let spec = pair_spec(&mut faults, &name, pair, &config.endpoints);
         config.pairs.insert(name.into_inner(), spec);
     }
+    let timetables = Timetables::read(&mut faults, file.schedules, file.serve.as_ref());
     for (name, raw) in file.checks {
-        if let Some(spec) = check(&mut faults, &name, raw, &config.pairs) {
+        if let Some(spec) = check(&mut faults, &name, raw, &config.pairs, &timetables) {
             config.checks.insert(name.into_inner(), spec);
+        }
+    }
+    config.serve = operate::serve(&mut faults, file.serve);
+    config.storage = operate::storage(&mut faults, file.storage);
+    config.retention = operate::retention(&mut faults, file.retention);
+    let checks: Vec<&str> = config.checks.keys().map(String::as_str).collect();
+    for (name, raw) in file.alerts {
+        if let Some(spec) = operate::alert(&mut faults, &name, raw, &checks) {
+            config.alerts.insert(name.into_inner(), spec);
         }
     }
     let mut found = faults.found;
@@ -145,7 +156,7 @@ fn endpoint_spec(faults: &mut Faults<'_>, name: &Word, raw: raw::Endpoint) -> En
     }
 }
 
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 

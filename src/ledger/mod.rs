@@ -10,7 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod chain;
+mod checks;
 mod evidence;
+mod incidents;
+mod leases;
+mod outbox;
 mod postgres;
 mod retention;
 mod runs;
@@ -20,7 +24,11 @@ mod store;
 mod trail;
 
 pub use chain::{Entry, EntryKind, Fault, Head, Link, Verification, Verifier};
+pub use checks::{CheckFilter, CheckRecord};
 pub use evidence::{backfill_record, batch_entries, intent_entry, table_record};
+pub use incidents::{Incident, IncidentState, Notice};
+pub use leases::{Lease, ScheduleRow};
+pub use outbox::OutboxRow;
 pub use retention::{Keep, Removed};
 pub use runs::{RunEnd, RunFilter, RunStart};
 pub use trail::EntryFilter;

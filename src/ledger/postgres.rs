@@ -83,6 +83,10 @@ impl Store for PostgresStore {
         }
         done
     }
+
+    fn skip_locked(&self) -> &'static str {
+        " FOR UPDATE SKIP LOCKED"
+    }
 }
 
 async fn transaction(connection: &mut PgConnection, steps: &[Step]) -> Result<Vec<Given>, StoreError> {

@@ -48,7 +48,7 @@ impl Ledger {
             let done = self
                 .store
                 .run(
-                    ["trueup_differences", "trueup_tables"]
+                    ["trueup_differences", "trueup_tables", "trueup_checks"]
                         .iter()
                         .map(|table| {
                             Step::execute(format!("DELETE FROM {table} WHERE run = $1"), vec![Cell::text(id)])

@@ -1,8 +1,10 @@
 //! Runs: their begin and end, and what is read back of them.
 
 use super::chain::{Entry, EntryKind, Head};
+use super::checks::{CHECK_COLUMNS, check_cells};
 use super::store::{Cell, Row, Step, places, query};
 use super::{Ledger, LedgerError};
+use crate::report::checks::CheckResult;
 use crate::report::record::{DifferenceRecord, RunRecord, TableRecord};
 
 const RUN_COLUMNS: &str = "id, kind, who, host, software, started_at, ended_at, outcome, error, source, target, \
@@ -39,6 +41,8 @@ pub struct RunEnd {
     pub only_in_source: Vec<String>,
     pub only_in_target: Vec<String>,
     pub tables: Vec<TableRecord>,
+    /// Of a run of checks: what they came to.
+    pub checks: Vec<CheckResult>,
 }
 
 /// Which runs to list; empty means all. The newest come first.
@@ -109,7 +113,8 @@ impl Ledger {
             Cell::text(json(&end.only_in_source)),
             Cell::text(json(&end.only_in_target)),
         ];
-        let seal = seal(start, &run, &tables);
+        let checks: Vec<Vec<Cell>> = end.checks.iter().map(check_cells).collect();
+        let seal = seal(start, &run, &tables, &checks);
         let mut update = run;
         update.push(Cell::text(&start.id));
         let mut steps = vec![Step::one_change(
@@ -170,6 +175,12 @@ impl Ledger {
                     cells,
                 ));
             }
+        }
+        for (at, cells) in (0..).zip(checks) {
+            let mut row = vec![Cell::text(&start.id), Cell::int(at), Cell::text(&end.ended_at)];
+            row.extend(cells);
+            let sql = format!("INSERT INTO trueup_checks (run, position, at, {CHECK_COLUMNS}) VALUES {}", places(1, 9));
+            steps.push(Step::execute(sql, row));
         }
         let detail = serde_json::json!({ "tables": end.tables.len(), "record": seal });
         let entry = Entry {
@@ -237,6 +248,7 @@ impl Ledger {
             ));
         };
         run.tables = self.tables(&run.id).await?;
+        run.checks = self.checks_of(&run.id).await?;
         Ok(run)
     }
 
@@ -320,12 +332,23 @@ impl Ledger {
             });
             tables.push((cells, differences.collect()));
         }
-        Ok(Some(seal(&start, &end, &tables)))
+        let sql = format!("SELECT {CHECK_COLUMNS} FROM trueup_checks WHERE run = $1 ORDER BY position");
+        let checks: Vec<Vec<Cell>> = query(store, sql, id())
+            .await?
+            .into_iter()
+            .map(|mut row| (0..6).map(|_| Cell::Text(row.maybe_text())).collect())
+            .collect();
+        Ok(Some(seal(&start, &end, &tables, &checks)))
     }
 }
 
 /// Everything that the ledger says of an ended run, as one hash.
-fn seal(start: &RunStart, end: &[Cell], tables: &[(Vec<Cell>, Vec<Vec<Cell>>)]) -> String {
+fn seal(
+    start: &RunStart,
+    end: &[Cell],
+    tables: &[(Vec<Cell>, Vec<Vec<Cell>>)],
+    checks: &[Vec<Cell>],
+) -> String {
     let texts = |cells: &[Cell]| -> Vec<Option<String>> {
         cells
             .iter()
@@ -348,7 +371,8 @@ fn seal(start: &RunStart, end: &[Cell], tables: &[(Vec<Cell>, Vec<Vec<Cell>>)]) 
         &start.undoes,
         start.options.to_string(),
     );
-    let all = serde_json::to_vec(&(start, texts(end), tables)).unwrap_or_default();
+    let checks: Vec<_> = checks.iter().map(|check| texts(check)).collect();
+    let all = serde_json::to_vec(&(start, texts(end), tables, checks)).unwrap_or_default();
     blake3::hash(&all).to_hex().to_string()
 }
 
@@ -363,11 +387,11 @@ pub(super) fn entry(start: &RunStart, at: &str, kind: EntryKind) -> Entry {
     }
 }
 
-fn json<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(run: &str, text: &str) -> Result<T, LedgerError> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(run: &str, text: &str) -> Result<T, LedgerError> {
     serde_json::from_str(text).map_err(|_| {
         LedgerError::new(
             format!("the ledger's record of run {run} cannot be read"),
@@ -424,6 +448,7 @@ fn run_record(mut row: Row) -> RunRecord {
         only_in_source: names(row.maybe_text()),
         only_in_target: names(row.maybe_text()),
         tables: Vec::new(),
+        checks: Vec::new(),
     }
 }
 

@@ -38,6 +38,25 @@ const MIGRATIONS: &[&[&str]] = &[&[
     "CREATE INDEX trueup_audit_run ON trueup_audit (run, seq)",
     "CREATE TABLE trueup_audit_head (one BIGINT PRIMARY KEY, seq BIGINT NOT NULL, hash TEXT NOT NULL)",
     "INSERT INTO trueup_audit_head (one, seq, hash) VALUES (1, 0, '{genesis}')",
+], &[
+    "CREATE TABLE trueup_checks (
+        run TEXT NOT NULL REFERENCES trueup_runs (id) ON DELETE CASCADE, position BIGINT NOT NULL,
+        at TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, pair TEXT NOT NULL, source_table TEXT,
+        status TEXT NOT NULL, result TEXT NOT NULL,
+        PRIMARY KEY (run, position))",
+    "CREATE INDEX trueup_checks_name ON trueup_checks (name, at)",
+    "CREATE TABLE trueup_schedule (
+        name TEXT PRIMARY KEY, timetable TEXT NOT NULL, due TEXT, fence BIGINT NOT NULL, owner TEXT, lease_until TEXT,
+        last_run TEXT, last_at TEXT, last_status TEXT)",
+    "CREATE TABLE trueup_incidents (
+        key TEXT PRIMARY KEY, state TEXT NOT NULL, opened_at TEXT NOT NULL, seen_at TEXT NOT NULL, resolved_at TEXT,
+        told_at TEXT, failures BIGINT NOT NULL, passes BIGINT NOT NULL, flaps BIGINT NOT NULL,
+        run TEXT NOT NULL, result TEXT NOT NULL)",
+    "CREATE TABLE trueup_outbox (
+        id TEXT PRIMARY KEY, channel TEXT NOT NULL, incident TEXT NOT NULL, body TEXT NOT NULL, created_at TEXT NOT NULL,
+        next_at TEXT NOT NULL, attempts BIGINT NOT NULL, owner TEXT, lease_until TEXT, sent_at TEXT, given_up_at TEXT,
+        error TEXT)",
+    "CREATE INDEX trueup_outbox_waiting ON trueup_outbox (channel, sent_at, given_up_at)",
 ]];
 
 const BOOTSTRAP_ATTEMPTS: u32 = 5;

@@ -116,6 +116,12 @@ pub(super) struct Given {
 pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// All steps in one transaction; what each gave, in their order.
     async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError>;
+
+    /// Behind a query of rows to be claimed: rows that another is claiming at this moment are passed over. Nothing where
+    /// one writes at a time.
+    fn skip_locked(&self) -> &'static str {
+        ""
+    }
 }
 
 /// The rows of one query.

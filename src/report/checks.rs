@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::render::Style;
 
@@ -20,7 +20,7 @@ pub struct ChecksReport {
     pub checks: Vec<CheckResult>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Pass,
@@ -39,6 +39,15 @@ impl Status {
         }
     }
 
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::WithinTolerance => "within_tolerance",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+        }
+    }
+
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Pass => ("pass", "32"),
@@ -50,7 +59,7 @@ impl Status {
 }
 
 /// One check of one table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckResult {
     pub name: String,
     pub kind: String,
@@ -78,7 +87,7 @@ impl CheckResult {
     }
 
     /// One line of what was found.
-    fn facts(&self) -> String {
+    pub fn facts(&self) -> String {
         let mut facts = Vec::new();
         if let (Some(source), Some(target)) = (&self.source, &self.target) {
             facts.push(format!("source {source}, target {target}"));

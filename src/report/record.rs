@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TableError;
 use super::backfill::BackfillTable;
+use super::checks::CheckResult;
 use crate::agent::TableOutcome;
 use crate::model::Plan;
 
@@ -36,6 +37,9 @@ pub struct RunRecord {
     pub only_in_source: Vec<String>,
     pub only_in_target: Vec<String>,
     pub tables: Vec<TableRecord>,
+    /// Of a run of checks.
+    #[serde(default)]
+    pub checks: Vec<CheckResult>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
