@@ -100,7 +100,12 @@ impl Default for Metrics {
         registry.register("rows_read", "Rows compared, by side", all.rows_read.clone());
         registry.register("rows_written", "Rows written by checks that repair", all.rows_written.clone());
         registry.register("differences", "Differing rows found, by kind", all.differences.clone());
-        registry.register_with_unit("link", "Bytes between the two sides", Unit::Bytes, all.link_bytes.clone());
+        registry.register_with_unit(
+            "link",
+            "Bytes between the two sides",
+            Unit::Bytes,
+            all.link_bytes.clone(),
+        );
         registry.register("alerts", "Messages to a channel, by outcome", all.alerts.clone());
         registry.register("failures", "What could not be done, by part", all.failures.clone());
         registry.register("checks_waiting", "Checks that are due and wait", all.waiting.clone());

@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["model", "agent", "report"]),
     ("config", &["model"]),
     ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger"]),
+    ("serve", &["model", "agent", "report", "config", "ledger"]),
+    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger", "serve"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -26,7 +27,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("jiff", &["coordinator", "config", "checks", "cli"]),
+    ("jiff", &["coordinator", "config", "checks", "serve", "cli"]),
+    ("croner", &["config"]),
+    ("axum", &["serve", "cli"]),
+    ("hyper", &["serve"]),
+    ("lettre", &["serve"]),
+    ("prometheus_client", &["serve"]),
     ("toml", &["config"]),
     ("quick_xml", &["report"]),
     ("rayon", &["agent", "locate", "merkle"]),

@@ -25,6 +25,8 @@ mod kills;
 mod live;
 mod readme;
 mod reconcile;
+mod serve;
+mod serve_pair;
 mod stops;
 mod support;
 mod tidy;

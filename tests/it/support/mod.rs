@@ -5,5 +5,7 @@ pub(crate) mod agents;
 pub(crate) mod gate;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
+pub(crate) mod serve;
 pub(crate) mod servers;
 pub(crate) mod tls;
