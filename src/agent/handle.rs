@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::client::{PeerRef, RemoteAgent};
 use super::error::AgentError;
@@ -72,7 +73,8 @@ pub async fn start(
             let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
             let source = source.clone();
             // An error of the source is told over the link.
-            let serving = tokio::spawn(async move { source.serve_source(source_end).await });
+            let serving =
+                tokio::spawn(async move { source.serve_source(source_end).await }.in_current_span());
             Ok(run_here(target.clone(), task, target_end, Some(AbortOnDropHandle::new(serving))))
         }
         (AgentHandle::Remote(source), AgentHandle::Local(target)) => {
@@ -117,13 +119,14 @@ fn run_here(
     source: Option<Serving>,
 ) -> mpsc::Receiver<Event> {
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-    tokio::spawn(async move {
+    let run = async move {
         let _source = source;
         tokio::select! {
             () = target.run_target(task, link, events.clone()) => {}
             () = events.closed() => {}
         }
-    });
+    };
+    tokio::spawn(run.in_current_span());
     rx
 }
 
@@ -140,7 +143,7 @@ async fn meet(
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
     tokio::spawn(async move {
         // An error of the source is told over the link.
-        let serving = tokio::spawn(async move { source.serve_source(link).await });
+        let serving = tokio::spawn(async move { source.serve_source(link).await }.in_current_span());
         let _serving = AbortOnDropHandle::new(serving);
         let forward = async {
             while let Some(event) = told.recv().await {

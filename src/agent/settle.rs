@@ -114,6 +114,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         self.target.writes() && !self.over_limit
     }
 
+    #[tracing::instrument(level = "info", skip_all)]
     pub(super) async fn settle(mut self) -> Result<(), AgentError> {
         let since = Instant::now();
         let phase = if self.target.writes() { Phase::Repair } else { Phase::Recheck };

@@ -44,6 +44,7 @@ pub(super) async fn serve(agent: &LocalAgent, mut link: Link) -> Result<(), Agen
     result.map_err(|error| error.on(Role::Source))
 }
 
+#[tracing::instrument(level = "info", skip_all, name = "source")]
 async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError> {
     let Some(Kind::Open(open)) = link.recv_or_end().await? else {
         return Err(AgentError::protocol("the conversation did not begin with a plan"));

@@ -137,6 +137,7 @@ impl Target<'_> {
     }
 
     /// Scans while the source scans; ends when both are done. With what the source has: its root, and how many rows.
+    #[tracing::instrument(level = "info", skip_all)]
     async fn scan(&mut self) -> Result<(Scanned, (RootDigest, u64)), AgentError> {
         self.tell(Event::Phase { phase: Phase::Scan }).await?;
         let rows = Arc::new(AtomicU64::new(0));
@@ -183,6 +184,7 @@ impl Target<'_> {
     }
 
     /// The locate conversation: suspects go to a spool as they are found.
+    #[tracing::instrument(level = "info", skip_all)]
     async fn locate(&mut self, scanned: Scanned, theirs: (RootDigest, u64)) -> Result<Located, AgentError> {
         self.tell(Event::Phase { phase: Phase::Locate }).await?;
         let bulk = self.writes() && self.task.options.repair.is_some_and(|allow| allow.insert);

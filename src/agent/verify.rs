@@ -95,6 +95,7 @@ impl Overlay {
 
 impl Settlement<'_, '_> {
     /// Reads the written rows again on both sides, then compares the target's new root with the source's.
+    #[tracing::instrument(level = "info", skip_all)]
     pub(super) async fn verify(&mut self) -> Result<(), AgentError> {
         let since = Instant::now();
         self.target.tell(Event::Phase { phase: Phase::Verify }).await?;

@@ -24,6 +24,9 @@ pub(super) struct Cli {
     /// Form of the log
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "TRUEUP_LOG_FORMAT")]
     pub(super) log_format: LogFormat,
+    /// Send traces to this OpenTelemetry collector by gRPC, as http://127.0.0.1:4317 (default: none)
+    #[arg(long, global = true, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(super) otlp: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -36,6 +36,7 @@ pub(super) struct Checked {
     pub(super) reports: Vec<TableReport>,
 }
 
+#[tracing::instrument(level = "info", skip_all, name = "run", fields(kind = "check", pair = name))]
 pub(super) async fn run_pair(
     loaded: &Loaded,
     endpoints: &mut Endpoints<'_>,

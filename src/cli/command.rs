@@ -123,6 +123,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    #[tracing::instrument(level = "info", skip_all, name = "run", fields(kind = self.command))]
     async fn run(mut self) -> Result<RunReport, Failure> {
         let began = (Instant::now(), SystemTime::now());
         let (source, target) = (EndpointUrl::read(&self.pair.source)?, EndpointUrl::read(&self.pair.target)?);

@@ -9,6 +9,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::runtime::Runtime;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod args;
 mod audit;
@@ -26,9 +30,11 @@ mod history;
 mod output;
 mod serve;
 mod terminal;
+mod traces;
 mod undo;
 
 use args::{Cli, Command, LogFormat};
+use traces::Traces;
 
 use crate::agent::AgentError;
 use crate::ledger::LedgerError;
@@ -91,9 +97,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
         }
     };
-    let is_serve = matches!(cli.command, Command::Serve(_));
-    start_logs(if is_serve { cli.verbose.max(1) } else { cli.verbose }, cli.log_format);
-    match execute(cli) {
+    match start(cli) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             let color =
@@ -109,11 +113,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn execute(cli: Cli) -> Result<u8, Failure> {
+fn start(cli: Cli) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("cannot start: {error}"), "raise the limits on threads (ulimit -u)")
     })?;
-    let status = match cli.command {
+    let is_serve = matches!(cli.command, Command::Serve(_));
+    let verbose = if is_serve { cli.verbose.max(1) } else { cli.verbose };
+    let entered = runtime.enter();
+    let traces = Traces::to(cli.otlp.as_deref())?;
+    start_logs(verbose, cli.log_format, &traces);
+    drop(entered);
+    let status = execute(cli, &runtime);
+    traces.end();
+    // A blocking read of a database must not hold up the end of the program.
+    runtime.shutdown_background();
+    status
+}
+
+fn execute(cli: Cli, runtime: &Runtime) -> Result<u8, Failure> {
+    match cli.command {
         Command::Demo(args) => runtime.block_on(demo::run(&args)),
         Command::Diff(args) => runtime.block_on(command::diff(&args)),
         Command::Repair(args) => runtime.block_on(command::repair(&args)),
@@ -132,13 +150,10 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Undo(args) => runtime.block_on(Box::pin(undo::undo(&args))),
         Command::Completions { shell } => files::completions(shell),
         Command::Man { dir } => files::man(dir.as_deref()),
-    };
-    // A blocking read of a database must not hold up the end of the program.
-    runtime.shutdown_background();
-    status
+    }
 }
 
-fn start_logs(verbose: u8, format: LogFormat) {
+fn start_logs(verbose: u8, format: LogFormat, traces: &Traces) {
     let level = match verbose {
         0 => "warn",
         1 => "trueup=info,warn",
@@ -149,12 +164,14 @@ fn start_logs(verbose: u8, format: LogFormat) {
         Ok(filter) if !filter.is_empty() => filter,
         _ => format!("{level},sqlx=error"),
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let registry = tracing_subscriber::registry();
     let _ = match format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines.with_filter(filter)).with(traces.layer()).try_init(),
+        LogFormat::Json => registry
+            .with(lines.json().flatten_event(true).with_filter(filter))
+            .with(traces.layer())
+            .try_init(),
     };
 }

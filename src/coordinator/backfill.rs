@@ -128,6 +128,7 @@ fn table_error(error: AgentError) -> TableError {
 }
 
 impl Context<'_> {
+    #[tracing::instrument(level = "info", skip_all, name = "table", fields(table = %pair.source))]
     async fn table(&self, pair: &TablePair) -> BackfillTable {
         let mut report = BackfillTable {
             source_table: pair.source.to_string(),
@@ -347,6 +348,7 @@ impl Context<'_> {
     }
 
     /// The ordinary repair of one table, bounded on both sides.
+    #[tracing::instrument(level = "info", skip_all, name = "chunk")]
     async fn repair(&self, subject: &Subject<'_>, from: i128, to: i128) -> Result<TableReport, AgentError> {
         let mut request = self.request.run.clone();
         request.pairs.tables = vec![(subject.plan.source.clone(), subject.plan.target.clone())];

@@ -22,6 +22,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    #[tracing::instrument(level = "info", skip_all, name = "table", fields(table = %pair.source))]
     pub(super) async fn reconcile(&self, table: usize, pair: &TablePair) -> TableReport {
         let mut report = TableReport::new(&pair.source.to_string(), &pair.target.to_string());
         match self.plan(pair) {

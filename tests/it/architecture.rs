@@ -32,6 +32,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["serve", "cli"]),
     ("hyper", &["serve"]),
     ("lettre", &["serve"]),
+    ("opentelemetry", &["cli"]),
+    ("opentelemetry_otlp", &["cli"]),
     ("prometheus_client", &["serve"]),
     ("toml", &["config"]),
     ("quick_xml", &["report"]),

@@ -32,3 +32,4 @@ mod serve_pair;
 mod stops;
 mod support;
 mod tidy;
+mod traces;

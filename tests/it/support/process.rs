@@ -40,6 +40,8 @@ pub(crate) fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
         .env("PATH", "/usr/bin:/bin")
         .env("NO_COLOR", "1")
         .env("XDG_STATE_HOME", state_home())
+        // What a process covers is counted with the tests that started it.
+        .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
         .envs(env.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
