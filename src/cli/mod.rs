@@ -17,6 +17,7 @@ mod check;
 mod checking;
 mod command;
 mod config;
+mod dashboard;
 mod demo;
 mod endpoint;
 mod evidence;
@@ -125,6 +126,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
         },
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
+        Command::Dashboard(args) => runtime.block_on(dashboard::run(&args)),
         Command::Runs(args) => runtime.block_on(history::runs(&args)),
         Command::Report(args) => runtime.block_on(history::report(&args)),
         Command::Prune(args) => runtime.block_on(history::prune(&args)),

@@ -25,7 +25,7 @@ svg text{fill:var(--ink);font:13px system-ui,sans-serif}
 body{max-width:none;padding:0;font-size:10pt}h2{break-after:avoid}tr,svg{break-inside:avoid}}";
 
 /// Text that is nothing but text.
-pub(super) fn esc(text: &str) -> String {
+pub(crate) fn esc(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -44,7 +44,7 @@ pub(super) fn esc(text: &str) -> String {
 }
 
 /// A known word for a class; never what was read from anywhere.
-pub(super) fn class(outcome: &str) -> &'static str {
+pub(crate) fn class(outcome: &str) -> &'static str {
     match outcome {
         "same" => "same",
         "different" => "different",

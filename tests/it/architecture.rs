@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["model", "agent", "report"]),
     ("config", &["model"]),
     ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger"]),
+    ("dashboard", &["agent", "report", "ledger"]),
+    ("cli", &["dashboard", "model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger"]),
 ];
 
 /// Where a foreign crate may be named.
@@ -30,7 +31,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("quick_xml", &["report"]),
     ("rayon", &["agent", "locate", "merkle"]),
-    ("blake3", &["merkle", "agent", "ledger"]),
+    ("blake3", &["merkle", "agent", "ledger", "dashboard"]),
+    ("maud", &["dashboard"]),
     ("chacha20poly1305", &["agent"]),
     ("uuid", &["cli"]),
     ("whoami", &["cli"]),
