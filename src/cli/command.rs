@@ -342,7 +342,7 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
 }
 
 /// Ctrl-C, or a service manager's TERM.
-pub(super) pub(super) async fn stop_signal() {
+pub(super) async fn stop_signal() {
     #[cfg(unix)]
     if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         tokio::select! {

@@ -67,10 +67,9 @@ pub(super) async fn run(args: &DashboardArgs) -> Result<u8, Failure> {
     })?;
     let _ = writeln!(std::io::stderr().lock(), "listening on http://{}/", listener.local_addr()?);
     let service = router(dashboard).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(stop_signal());
-    // A browser that keeps its connection open does not hold up the end.
+    // Nothing is written: there is nothing to bring to an end.
     tokio::select! {
-        ended = served => ended?,
+        ended = async { axum::serve(listener, service).await } => ended?,
         () = stop_signal() => {}
     }
     Ok(0)
