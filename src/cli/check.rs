@@ -99,6 +99,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let keeping = Keeping {
         evidence: loaded.evidence(&args.evidence),
         undo: if args.no_undo { None } else { loaded.undo(&args.undo) },
+        due: std::collections::BTreeMap::new(),
     };
     let stop = CancellationToken::new();
     let mut output = Output::open(args.output.as_deref())?;

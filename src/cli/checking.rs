@@ -1,5 +1,7 @@
 //! Checks of one pair as one run of the ledger: for `trueup check` and for the coordinator.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +24,8 @@ use crate::report::record::TableRecord;
 pub(super) struct Keeping {
     pub(super) evidence: EvidenceArgs,
     pub(super) undo: Option<UndoStoreArgs>,
+    /// Of checks that ran by a timetable: when they were due.
+    pub(super) due: BTreeMap<String, String>,
 }
 
 /// What the checks of a pair came to, and the run that they were.
@@ -54,6 +58,7 @@ pub(super) async fn run_pair(
         undoes: None,
         options: serde_json::json!({
             "pair": name, "checks": names, "dry_run": options.dry_run, "recheck": options.recheck,
+            "due": keeping.due,
             "config": loaded.path.display().to_string(),
         }),
     };

@@ -13,9 +13,9 @@ use crate::agent::{Event, RowIntent, SOFTWARE, TaskOptions, TrailSecret, TrailWi
 use crate::coordinator::{RunEvent, RunRequest};
 use crate::ledger::{self, Ledger, RunEnd, RunStart};
 use crate::report::backfill::BackfillReport;
+use crate::report::checks::{CheckResult, overall};
 use crate::report::record::TableRecord;
 use crate::report::{RunReport, TableReport};
-use crate::report::checks::{CheckResult, overall};
 
 /// How often an agent looks for undo journals that are too old.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);

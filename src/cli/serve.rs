@@ -91,12 +91,10 @@ impl Checks {
 impl Runner for Checks {
     async fn run(&self, config: Arc<Config>, group: &Group, stop: CancellationToken) -> Option<Ran> {
         let loaded = self.loaded();
-        let checks: Vec<(&str, &CheckSpec)> = group
-            .checks
-            .iter()
-            .filter_map(|name| Some((name.as_str(), config.checks.get(name)?)))
-            .collect();
-        let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        let checks: Vec<(&str, &CheckSpec)> =
+            group.checks.iter().filter_map(|name| Some((name.as_str(), config.checks.get(name)?))).collect();
+        let now =
+            std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
         let options = CheckOptions {
             now_micros: i64::try_from(now).unwrap_or(i64::MAX),
             recheck: self.recheck.0,
@@ -105,8 +103,11 @@ impl Runner for Checks {
             dry_run: false,
             details_kept: DETAILS_KEPT,
         };
-        let keeping =
-            Keeping { evidence: loaded.evidence(&self.keeping.0), undo: loaded.undo(&self.keeping.1) };
+        let keeping = Keeping {
+            evidence: loaded.evidence(&self.keeping.0),
+            undo: loaded.undo(&self.keeping.1),
+            due: group.due.clone(),
+        };
         let mut endpoints = Endpoints::new(&loaded, self.limits.clone());
         let pair = config.pairs.get(&group.pair)?;
         let checked = Box::pin(checking::run_pair(
@@ -155,7 +156,10 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
     // Read before anything begins, so that a missing secret is told at once.
     let channels = channels(&loaded)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {listen}: {error}"), "choose another listen address in [serve]")
+        Failure::new(
+            format!("cannot listen on {listen}: {error}"),
+            "choose another listen address in [serve]",
+        )
     })?;
     let address = listener.local_addr()?;
     let metrics = Metrics::default();
@@ -167,12 +171,19 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
         recheck: (args.recheck, args.recheck_delay),
         metrics: metrics.clone(),
     };
-    let coordinator = Arc::new(Coordinator::new(ledger.clone(), owner.clone(), GROUND, metrics.clone(), runner));
+    let coordinator =
+        Arc::new(Coordinator::new(ledger.clone(), owner.clone(), GROUND, metrics.clone(), runner));
     coordinator.adopt(loaded.config.clone()).await?;
     metrics.reload(true);
     warn_of_silence(&loaded.config);
     let site = Arc::new(RwLock::new(Arc::new(channels)));
-    let sender = Sender { ledger: ledger.clone(), owner, ground: GROUND, post: Post::default(), metrics: metrics.clone() };
+    let sender = Sender {
+        ledger: ledger.clone(),
+        owner,
+        ground: GROUND,
+        post: Post::default(),
+        metrics: metrics.clone(),
+    };
 
     let stop = CancellationToken::new();
     let router = http::router(Arc::clone(&coordinator), view);
@@ -204,7 +215,9 @@ fn warn_of_silence(config: &Config) {
     if config.checks.is_empty() {
         tracing::warn!("the configuration has no check: nothing will run");
     } else if config.alerts.is_empty() {
-        tracing::warn!("the configuration has no [alerts.NAME]: failures are in the ledger and on the page alone");
+        tracing::warn!(
+            "the configuration has no [alerts.NAME]: failures are in the ledger and on the page alone"
+        );
     }
 }
 
@@ -228,7 +241,10 @@ fn secret(loaded: &Loaded, spec: &SecretSpec) -> Result<String, Failure> {
     };
     let text = text.trim().to_owned();
     if text.is_empty() {
-        return Err(Failure::new("a secret of the configuration is empty", "set it in the environment or its file"));
+        return Err(Failure::new(
+            "a secret of the configuration is empty",
+            "set it in the environment or its file",
+        ));
     }
     Ok(text)
 }
@@ -353,7 +369,10 @@ async fn signals(
             }
             Err(failure) => {
                 coordinator.metrics.reload(false);
-                tracing::error!("the configuration was not taken, the old one stays in force: {}", failure.message);
+                tracing::error!(
+                    "the configuration was not taken, the old one stays in force: {}",
+                    failure.message
+                );
             }
         }
     }

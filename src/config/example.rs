@@ -60,7 +60,15 @@ pub fn config(source: &Place, target: &Place, tables: &[String]) -> String {
          repair = \"never\"\n\n\
          # [checks.recent-orders]\n# pair = \"main\"\n# table = \"orders\"\n# kind = \"gaps\"\n# column = \"placed_at\"\n\
          # step = \"day\"\n# window = { column = \"placed_at\", last = \"30days\", settle = \"5m\" }\n\
-         # tolerance = { rows = 10 }\n# owner = \"data-team\"\n",
+         # tolerance = { rows = 10 }\n# owner = \"data-team\"\n# schedule = \"nightly\"\n\n\
+         # trueup serve runs every check when it is due; without a schedule every two minutes.\n\
+         # [schedules.nightly]\n# when = \"30 2 * * *\"\n# time_zone = \"Europe/Berlin\"\n\n\
+         # [serve]\n# listen = \"127.0.0.1:8420\"\n# public_url = \"https://trueup.example\"\n# concurrency = 2\n\n\
+         # Who is told: webhook, slack, pagerduty, email or command.\n\
+         # [alerts.on-call]\n# kind = \"webhook\"\n# url = \"env:ALERT_URL\"\n# secret = \"env:ALERT_SECRET\"\n# min_severity = \"warning\"\n\n\
+         # Where runs, the audit trail and alerts are kept: a file, or env:NAME of a postgres:// URL that several coordinators share.\n\
+         # [storage]\n# ledger = \"ledger.db\"\n\n\
+         # [retention]\n# runs = \"90days\"\n# last_runs = 1000\n# trail = \"10years\"\n",
     );
     out
 }
@@ -82,6 +90,7 @@ pub fn environment(places: [&Place; 2]) -> String {
     }
     out.push_str(
         "\n# The token that agents ask for (token = \"env:API_KEY\", trueup agent --token-env API_KEY)\nAPI_KEY=\n\n\
+         # Where alerts go, and the key that signs them\nALERT_URL=\nALERT_SECRET=\n\n\
          # The database that `trueup agent` serves\nTRUEUP_DATABASE_URL=\n\n# A filter for the log on standard error: trueup=debug\nTRUEUP_LOG=\n",
     );
     out

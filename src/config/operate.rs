@@ -55,7 +55,8 @@ pub(super) fn serve(faults: &mut Faults<'_>, raw: Option<raw::Serve>) -> ServeSp
         faults.add(word.span(), "a lease this short is lost at every hiccup", "write 10s or more");
     }
     spec.view_token = secret(faults, raw.view_token.as_ref(), raw.view_token_file.as_ref(), "view_token");
-    spec.operate_token = secret(faults, raw.operate_token.as_ref(), raw.operate_token_file.as_ref(), "operate_token");
+    spec.operate_token =
+        secret(faults, raw.operate_token.as_ref(), raw.operate_token_file.as_ref(), "operate_token");
     spec
 }
 
@@ -85,11 +86,7 @@ pub(super) fn storage(faults: &mut Faults<'_>, raw: Option<raw::Storage>) -> Sto
 pub(super) fn retention(faults: &mut Faults<'_>, raw: Option<raw::Retention>) -> Retention {
     let Some(raw) = raw else { return Retention::default() };
     let mut length = |word: Option<Word>| word.map(|word| faults.duration(&word));
-    Retention {
-        runs: length(raw.runs),
-        trail: length(raw.trail),
-        last_runs: raw.last_runs.unwrap_or(0),
-    }
+    Retention { runs: length(raw.runs), trail: length(raw.trail), last_runs: raw.last_runs.unwrap_or(0) }
 }
 
 /// The named schedules and the one for checks that name none.
@@ -117,7 +114,12 @@ impl Timetables {
             let table = plain(faults, &raw.when, &zone).map(|table| Timetable {
                 jitter: raw.jitter.as_ref().map_or(table.jitter, |word| faults.duration(word)),
                 catch_up: raw.catch_up.unwrap_or(true),
-                text: format!("{} {:?} {:?}", table.text, zone.iana_name(), raw.jitter.as_ref().map(Spanned::get_ref)),
+                text: format!(
+                    "{} {:?} {:?}",
+                    table.text,
+                    zone.iana_name(),
+                    raw.jitter.as_ref().map(Spanned::get_ref)
+                ),
                 ..table
             });
             if let Some(table) = table {
@@ -142,8 +144,9 @@ impl Timetables {
             return plain(faults, word, &TimeZone::UTC);
         }
         let known: Vec<&str> = self.named.keys().map(String::as_str).collect();
-        let hint = suggest(text, &known)
-            .unwrap_or_else(|| "write \"every 15m\", five fields of cron, \"manual\", or add [schedules.NAME]".to_owned());
+        let hint = suggest(text, &known).unwrap_or_else(|| {
+            "write \"every 15m\", five fields of cron, \"manual\", or add [schedules.NAME]".to_owned()
+        });
         faults.add(word.span(), format!("there is no schedule `{text}`"), hint);
         None
     }
@@ -187,7 +190,11 @@ fn secret(
     option: &str,
 ) -> Option<SecretSpec> {
     if let (Some(_), Some(file)) = (word, file) {
-        faults.add(file.span(), format!("{option} has two places"), format!("keep either {option} or {option}_file"));
+        faults.add(
+            file.span(),
+            format!("{option} has two places"),
+            format!("keep either {option} or {option}_file"),
+        );
     }
     if let Some(file) = file {
         return Some(SecretSpec::File(PathBuf::from(file.get_ref())));
@@ -258,7 +265,9 @@ pub(super) fn alert(
     }
     // An address that anybody may know may stand here; one that is a secret in itself is named.
     let url = match (&raw.url, &raw.url_file) {
-        (Some(word), None) if word.get_ref().starts_with("http://") || word.get_ref().starts_with("https://") => {
+        (Some(word), None)
+            if word.get_ref().starts_with("http://") || word.get_ref().starts_with("https://") =>
+        {
             if holds_password(word.get_ref()) {
                 secret(faults, Some(word), None, "url")
             } else {
@@ -272,19 +281,49 @@ pub(super) fn alert(
     let kind = match raw.kind.get_ref().as_str() {
         "webhook" => match url {
             Some(url) => AlertKind::Webhook { url, secret: key },
-            None => return missing(faults, raw.url.is_none() && raw.url_file.is_none(), needs, "url", "where to post to"),
+            None => {
+                return missing(
+                    faults,
+                    raw.url.is_none() && raw.url_file.is_none(),
+                    needs,
+                    "url",
+                    "where to post to",
+                );
+            }
         },
         "slack" => match url {
             Some(url) => AlertKind::Slack { url },
-            None => return missing(faults, raw.url.is_none() && raw.url_file.is_none(), needs, "url", "the incoming webhook, env:NAME"),
+            None => {
+                return missing(
+                    faults,
+                    raw.url.is_none() && raw.url_file.is_none(),
+                    needs,
+                    "url",
+                    "the incoming webhook, env:NAME",
+                );
+            }
         },
         "pagerduty" => match key {
             Some(routing_key) => AlertKind::PagerDuty { routing_key, url },
-            None => return missing(faults, raw.secret.is_none() && raw.secret_file.is_none(), needs, "secret", "the integration's routing key, env:NAME"),
+            None => {
+                return missing(
+                    faults,
+                    raw.secret.is_none() && raw.secret_file.is_none(),
+                    needs,
+                    "secret",
+                    "the integration's routing key, env:NAME",
+                );
+            }
         },
         "email" => {
             let (Some(smtp), Some(from), false) = (smtp, &raw.from, raw.to.is_empty()) else {
-                return missing(faults, true, needs, "smtp, from and to", "smtp is env:NAME of smtps://USER:PASSWORD@HOST");
+                return missing(
+                    faults,
+                    true,
+                    needs,
+                    "smtp, from and to",
+                    "smtp is env:NAME of smtps://USER:PASSWORD@HOST",
+                );
             };
             let to = raw.to.iter().map(|word| word.get_ref().clone()).collect();
             AlertKind::Email { smtp, from: from.get_ref().clone(), to }
@@ -296,7 +335,8 @@ pub(super) fn alert(
             AlertKind::Command { command: raw.command.iter().map(|word| word.get_ref().clone()).collect() }
         }
     };
-    let min_severity = raw.min_severity.as_ref().map_or(Severity::Warning, |word| super::check::severity(faults, word));
+    let min_severity =
+        raw.min_severity.as_ref().map_or(Severity::Warning, |word| super::check::severity(faults, word));
     let mut spec = AlertSpec {
         line: faults.line(&name.span()),
         kind,

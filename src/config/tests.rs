@@ -110,13 +110,7 @@ fn faults_name_their_line_and_the_way_out() {
         ("{ up_to = 100 }", "{ upto = 100 }", 36, "`upto` is not known here", "did you mean `up_to`?"),
         ("{ up_to = 100 }", "\"always\"", 36, "no policy", "dry_run"),
         ("pair = \"shop\"\nkind = \"count\"", "kind = \"count\"", 17, "missing field `pair`", "add pair"),
-        (
-            "[checks.counts]",
-            "[alerts]\nto = 1\n[checks.counts]",
-            17,
-            "`alerts` is not known here",
-            "known here",
-        ),
+        ("[checks.counts]", "[alarms]\nto = 1\n[checks.counts]", 17, "`alarms` is not known here", "alerts"),
         ("ca = \"ca.pem\"", "ca = 5", 6, "invalid type", ""),
         ("ca = \"ca.pem\"", "ca = ", 6, "", ""),
         ("target = \"west\"", "target = \"east\"", 11, "x", "x"),
@@ -133,6 +127,76 @@ fn faults_name_their_line_and_the_way_out() {
         assert_eq!(found.line, line, "{all}");
         assert!(found.message.contains(message), "{message}: {all}");
         assert!(found.hint.unwrap_or_default().contains(hint), "{hint}: {all}");
+    }
+}
+
+#[test]
+fn what_keeps_running_is_understood() {
+    let more = r#"
+schedule = "nightly"
+[serve]
+listen = "0.0.0.0:9000"
+schedule = "every 30s"
+view_token = "env:VIEW"
+[schedules.nightly]
+when = "0 3 * * *"
+time_zone = "Europe/Berlin"
+catch_up = false
+[alerts.chat]
+kind = "slack"
+url = "env:HOOK"
+repeat = "4h"
+checks = ["rows"]
+[alerts.mail]
+kind = "email"
+smtp_file = "smtp"
+from = "a@example.org"
+to = ["b@example.org"]
+[storage]
+ledger = "env:LEDGER"
+[retention]
+runs = "90days"
+"#;
+    let config = parse(&format!("{GOOD}{more}")).unwrap();
+    assert!(!config.checks["rows"].timetable.catch_up);
+    assert_eq!(config.checks["counts"].timetable.schedule, Schedule::Every(Duration::from_secs(30)));
+    assert_eq!(config.checks["counts"].timetable.jitter, Duration::from_secs(3));
+    assert_eq!(config.serve.view_token, Some(SecretSpec::Env("VIEW".into())));
+    assert_eq!(config.alerts["chat"].repeat, Some(Duration::from_secs(4 * 3600)));
+    assert_eq!(config.alerts["chat"].kind, AlertKind::Slack { url: SecretSpec::Env("HOOK".into()) });
+    assert_eq!(config.retention.runs, Some(Duration::from_secs(90 * 86400)));
+    let standard = parse(GOOD).unwrap();
+    assert_eq!(standard.checks["counts"].timetable.text, SCHEDULE_DEFAULT);
+    let first = 38;
+    for (old, new, line, message, hint) in [
+        ("\"nightly\"", "\"nightli\"", first, "no schedule `nightli`", "did you mean `nightly`?"),
+        ("\"nightly\"", "\"0 3 * *\"", first, "is no schedule", "five fields"),
+        ("0.0.0.0:9000", "9000", first + 2, "no address", "127.0.0.1:8420"),
+        ("env:VIEW", "s3cr3t", first + 4, "a secret does not belong", "view_token_file"),
+        ("Europe/Berlin", "Europe/Berlon", first + 7, "no time zone", "Europe/Berlin"),
+        ("\"slack\"", "\"slak\"", first + 10, "no kind of alert", "did you mean `slack`?"),
+        (
+            "env:HOOK",
+            "https://hooks.example/s3cr3t?token=x",
+            first + 11,
+            "a secret does not belong",
+            "env:NAME",
+        ),
+        ("checks = [\"rows\"]", "checks = [\"row\"]", first + 13, "no check `row`", "did you mean `rows`?"),
+        ("checks = [\"rows\"]", "command = [\"x\"]", first + 13, "means nothing to an alert", "url"),
+        ("to = [\"b@example.org\"]\n", "", first + 14, "needs `smtp, from and to`", "smtps://"),
+        ("env:LEDGER", "postgres://a:s3cr3t@b/c", first + 20, "a password does not belong", "env:NAME"),
+        ("90days", "ninety", first + 22, "no length of time", "7days"),
+    ] {
+        let changed = more.replacen(old, new, 1);
+        assert_ne!(changed, more, "{old}");
+        let text = format!("{GOOD}{changed}");
+        let found = fault(&text);
+        let all = format!("{found:?}");
+        assert_eq!(found.line, line, "{all}");
+        assert!(found.message.contains(message), "{message}: {all}");
+        assert!(found.hint.as_deref().unwrap_or_default().contains(hint), "{hint}: {all}");
+        assert!(!render("f", &text, &[found]).contains("s3cr3t"), "{all}");
     }
 }
 
@@ -181,12 +245,14 @@ fn commented_lines_of_the_example_are_right_too() {
         let is_key = bare
             .split_once(" = ")
             .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-        let is_code = bare.starts_with("[checks.") || bare.starts_with("[endpoints.") || is_key;
+        let is_code = bare.starts_with('[') || is_key;
         open.push_str(if is_code && !bare.starts_with("url_file") { bare } else { line });
         open.push('\n');
     }
     let config = parse(&open).unwrap_or_else(|faults| panic!("{}", render("f", &open, &faults)));
     assert!(config.checks.contains_key("recent-orders") && config.endpoints.contains_key("west"));
+    assert_eq!(config.checks["recent-orders"].timetable.text.split(' ').next(), Some("30"));
+    assert!(config.alerts.contains_key("on-call") && config.retention.last_runs == 1000);
 }
 
 proptest::proptest! {

@@ -42,8 +42,9 @@ impl Schedule {
             return Ok(Self::Manual);
         }
         if let Some(interval) = text.strip_prefix("every ") {
-            let interval = humantime::parse_duration(interval.trim())
-                .map_err(|_| "write an interval as \"every 90s\", \"every 15m\" or \"every 1day\"".to_owned())?;
+            let interval = humantime::parse_duration(interval.trim()).map_err(|_| {
+                "write an interval as \"every 90s\", \"every 15m\" or \"every 1day\"".to_owned()
+            })?;
             if interval < Duration::from_secs(1) {
                 return Err("an interval is at least a second".to_owned());
             }
@@ -51,7 +52,9 @@ impl Schedule {
         }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| {
-            format!("write \"every 15m\", \"manual\", or five fields of cron as in \"0 6 * * MON-FRI\" ({error})")
+            format!(
+                "write \"every 15m\", \"manual\", or five fields of cron as in \"0 6 * * MON-FRI\" ({error})"
+            )
         })?;
         Ok(Self::Cron { cron: Box::new(cron), zone: zone.clone() })
     }
@@ -147,7 +150,8 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule_is_told() {
-        for text in ["", "every", "every soon", "every 1ms", "* * *", "61 * * * *", "* * * * * *", "0 0 30 2"] {
+        for text in ["", "every", "every soon", "every 1ms", "* * *", "61 * * * *", "* * * * * *", "0 0 30 2"]
+        {
             assert!(Schedule::parse(text, &TimeZone::UTC).is_err(), "{text:?}");
         }
         // Never comes, which is no error of writing; it ends all the same.

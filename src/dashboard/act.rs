@@ -20,7 +20,7 @@ pub(super) fn buttons(offer: &Offer, session: &Session) -> Markup {
             form.inline method="post" action="/act" {
                 (word(session))
                 input type="hidden" name="what" value=(what);
-                input type="hidden" name="check" value=(offer.check);
+                input type="hidden" name="check" value=(enc(&offer.check));
                 button type="submit" { (label) " " (t(&offer.check)) }
             }
         }
@@ -39,9 +39,12 @@ pub(super) async fn act(
         return Err(Oops::refused("this needs the right to operate: log in with the token of operators"));
     }
     let Some(actions) = &site.settings.actions else {
-        return Err(Oops::new(StatusCode::CONFLICT, "this dashboard only shows: trueup serve can also start runs"));
+        return Err(Oops::new(
+            StatusCode::CONFLICT,
+            "this dashboard only shows: trueup serve can also start runs",
+        ));
     };
-    let name = fields.get("check").to_owned();
+    let name = percent_encoding::percent_decode_str(fields.get("check")).decode_utf8_lossy().into_owned();
     let offered = actions.offers().await.into_iter().find(|offer| offer.check == name);
     let action = match (fields.get("what"), offered) {
         ("check", Some(_)) => Action::Check { name: name.clone() },

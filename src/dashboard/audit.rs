@@ -113,9 +113,8 @@ async fn entries(site: &Site, wanted: &Wanted, head: i64) -> Result<(Vec<Link>, 
         let after = wanted.after.unwrap_or(0);
         let found = site.ledger().entries(after, PAGE, &filter).await?;
         let last = found.last().map(|link| link.entry.seq).filter(|_| found.len() == PAGE_LEN);
-        let next = last.map(|last| {
-            format!("/audit?run={}&table={}&after={last}", enc(&wanted.run), enc(&wanted.table))
-        });
+        let next = last
+            .map(|last| format!("/audit?run={}&table={}&after={last}", enc(&wanted.run), enc(&wanted.table)));
         return Ok((found, next));
     }
     let upto = wanted.upto.unwrap_or(head).clamp(0, head);

@@ -71,8 +71,10 @@ fn check_link(name: &str) -> Markup {
 }
 
 pub(super) fn table(label: &str, records: &[CheckRecord]) -> Markup {
-    let rows: Vec<_> =
-        records.iter().map(|record| (record.at.as_str(), Some(record.run.as_str()), &record.result)).collect();
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| (record.at.as_str(), Some(record.run.as_str()), &record.result))
+        .collect();
     results(label, &rows)
 }
 

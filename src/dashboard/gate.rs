@@ -62,8 +62,8 @@ pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, n
         Ok(host) => host.to_owned(),
         Err(error) => return error.into_response(),
     };
-    let session = cookie(request.headers(), SESSION_COOKIE)
-        .and_then(|cookie| sessions(&site).find(cookie, site.now()));
+    let session =
+        cookie(request.headers(), SESSION_COOKIE).and_then(|cookie| sessions(&site).find(cookie, site.now()));
     let path = request.uri().path().to_owned();
     if session.is_none() && !OPEN.contains(&path.as_str()) {
         return to_login(request.method(), request.uri());
@@ -279,10 +279,18 @@ mod tests {
             headers.insert(header::HOST, host.parse().unwrap());
             served_host(&headers, &hosts).is_ok()
         };
-        for known in ["localhost:8421", "127.0.0.1:8421", "[::1]:8421", "10.0.0.7", "trueup.example", "TRUEUP.example:443"] {
+        for known in [
+            "localhost:8421",
+            "127.0.0.1:8421",
+            "[::1]:8421",
+            "10.0.0.7",
+            "trueup.example",
+            "TRUEUP.example:443",
+        ] {
             assert!(served(known), "{known}");
         }
-        for foreign in ["evil.example", "127.0.0.1.evil.example:8421", "localhost.evil.example", "", "a:b:1"] {
+        for foreign in ["evil.example", "127.0.0.1.evil.example:8421", "localhost.evil.example", "", "a:b:1"]
+        {
             assert!(!served(foreign), "{foreign}");
         }
     }

@@ -14,8 +14,13 @@ const SCRIPT: &str = include_str!("assets/live.js");
 const ICON: &str = include_str!("assets/favicon.svg");
 
 /// The pages of the menu.
-const MENU: &[(&str, &str)] =
-    &[("/", "Overview"), ("/runs", "Runs"), ("/checks", "Checks"), ("/alerts", "Alerts"), ("/audit", "Audit trail")];
+const MENU: &[(&str, &str)] = &[
+    ("/", "Overview"),
+    ("/runs", "Runs"),
+    ("/checks", "Checks"),
+    ("/alerts", "Alerts"),
+    ("/audit", "Audit trail"),
+];
 
 /// Text that is nothing but text: no tags, nothing that turns the reading direction.
 struct Text<'a>(&'a str);

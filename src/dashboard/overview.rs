@@ -24,12 +24,16 @@ pub(super) async fn page(
     let session = session.ok_or_else(|| Oops::refused("log in first"))?;
     let ledger = site.ledger();
     let runs = ledger.runs(&RunFilter { limit: Some(RUNS), ..RunFilter::default() }).await?;
-    let open = ledger.runs(&RunFilter { outcome: Some("open".into()), limit: Some(RUNS), ..RunFilter::default() }).await?;
+    let open = ledger
+        .runs(&RunFilter { outcome: Some("open".into()), limit: Some(RUNS), ..RunFilter::default() })
+        .await?;
     let incidents = ledger.incidents(true, INCIDENTS).await?;
     let latest = ledger.latest_checks().await?;
     let all = latest.len();
-    let failing: Vec<_> =
-        latest.into_iter().filter(|check| matches!(check.result.status, Status::Fail | Status::Unknown)).collect();
+    let failing: Vec<_> = latest
+        .into_iter()
+        .filter(|check| matches!(check.result.status, Status::Fail | Status::Unknown))
+        .collect();
     let (waiting, given_up) = ledger.outbox_depth().await?;
     let entries = ledger.head().await?.seq;
     let progress = match &site.settings.actions {

@@ -23,7 +23,8 @@ pub(super) fn bars(title: &str, bars: &[(&str, u64, &str)]) -> Markup {
     if most == 0 {
         return Markup::default();
     }
-    let spoken: Vec<String> = bars.iter().map(|(name, count, _)| format!("{name} {}", grouped(*count))).collect();
+    let spoken: Vec<String> =
+        bars.iter().map(|(name, count, _)| format!("{name} {}", grouped(*count))).collect();
     html! {
         h3 { (title) }
         svg.bars viewBox={ "0 0 640 " (bars.len() * 24) } role="img" aria-label={ (title) ": " (spoken.join(", ")) } {

@@ -49,7 +49,8 @@ pub(super) async fn page(
 
 pub(super) fn body(evidence: &Evidence) -> Markup {
     let run = &evidence.run;
-    let checks_of_run: Vec<_> = run.checks.iter().map(|result| (run.started_at.as_str(), None, result)).collect();
+    let checks_of_run: Vec<_> =
+        run.checks.iter().map(|result| (run.started_at.as_str(), None, result)).collect();
     html! {
         p { (outcome(run.outcome_text())) ", " (time(&run.started_at)) " UTC" }
         (links(run))

@@ -137,7 +137,8 @@ mod tests {
         let mut sessions = Sessions::default();
         let first = sessions.begin(Right::View, START).unwrap();
         let later = START + Duration::from_secs(1);
-        let rest: Vec<String> = (0..SESSIONS_MAX).filter_map(|_| sessions.begin(Right::View, later)).collect();
+        let rest: Vec<String> =
+            (0..SESSIONS_MAX).filter_map(|_| sessions.begin(Right::View, later)).collect();
         assert!(sessions.find(&first, later).is_none());
         assert!(rest.iter().all(|cookie| sessions.find(cookie, later).is_some()));
     }

@@ -97,10 +97,25 @@ fn end(text: &str) -> RunEnd {
         target_table: text.into(),
         verdict: text.into(),
         plan_fingerprint: Some(text.into()),
-        outcome: TableOutcome { missing: 3, source_root: text.into(), target_root: text.into(), ..TableOutcome::default() },
+        outcome: TableOutcome {
+            missing: 3,
+            source_root: text.into(),
+            target_root: text.into(),
+            ..TableOutcome::default()
+        },
         warnings: vec![text.into()],
-        error: Some(crate::report::TableError { kind: text.into(), side: None, message: text.into(), hint: Some(text.into()) }),
-        differences: vec![DifferenceRecord { kind: text.into(), key: text.into(), columns: vec![text.into()], reason: Some(text.into()) }],
+        error: Some(crate::report::TableError {
+            kind: text.into(),
+            side: None,
+            message: text.into(),
+            hint: Some(text.into()),
+        }),
+        differences: vec![DifferenceRecord {
+            kind: text.into(),
+            key: text.into(),
+            columns: vec![text.into()],
+            reason: Some(text.into()),
+        }],
         ..TableRecord::default()
     };
     RunEnd {
@@ -170,7 +185,17 @@ fn word_in(page: &str) -> String {
 async fn nothing_is_shown_without_the_token() {
     let bed = bed(true).await;
     bed.recorded("run-1", "plain").await;
-    for path in ["/", "/runs", "/runs/run-1", "/runs/run-1/report.csv", "/checks", "/check?name=x", "/alerts", "/audit", "/nothing"] {
+    for path in [
+        "/",
+        "/runs",
+        "/runs/run-1",
+        "/runs/run-1/report.csv",
+        "/checks",
+        "/check?name=x",
+        "/alerts",
+        "/audit",
+        "/nothing",
+    ] {
         let (status, page) = bed.get(path, "trueup=0000").await;
         assert_eq!((status, page.contains("plain")), (StatusCode::SEE_OTHER, false), "{path}");
     }
@@ -308,7 +333,9 @@ async fn reports_are_taken_away() {
     let bed = bed(false).await;
     bed.recorded("run-1", EVIL).await;
     let (cookie, _) = bed.login(VIEW).await;
-    for (format, begins) in [("html", "<!doctype html>"), ("md", "# Run run"), ("csv", "run,kind"), ("json", "{")] {
+    for (format, begins) in
+        [("html", "<!doctype html>"), ("md", "# Run run"), ("csv", "run,kind"), ("json", "{")]
+    {
         let request = Request::get(format!("/runs/run-1/report.{format}"))
             .header(header::HOST, "localhost")
             .header(header::COOKIE, &cookie);
@@ -331,7 +358,9 @@ async fn pages_follow_each_other() {
     let (mut path, mut seen) = ("/runs?kind=diff".to_owned(), Vec::new());
     loop {
         let (_, page) = bed.get(&path, &cookie).await;
-        seen.extend(page.split("href=\"/runs/").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+        seen.extend(
+            page.split("href=\"/runs/").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()),
+        );
         let Some((before, _)) = page.split_once("\" rel=\"next\"") else { break };
         path = before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&");
     }

@@ -72,7 +72,8 @@ impl Ledger {
     /// The newest first; only those open where asked for.
     pub async fn incidents(&self, open: bool, limit: u64) -> Result<Vec<Incident>, LedgerError> {
         let only = if open { "WHERE state = 'open'" } else { "WHERE state <> 'pending'" };
-        let sql = format!("SELECT {COLUMNS} FROM trueup_incidents {only} ORDER BY seen_at DESC, key LIMIT $1");
+        let sql =
+            format!("SELECT {COLUMNS} FROM trueup_incidents {only} ORDER BY seen_at DESC, key LIMIT $1");
         let rows = query(self.store.as_ref(), sql, vec![Cell::count(limit)]).await?;
         rows.into_iter().map(incident).collect()
     }

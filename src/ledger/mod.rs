@@ -76,4 +76,6 @@ impl Ledger {
 }
 
 #[cfg(test)]
+mod operate_tests;
+#[cfg(test)]
 mod tests;

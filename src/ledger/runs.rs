@@ -181,7 +181,10 @@ impl Ledger {
         for (at, cells) in (0..).zip(checks) {
             let mut row = vec![Cell::text(&start.id), Cell::int(at), Cell::text(&end.ended_at)];
             row.extend(cells);
-            let sql = format!("INSERT INTO trueup_checks (run, position, at, {CHECK_COLUMNS}) VALUES {}", places(1, 9));
+            let sql = format!(
+                "INSERT INTO trueup_checks (run, position, at, {CHECK_COLUMNS}) VALUES {}",
+                places(1, 9)
+            );
             steps.push(Step::execute(sql, row));
         }
         let detail = serde_json::json!({ "tables": end.tables.len(), "record": seal });

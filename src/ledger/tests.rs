@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::TableOutcome;
+use crate::report::checks::{CheckResult, Status};
 use crate::report::record::{DifferenceRecord, TableRecord};
 
 async fn ledger() -> (tempfile::TempDir, Ledger) {
@@ -10,7 +11,7 @@ async fn ledger() -> (tempfile::TempDir, Ledger) {
     (dir, ledger)
 }
 
-fn start(n: u32) -> RunStart {
+pub(super) fn start(n: u32) -> RunStart {
     RunStart {
         id: format!("run-{n:04}"),
         kind: if n.is_multiple_of(2) { "diff" } else { "repair" }.into(),
@@ -27,7 +28,7 @@ fn start(n: u32) -> RunStart {
     }
 }
 
-fn end(n: u32) -> RunEnd {
+pub(super) fn end(n: u32) -> RunEnd {
     let mut outcome = TableOutcome { missing: u64::from(n), proved: true, ..TableOutcome::default() };
     outcome.seconds.scan = 0.1 + 0.2;
     outcome.repaired_root = Some("ab".into());
@@ -56,6 +57,25 @@ fn end(n: u32) -> RunEnd {
         only_in_source: vec!["x".into()],
         only_in_target: Vec::new(),
         tables: vec![table.clone(), TableRecord { differences: Vec::new(), ..table }],
+        checks: vec![check(Status::Pass), check(Status::Fail)],
+    }
+}
+
+fn check(status: Status) -> CheckResult {
+    CheckResult {
+        name: "counts".into(),
+        kind: "count".into(),
+        pair: "shop".into(),
+        table: Some("t".into()),
+        status,
+        severity: "warning".into(),
+        owner: None,
+        source: Some("1".into()),
+        target: Some("2".into()),
+        difference: Some("1".into()),
+        message: None,
+        hint: None,
+        seconds: 0.25,
     }
 }
 
@@ -81,6 +101,7 @@ async fn what_is_kept_is_what_is_read() {
     }
     let run = ledger.run("run-0001").await.unwrap();
     assert_eq!(run.tables, end(1).tables);
+    assert_eq!(run.checks, end(1).checks);
     assert_eq!(run.options, start(1).options);
     assert_eq!((run.outcome_text(), run.only_in_source.len()), ("same", 1));
     assert_eq!(ledger.run("last").await.unwrap().outcome, None);
@@ -117,6 +138,9 @@ async fn a_record_altered_after_its_end_is_named() {
         "UPDATE trueup_differences SET key = 'other' WHERE position = 700",
         "DELETE FROM trueup_differences WHERE position = 700",
         "DELETE FROM trueup_tables WHERE position = 1",
+        "UPDATE trueup_checks SET status = 'pass' WHERE position = 1",
+        "UPDATE trueup_checks SET result = replace(result, '\"fail\"', '\"pass\"') WHERE position = 1",
+        "DELETE FROM trueup_checks WHERE position = 0",
     ] {
         let (dir, ledger) = ledger().await;
         ledger.begin(&start(1)).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::checks::CheckResult;
 use super::record::{Evidence, TableRecord};
 use super::render::{bytes, grouped};
 use crate::model::Plan;
@@ -106,6 +107,21 @@ pub(crate) fn plan_columns(plan: &Plan) -> Vec<[String; 4]> {
         .collect()
 }
 
+pub(super) const CHECK_HEADINGS: [&str; 7] =
+    ["Check", "Table", "Kind", "Result", "What was found", "Severity", "Owner"];
+
+pub(super) fn check_cells(check: &CheckResult) -> [String; 7] {
+    [
+        check.name.clone(),
+        check.table.clone().unwrap_or_default(),
+        check.kind.clone(),
+        check.status.as_str().replace('_', " "),
+        check.facts(),
+        check.severity.clone(),
+        check.owner.clone().unwrap_or_default(),
+    ]
+}
+
 /// What was asked for, but for what is empty or off.
 pub(crate) fn options(evidence: &Evidence) -> Vec<(String, String)> {
     let serde_json::Value::Object(options) = &evidence.run.options else { return Vec::new() };
@@ -162,6 +178,17 @@ pub fn markdown(evidence: &Evidence) -> String {
     }
     for (name, value) in options(evidence) {
         let _ = writeln!(out, "| Option: {} | {} |", plain(&name), plain(&value));
+    }
+    if !evidence.run.checks.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n## Checks\n\n| {} |\n|{}",
+            CHECK_HEADINGS.join(" | "),
+            " --- |".repeat(CHECK_HEADINGS.len())
+        );
+        for check in &evidence.run.checks {
+            let _ = writeln!(out, "| {} |", check_cells(check).map(|cell| plain(&cell)).join(" | "));
+        }
     }
     for table in &evidence.run.tables {
         table_markdown(&mut out, table);

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::export::{counts, facts, options, plan_columns, proof, roots, trail_text};
+use super::export::{
+    CHECK_HEADINGS, check_cells, counts, facts, options, plan_columns, proof, roots, trail_text,
+};
 use super::record::{Evidence, TableRecord};
 use super::render::{bytes, grouped};
 
@@ -46,8 +48,8 @@ pub(crate) fn esc(text: &str) -> String {
 /// A known word for a class; never what was read from anywhere.
 pub(crate) fn class(outcome: &str) -> &'static str {
     match outcome {
-        "same" => "same",
-        "different" => "different",
+        "same" | "pass" | "within_tolerance" => "same",
+        "different" | "fail" => "different",
         "failed" => "failed",
         "interrupted" => "interrupted",
         "unknown" => "unknown",
@@ -85,6 +87,7 @@ pub fn html(evidence: &Evidence) -> String {
         options.iter().for_each(|(name, value)| row(&mut out, name, value));
         out += "</table>\n";
     }
+    checks(&mut out, evidence);
     if run.tables.len() > 1 {
         overview(&mut out, &run.tables);
     }
@@ -92,6 +95,27 @@ pub fn html(evidence: &Evidence) -> String {
     trail(&mut out, evidence);
     out += "</body></html>\n";
     out
+}
+
+fn checks(out: &mut String, evidence: &Evidence) {
+    if evidence.run.checks.is_empty() {
+        return;
+    }
+    *out += "<h2>Checks</h2>\n<table><thead><tr>";
+    for heading in CHECK_HEADINGS {
+        let _ = write!(out, "<th scope=\"col\">{heading}</th>");
+    }
+    *out += "</tr></thead><tbody>\n";
+    for check in &evidence.run.checks {
+        let class = class(check.status.as_str());
+        *out += "<tr>";
+        for (at, cell) in check_cells(check).iter().enumerate() {
+            let class = if at == 3 { format!(" class=\"{class}\"") } else { String::new() };
+            let _ = write!(out, "<td{class}>{}</td>", esc(cell));
+        }
+        *out += "</tr>\n";
+    }
+    *out += "</tbody></table>\n";
 }
 
 fn overview(out: &mut String, tables: &[TableRecord]) {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::agent::TableOutcome;
 use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
+use crate::report::checks::{CheckResult, Status};
 use crate::report::record::{DifferenceRecord, RunRecord, TrailSummary};
 use crate::report::{TableError, Verdict};
 
@@ -93,6 +94,21 @@ fn evidence(text: &str) -> Evidence {
             options: serde_json::json!({ "allow": text }),
             only_in_source: vec![s()],
             only_in_target: vec![s()],
+            checks: vec![CheckResult {
+                name: s(),
+                kind: s(),
+                pair: s(),
+                table: Some(s()),
+                status: Status::Fail,
+                severity: s(),
+                owner: Some(s()),
+                source: Some(s()),
+                target: Some(s()),
+                difference: Some(s()),
+                message: Some(s()),
+                hint: Some(s()),
+                seconds: 0.0,
+            }],
             tables: vec![table.clone(), table],
         },
         trail: TrailSummary {

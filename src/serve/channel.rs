@@ -72,7 +72,11 @@ impl Default for Post {
         let https = match HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider) {
             Ok(builder) => builder.https_or_http().enable_http1().wrap_connector(tcp),
             // The roots are compiled in; the builder without a provider argument takes the process's.
-            Err(_) => HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp),
+            Err(_) => HttpsConnectorBuilder::new()
+                .with_webpki_roots()
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(tcp),
         };
         Self { http: Client::builder(TokioExecutor::new()).build(https) }
     }
@@ -87,7 +91,13 @@ impl Channel {
 
 impl Post {
     /// `delivery` is the same when the same message is sent again. The error names neither address nor answer.
-    pub async fn send(&self, channel: &Channel, items: &[Item], delivery: &str, at: &str) -> Result<(), String> {
+    pub async fn send(
+        &self,
+        channel: &Channel,
+        items: &[Item],
+        delivery: &str,
+        at: &str,
+    ) -> Result<(), String> {
         let sending = async {
             match &channel.to {
                 To::Webhook { url, secret } => {
@@ -147,7 +157,8 @@ pub fn signature(secret: &str, at: &str, body: &str) -> String {
 }
 
 async fn mail(smtp: &str, from: &str, to: &[String], items: &[Item], delivery: &str) -> Result<(), String> {
-    let address = |text: &str| text.parse::<Mailbox>().map_err(|_| "an address of the mail cannot be read".to_owned());
+    let address =
+        |text: &str| text.parse::<Mailbox>().map_err(|_| "an address of the mail cannot be read".to_owned());
     let mut builder = Message::builder()
         .from(address(from)?)
         .subject(message::subject(items))
@@ -160,11 +171,9 @@ async fn mail(smtp: &str, from: &str, to: &[String], items: &[Item], delivery: &
         .map_err(|_| "the SMTP URL cannot be read: smtps://USER:PASSWORD@HOST".to_owned())?
         .timeout(Some(TIMEOUT))
         .build();
-    transport.send(mail).await.map(drop).map_err(|error| {
-        match error.status() {
-            Some(code) => format!("the mail server answered with {code}"),
-            None => "the mail server cannot be reached".to_owned(),
-        }
+    transport.send(mail).await.map(drop).map_err(|error| match error.status() {
+        Some(code) => format!("the mail server answered with {code}"),
+        None => "the mail server cannot be reached".to_owned(),
     })
 }
 

@@ -26,6 +26,8 @@ const OPEN_INCIDENTS: u64 = 10_000;
 pub struct Group {
     pub pair: String,
     pub checks: Vec<String>,
+    /// When each was due, RFC 3339: no such time is run twice.
+    pub due: BTreeMap<String, String>,
 }
 
 /// What came of it.
@@ -133,7 +135,11 @@ impl<R: Runner> Coordinator<R> {
         }
     }
 
-    async fn beat(self: &Arc<Self>, tasks: &mut JoinSet<()>, kill: &CancellationToken) -> Result<(), LedgerError> {
+    async fn beat(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        kill: &CancellationToken,
+    ) -> Result<(), LedgerError> {
         let config = self.config();
         let now = (self.ground.now)();
         let rows = self.ledger.schedule_rows().await?;
@@ -153,7 +159,8 @@ impl<R: Runner> Coordinator<R> {
             }
             waiting -= leases.len().min(waiting);
             let names = leases.iter().map(|lease| lease.name.clone());
-            let group = Group { pair: group.pair, checks: names.collect() };
+            let due = leases.iter().map(|lease| (lease.name.clone(), lease.due.clone()));
+            let group = Group { pair: group.pair, checks: names.collect(), due: due.collect() };
             self.running.lock().unwrap_or_else(PoisonError::into_inner).extend(group.checks.iter().cloned());
             let (this, config, kill) = (Arc::clone(self), Arc::clone(&config), kill.child_token());
             tasks.spawn(async move {
@@ -190,8 +197,12 @@ impl<R: Runner> Coordinator<R> {
         let now = (self.ground.now)();
         if let Some(ran) = &ran {
             tracing::info!(
-                pair = group.pair, checks = group.checks.len(), run = ran.run, status = overall(&ran.results).as_str(),
-                milliseconds = now.duration_since(began).as_millis(), "checks ran"
+                pair = group.pair,
+                checks = group.checks.len(),
+                run = ran.run,
+                status = overall(&ran.results).as_str(),
+                milliseconds = now.duration_since(began).as_millis(),
+                "checks ran"
             );
         }
         for lease in leases {
@@ -236,10 +247,8 @@ impl<R: Runner> Coordinator<R> {
         let due = lease.due.parse().ok();
         let next = spec.and_then(|spec| spec.timetable.next(due, now, (self.ground.chance)())).map(text);
         let ran_at = (ran.run.as_str(), text(now));
-        let held = self
-            .ledger
-            .release(lease, next.as_deref(), Some((ran_at.0, &ran_at.1, status.as_str())))
-            .await?;
+        let held =
+            self.ledger.release(lease, next.as_deref(), Some((ran_at.0, &ran_at.1, status.as_str()))).await?;
         if !held {
             return Ok(());
         }
@@ -254,8 +263,7 @@ impl<R: Runner> Coordinator<R> {
         }
         let open = self.ledger.incidents(true, OPEN_INCIDENTS).await?;
         let count = |severity: &str| open.iter().filter(|open| open.result.severity == severity).count();
-        self.metrics
-            .incidents(["info", "warning", "critical"].map(|severity| (severity, count(severity))));
+        self.metrics.incidents(["info", "warning", "critical"].map(|severity| (severity, count(severity))));
         Ok(())
     }
 
@@ -275,7 +283,8 @@ impl<R: Runner> Coordinator<R> {
                     Change::Firing => true,
                     Change::Resolved => spec.resolved,
                     Change::Goes => {
-                        incident.told_at.is_some() && spec.repeat.is_some_and(|every| is_again(incident, seen, every, now))
+                        incident.told_at.is_some()
+                            && spec.repeat.is_some_and(|every| is_again(incident, seen, every, now))
                     }
                 }
         };
@@ -303,11 +312,13 @@ fn wants(spec: &AlertSpec, result: &CheckResult) -> bool {
 
 /// Whether another `every` since it was opened has gone by since it was last seen.
 fn is_again(incident: &Incident, seen: Option<&str>, every: Duration, now: Timestamp) -> bool {
-    let (Some(Ok(seen)), Ok(opened)) = (seen.map(str::parse::<Timestamp>), incident.opened_at.parse::<Timestamp>())
+    let (Some(Ok(seen)), Ok(opened)) =
+        (seen.map(str::parse::<Timestamp>), incident.opened_at.parse::<Timestamp>())
     else {
         return false;
     };
-    let times = |at: Timestamp| at.duration_since(opened).unsigned_abs().as_millis() / every.as_millis().max(1);
+    let times =
+        |at: Timestamp| at.duration_since(opened).unsigned_abs().as_millis() / every.as_millis().max(1);
     times(now) > times(seen)
 }
 
@@ -326,13 +337,18 @@ fn due_groups(config: &Config, rows: &[ScheduleRow], running: &[String], now: &s
         let Some(check) = config.checks.get(&row.name) else { continue };
         // A check that reads every row takes long; nobody else is to wait for it.
         if matches!(check.kind, CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. }) {
-            groups.push(Group { pair: check.pair.clone(), checks: vec![row.name.clone()] });
+            let checks = vec![row.name.clone()];
+            groups.push(Group { pair: check.pair.clone(), checks, due: BTreeMap::new() });
         } else {
             together.entry(&check.pair).or_default().push(row.name.clone());
         }
     }
     // What is quick goes first.
-    let quick = together.into_iter().map(|(pair, checks)| Group { pair: pair.to_owned(), checks });
+    let quick = together.into_iter().map(|(pair, checks)| Group {
+        pair: pair.to_owned(),
+        checks,
+        due: BTreeMap::new(),
+    });
     quick.chain(groups).collect()
 }
 

@@ -23,7 +23,10 @@ struct Site<R> {
 }
 
 /// `/healthz`: the process runs. `/readyz`: the ledger answers and work is looked for. `/metrics`: for Prometheus.
-pub fn router<R: Runner + std::fmt::Debug>(coordinator: Arc<Coordinator<R>>, token: Option<String>) -> Router {
+pub fn router<R: Runner + std::fmt::Debug>(
+    coordinator: Arc<Coordinator<R>>,
+    token: Option<String>,
+) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<R>))
@@ -33,10 +36,8 @@ pub fn router<R: Runner + std::fmt::Debug>(coordinator: Arc<Coordinator<R>>, tok
 
 async fn ready<R: Runner>(State(site): State<Arc<Site<R>>>) -> Response {
     let now = (site.coordinator.ground.now)();
-    let is_fresh = site
-        .coordinator
-        .last_beat()
-        .is_some_and(|beat| now.duration_since(beat).unsigned_abs() <= BEAT_MAX);
+    let is_fresh =
+        site.coordinator.last_beat().is_some_and(|beat| now.duration_since(beat).unsigned_abs() <= BEAT_MAX);
     if is_fresh {
         (StatusCode::OK, "ready\n").into_response()
     } else {

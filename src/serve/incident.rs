@@ -93,7 +93,9 @@ pub fn step(
                 Some((incident, told.then_some(Change::Resolved)))
             }
         },
-        (_, Some(incident)) if incident.state == IncidentState::Open => Some((again(incident), Some(Change::Goes))),
+        (_, Some(incident)) if incident.state == IncidentState::Open => {
+            Some((again(incident), Some(Change::Goes)))
+        }
         (Status::Unknown, Some(incident)) if incident.state == IncidentState::Pending => {
             let told = incident.flaps <= FLAPS_TOLD;
             let opened = Incident {

@@ -117,11 +117,16 @@ pub(super) fn plain(items: &[Item]) -> String {
     for item in items {
         out += &format!("{}\n", item.line());
         let owner = item.owner.as_ref().map_or_else(String::new, |owner| format!(", owner {owner}"));
-        out += &format!("  severity {}{owner}, pair {}, since {}\n", item.severity, item.pair, item.opened_at);
+        out +=
+            &format!("  severity {}{owner}, pair {}, since {}\n", item.severity, item.pair, item.opened_at);
         if let Some(hint) = &item.hint {
             out += &format!("  hint: {hint}\n");
         }
-        out += &format!("  run {}{}\n\n", item.run, item.link.as_ref().map_or_else(String::new, |link| format!(": {link}")));
+        out += &format!(
+            "  run {}{}\n\n",
+            item.run,
+            item.link.as_ref().map_or_else(String::new, |link| format!(": {link}"))
+        );
     }
     out
 }
@@ -188,8 +193,18 @@ mod tests {
         );
         let event = pagerduty(&firing, "R");
         assert_eq!(
-            (&event["event_action"], &event["dedup_key"], &event["payload"]["severity"], &event["links"][0]["href"]),
-            (&json!("trigger"), &json!("trueup/rows/orders"), &json!("critical"), &json!("https://t.example/runs/run-1"))
+            (
+                &event["event_action"],
+                &event["dedup_key"],
+                &event["payload"]["severity"],
+                &event["links"][0]["href"]
+            ),
+            (
+                &json!("trigger"),
+                &json!("trueup/rows/orders"),
+                &json!("critical"),
+                &json!("https://t.example/runs/run-1")
+            )
         );
         let end = pagerduty(&item(Change::Resolved), "R");
         assert_eq!((&end["event_action"], &end["dedup_key"]), (&json!("resolve"), &event["dedup_key"]));

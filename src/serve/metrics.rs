@@ -100,7 +100,12 @@ impl Default for Metrics {
         registry.register("rows_read", "Rows compared, by side", all.rows_read.clone());
         registry.register("rows_written", "Rows written by checks that repair", all.rows_written.clone());
         registry.register("differences", "Differing rows found, by kind", all.differences.clone());
-        registry.register_with_unit("link", "Bytes between the two sides", Unit::Bytes, all.link_bytes.clone());
+        registry.register_with_unit(
+            "link",
+            "Bytes between the two sides",
+            Unit::Bytes,
+            all.link_bytes.clone(),
+        );
         registry.register("alerts", "Messages to a channel, by outcome", all.alerts.clone());
         registry.register("failures", "What could not be done, by part", all.failures.clone());
         registry.register("checks_waiting", "Checks that are due and wait", all.waiting.clone());
@@ -222,5 +227,57 @@ impl Metrics {
             let level = i64::try_from(count).unwrap_or(i64::MAX);
             self.incidents.get_or_create(&labels([("severity", severity)])).set(level);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::incident::tests::result;
+    use super::*;
+
+    /// Names of metrics in a text.
+    fn named(text: &str) -> BTreeSet<String> {
+        text.match_indices("trueup_")
+            .map(|(at, _)| {
+                text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+            })
+            .collect()
+    }
+
+    fn all() -> Metrics {
+        let metrics = Metrics::default();
+        metrics.result(&result(Status::Pass), 1.0);
+        metrics.table(&TableOutcome::default());
+        metrics.alert("ops", true);
+        metrics.failure("ledger");
+        metrics.beat(2.0, 1, 1);
+        metrics.outbox(1, 0);
+        metrics.incidents([("info", 0), ("warning", 1), ("critical", 0)]);
+        metrics.reload(true);
+        metrics
+    }
+
+    #[test]
+    fn rules_dashboard_and_documentation_name_what_there_is() {
+        let known = named(&all().text());
+        for file in ["deploy/prometheus/alerts.yaml", "deploy/grafana/trueup.json", "docs/operations.md"] {
+            let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+            let unknown: Vec<String> = named(&text).difference(&known).cloned().collect();
+            assert!(!named(&text).is_empty() && unknown.is_empty(), "{file}: {unknown:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_out_is_shown_no_longer() {
+        let metrics = all();
+        assert!(metrics.text().contains("trueup_check_status{check=\"rows\""));
+        metrics.only(&BTreeSet::from(["other"]));
+        let text = metrics.text();
+        assert!(
+            !text.contains("trueup_check_status{check=")
+                && !text.contains("last_run_timestamp_seconds{check=")
+        );
     }
 }

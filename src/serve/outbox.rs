@@ -41,12 +41,16 @@ impl Sender {
         let until = text(later(now, LEASE));
         let rows = self.ledger.claim_outbox(&channel.name, &self.owner, &text(now), &until).await?;
         let mut sent = 0;
-        let groups: Vec<&[OutboxRow]> =
-            if channel.takes_many() { rows.chunks(rows.len().max(1)).collect() } else { rows.chunks(1).collect() };
+        let groups: Vec<&[OutboxRow]> = if channel.takes_many() {
+            rows.chunks(rows.len().max(1)).collect()
+        } else {
+            rows.chunks(1).collect()
+        };
         let mut broken = false;
         for group in groups {
             let ids: Vec<String> = group.iter().map(|row| row.id.clone()).collect();
-            let items: Vec<Item> = group.iter().filter_map(|row| serde_json::from_str(&row.body).ok()).collect();
+            let items: Vec<Item> =
+                group.iter().filter_map(|row| serde_json::from_str(&row.body).ok()).collect();
             let (Some(first), false) = (group.first(), items.is_empty()) else { continue };
             // Those behind one that failed wait with it: a resolved never comes before its firing.
             let outcome = match broken {
@@ -72,7 +76,11 @@ impl Sender {
                     if too_old {
                         tracing::error!(channel = channel.name, "{} alerts are given up: {error}", ids.len());
                     } else {
-                        tracing::warn!(channel = channel.name, attempts, "an alert could not be sent: {error}");
+                        tracing::warn!(
+                            channel = channel.name,
+                            attempts,
+                            "an alert could not be sent: {error}"
+                        );
                     }
                     let next = (!too_old).then(|| text(next));
                     self.ledger.not_sent(&ids, &text(now), next.as_deref(), &error).await?;

@@ -15,8 +15,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["model", "agent", "report"]),
     ("config", &["model"]),
     ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
+    ("serve", &["model", "agent", "report", "config", "ledger"]),
     ("dashboard", &["agent", "report", "ledger"]),
-    ("cli", &["dashboard", "model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger"]),
+    (
+        "cli",
+        &[
+            "model",
+            "engine",
+            "agent",
+            "report",
+            "coordinator",
+            "config",
+            "checks",
+            "ledger",
+            "serve",
+            "dashboard",
+        ],
+    ),
 ];
 
 /// Where a foreign crate may be named.
@@ -27,7 +42,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["agent"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
-    ("jiff", &["coordinator", "config", "checks", "cli"]),
+    ("jiff", &["coordinator", "config", "checks", "serve", "cli"]),
+    ("croner", &["config"]),
+    ("axum", &["serve", "cli"]),
+    ("hyper", &["serve"]),
+    ("lettre", &["serve"]),
+    ("prometheus_client", &["serve"]),
     ("toml", &["config"]),
     ("quick_xml", &["report"]),
     ("rayon", &["agent", "locate", "merkle"]),

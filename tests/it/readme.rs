@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::agents::Pki;
 use super::support::process::Agent;
+use super::support::serve::Serve;
 use super::support::servers::{MysqlDb, PostgresDb};
 
 /// Run elsewhere: the demo and this very test run.
@@ -100,6 +101,16 @@ fn every_command_in_readme_works() {
                     let env: Vec<(&str, &str)> =
                         env.iter().map(|(name, value)| (*name, value.as_str())).collect();
                     agents.insert(port, Agent::start(&args, &env));
+                }
+                "trueup" if words[1] == "serve" => {
+                    let env: Vec<(&str, &str)> =
+                        env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                    let ledger = dir.path().join("serve.db");
+                    let config = dir.path().join("trueup.toml");
+                    let mut serve = Serve::start(&config, ledger.to_str().unwrap(), &env);
+                    serve.until_logged("checks ran");
+                    serve.signal("TERM");
+                    assert_eq!(serve.wait(), 0);
                 }
                 "trueup" => {
                     let output = Command::new(env!("CARGO_BIN_EXE_trueup"))

@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test module uses its own part")]
 
 pub(crate) mod agents;
+pub(crate) mod browser;
 pub(crate) mod gate;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
+pub(crate) mod serve;
 pub(crate) mod servers;
 pub(crate) mod tls;

@@ -32,7 +32,7 @@ pub(crate) fn state_home() -> &'static std::path::Path {
     })
 }
 
-fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
+pub(crate) fn command(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trueup"));
     command
         .args(args)
