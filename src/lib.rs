@@ -15,6 +15,7 @@ pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod dashboard;
 pub mod engine;
 pub mod ledger;
 pub mod locate;

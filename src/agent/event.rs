@@ -299,6 +299,9 @@ pub struct TableOutcome {
     /// Rows read by key, beyond the scan.
     pub source_rows_reread: u64,
     pub target_rows_reread: u64,
+    /// Confirmed differences by part of the key order; each part holds equally many of the target's rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_range: Vec<u64>,
     /// Undo: rows that have changed since the run and were left as they are.
     #[serde(default)]
     pub moved_on: u64,
@@ -318,7 +321,7 @@ pub struct PhaseSeconds {
 }
 
 impl TableOutcome {
-    /// Adds the outcome of another part of the same table. Roots are of one part each, and are left.
+    /// Adds the outcome of another part of the same table. Roots and ranges are of one part each, and are left.
     pub fn add(&mut self, part: &Self) {
         let mut copy = part.clone();
         let mut sum = |field: fn(&mut Self) -> &mut u64| *field(self) += *field(&mut copy);

@@ -16,6 +16,7 @@ impl Settlement<'_, '_> {
             // Over the limit: the run is known by its count alone.
             self.target.outcome.missing += run.count;
             self.target.outcome.left += run.count;
+            self.parts.add(&run.first, run.count);
             return Ok(());
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;

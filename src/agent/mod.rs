@@ -13,6 +13,7 @@ mod handle;
 mod judge;
 pub mod link;
 pub mod local;
+mod parts;
 mod rendezvous;
 mod scan;
 pub mod security;

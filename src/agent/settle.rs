@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::error::{AgentError, FailureKind};
 use super::event::{Allow, DifferenceKind, Event, Phase};
 use super::judge::{Describer, Finding, Reread};
+use super::parts::Parts;
 use super::proto::{Fetch, frame::Kind};
+use super::scan::run_error;
 use super::spool::{Spool, SpoolReader, Suspect};
 use super::target::{Located, Target};
 use super::trail::Trail;
@@ -47,6 +49,8 @@ pub(super) struct Settlement<'a, 'b> {
     pub(super) located: Located,
     pub(super) describer: Describer,
     pub(super) overlay: Overlay,
+    /// Where confirmed differences are.
+    pub(super) parts: Parts,
     /// Every batch is noted before and after it is written.
     pub(super) trail: Trail,
     /// What repairs may do; nothing for a diff.
@@ -89,6 +93,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         Ok(Self {
             describer,
             overlay,
+            parts: Parts::of(&located.run).map_err(|error| run_error("read the run", &error))?,
             trail,
             allow,
             over_limit,
@@ -130,6 +135,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let left_over = self.take_again();
         self.passes(left_over).await?;
         self.retry_refused().await?;
+        self.target.outcome.by_range = self.parts.counts().to_vec();
         self.target.outcome.over_limit = self.over_limit;
         let seconds = since.elapsed().as_secs_f64();
         if self.target.writes() {
@@ -335,6 +341,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 DifferenceKind::Changed => outcome.changed += 1,
                 DifferenceKind::Extra => outcome.extra += 1,
             }
+            self.parts.add(&reread.suspect.key, 1);
             if self.told < self.target.task.options.details_max {
                 self.told += 1;
                 let difference = self.describer.difference(reread).map_err(decode_error)?;

@@ -19,16 +19,17 @@ use super::spool::{Spool, Suspect};
 use super::wire::pack_plan;
 use crate::locate::{self, LocateOptions, Locator, Proof};
 use crate::merkle::{DigestRun, RootDigest, SessionKey, Tree};
-use crate::model::{Role, TableAccess};
+use crate::model::{Key, Role, TableAccess};
 
 /// How often a scan's progress is told to the coordinator.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// A run of rows that only the source has, to be streamed and not named one by one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct MissingRun {
     pub(super) run_id: u32,
     pub(super) count: u64,
+    pub(super) first: Key,
 }
 
 /// Everything located between the two snapshots.
@@ -262,8 +263,8 @@ impl Found {
     }
 
     fn add(&mut self, step: locate::Step) -> Result<(), AgentError> {
-        for locate::MissingRun { run_id, count, .. } in step.missing_runs {
-            self.runs.push(MissingRun { run_id, count });
+        for locate::MissingRun { run_id, count, first, .. } in step.missing_runs {
+            self.runs.push(MissingRun { run_id, count, first });
             self.missing += count;
         }
         for locate::Finding { kind, key, source, target } in step.findings {

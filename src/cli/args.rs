@@ -56,6 +56,8 @@ pub(super) enum Command {
     Config(super::config::ConfigArgs),
     /// Serve one database to peers
     Agent(AgentArgs),
+    /// Show the ledger to a browser
+    Dashboard(super::dashboard::DashboardArgs),
     /// List what was run
     Runs(RunsArgs),
     /// Show one run for an auditor: what was compared, what differed, what was done, and the proof

@@ -100,6 +100,8 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
         evidence: loaded.evidence(&args.evidence),
         undo: if args.no_undo { None } else { loaded.undo(&args.undo) },
         due: std::collections::BTreeMap::new(),
+        asked_by: None,
+        live: None,
     };
     let stop = CancellationToken::new();
     let mut output = Output::open(args.output.as_deref())?;

@@ -1,6 +1,7 @@
 //! Checks of one pair as one run of the ledger: for `trueup check` and for the coordinator.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use super::Failure;
 use super::config::{Endpoints, Loaded};
 use super::evidence::{self, Recorder, Recording, Totals};
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
+use super::live::{Live, Watched};
 use crate::agent::error::FailureKind;
 use crate::agent::{AgentError, TaskOptions};
 use crate::checks::{self, CheckOptions, Notes};
@@ -26,6 +28,10 @@ pub(super) struct Keeping {
     pub(super) undo: Option<UndoStoreArgs>,
     /// Of checks that ran by a timetable: when they were due.
     pub(super) due: BTreeMap<String, String>,
+    /// Who asked for it, where it was not the timetable.
+    pub(super) asked_by: Option<String>,
+    /// Where others look how far it is.
+    pub(super) live: Option<Arc<Live>>,
 }
 
 /// What the checks of a pair came to, and the run that they were.
@@ -59,12 +65,13 @@ pub(super) async fn run_pair(
         undoes: None,
         options: serde_json::json!({
             "pair": name, "checks": names, "dry_run": options.dry_run, "recheck": options.recheck,
-            "due": keeping.due,
+            "due": keeping.due, "asked_by": keeping.asked_by,
             "config": loaded.path.display().to_string(),
         }),
     };
     let recorder = Recorder::begin(&keeping.evidence, recording).await?;
-    let mut noting = Noting { recorder, writes, tables: Vec::new(), reports: Vec::new() };
+    let live = keeping.live.clone().map(|live| Watched::new(live, recorder.run(), &names));
+    let mut noting = Noting { recorder, live, writes, tables: Vec::new(), reports: Vec::new() };
     let agents = async {
         let undo = match keeping.undo.as_ref().filter(|_| writes) {
             Some(undo) => evidence::undo_store(undo, &keeping.evidence, &target)?,
@@ -101,6 +108,7 @@ pub(super) async fn run_pair(
 
 struct Noting {
     recorder: Recorder,
+    live: Option<Watched>,
     writes: bool,
     tables: Vec<TableRecord>,
     reports: Vec<TableReport>,
@@ -116,6 +124,7 @@ impl Notes for Noting {
     }
 
     async fn event(&mut self, event: &RunEvent) -> Result<(), AgentError> {
+        self.live.iter().for_each(|live| live.note(event));
         self.recorder.event(event).await.map_err(|failure| {
             let error = AgentError::new(FailureKind::Database, failure.message);
             match failure.hint {

@@ -15,8 +15,8 @@ pub(super) async fn runs(args: &RunsArgs) -> Result<u8, Failure> {
         outcome: args.outcome.clone(),
         since: args.since.as_deref().map(since).transpose()?,
         table: args.table.clone(),
-        undoes: None,
         limit: Some(args.limit),
+        ..RunFilter::default()
     };
     let mut output = Output::open(None)?;
     for run in ledger.runs(&filter).await? {

@@ -17,16 +17,19 @@ use tracing_subscriber::util::SubscriberInitExt;
 mod args;
 mod audit;
 mod backfill;
+mod board;
 mod check;
 mod checking;
 mod command;
 mod config;
+mod dashboard;
 mod demo;
 mod endpoint;
 mod evidence;
 mod evidence_args;
 mod files;
 mod history;
+mod live;
 mod output;
 mod serve;
 mod terminal;
@@ -143,6 +146,7 @@ fn execute(cli: Cli, runtime: &Runtime) -> Result<u8, Failure> {
             config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
         },
         Command::Agent(args) => runtime.block_on(command::agent(&args)),
+        Command::Dashboard(args) => runtime.block_on(dashboard::run(&args)),
         Command::Runs(args) => runtime.block_on(history::runs(&args)),
         Command::Report(args) => runtime.block_on(history::report(&args)),
         Command::Prune(args) => runtime.block_on(history::prune(&args)),

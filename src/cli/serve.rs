@@ -1,10 +1,12 @@
 //! `trueup serve`: the coordinator to leave running. Clock, chance, environment, signals and databases come in here.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use axum::Router;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -12,15 +14,18 @@ use uuid::Uuid;
 
 use super::Failure;
 use super::args::LimitArgs;
+use super::board;
 use super::check::DETAILS_KEPT;
 use super::checking::{self, Keeping};
 use super::config::{Endpoints, FileArgs, Loaded};
 use super::endpoint::{limits, warn_if_readable};
 use super::evidence::{before, by, open_ledger, timestamp};
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
+use super::live::Live;
 use crate::agent::AgentLimits;
 use crate::checks::{self, CheckOptions};
 use crate::config::{AlertKind, AlertSpec, CheckSpec, Config, SecretSpec};
+use crate::dashboard;
 use crate::ledger::{Keep, Ledger, RunStart};
 use crate::serve::channel::{Channel, Post, To};
 use crate::serve::{Coordinator, Ground, Group, Metrics, Ran, Runner, Sender, http};
@@ -43,7 +48,7 @@ pub(super) struct ServeArgs {
     file: FileArgs,
     /// Listen here instead of where the configuration says
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<std::net::SocketAddr>,
+    listen: Option<SocketAddr>,
     /// Measure a check that fails again this often before it is told
     #[arg(long, value_name = "N", default_value_t = 1)]
     recheck: u32,
@@ -79,6 +84,7 @@ struct Checks {
     keeping: (EvidenceArgs, UndoStoreArgs),
     recheck: (u32, Duration),
     metrics: Metrics,
+    live: Arc<Live>,
 }
 
 impl Checks {
@@ -107,6 +113,8 @@ impl Runner for Checks {
             evidence: loaded.evidence(&self.keeping.0),
             undo: loaded.undo(&self.keeping.1),
             due: group.due.clone(),
+            asked_by: group.asked.as_ref().map(|asked| asked.by.clone()),
+            live: Some(Arc::clone(&self.live)),
         };
         let mut endpoints = Endpoints::new(&loaded, self.limits.clone());
         let pair = config.pairs.get(&group.pair)?;
@@ -146,7 +154,9 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
     }
     let ledger = open_ledger(&evidence.ledger, true).await?;
     let listen = args.listen.unwrap_or(loaded.config.serve.listen);
-    let view = loaded.config.serve.view_token.as_ref().map(|spec| secret(&loaded, spec)).transpose()?;
+    let token = |spec: &Option<SecretSpec>| spec.as_ref().map(|spec| secret(&loaded, spec)).transpose();
+    let view = token(&loaded.config.serve.view_token)?;
+    let operate = token(&loaded.config.serve.operate_token)?;
     if !listen.ip().is_loopback() && view.is_none() {
         return Err(Failure::new(
             format!("{listen} can be reached from elsewhere, and no token guards it"),
@@ -164,12 +174,14 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let address = listener.local_addr()?;
     let metrics = Metrics::default();
     let owner = format!("{}/{}/{}", by().host, std::process::id(), Uuid::now_v7());
+    let live = Arc::new(Live::default());
     let runner = Checks {
         loaded: RwLock::new(Arc::clone(&loaded)),
         limits: limits(&args.limits)?,
         keeping: (args.evidence.clone(), args.undo.clone()),
         recheck: (args.recheck, args.recheck_delay),
         metrics: metrics.clone(),
+        live: Arc::clone(&live),
     };
     let coordinator =
         Arc::new(Coordinator::new(ledger.clone(), owner.clone(), GROUND, metrics.clone(), runner));
@@ -186,10 +198,18 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
     };
 
     let stop = CancellationToken::new();
-    let router = http::router(Arc::clone(&coordinator), view);
+    let tokens = (view.as_deref(), operate.as_deref());
+    let board =
+        board::dashboard(&loaded.config.serve, ledger.clone(), tokens, Arc::clone(&coordinator), live)?;
+    if board.is_none() {
+        tracing::info!("no dashboard: set view_token = \"env:NAME\" in [serve] for one");
+    }
+    let router = board.map_or_else(Router::new, dashboard::router);
+    let router = router.merge(http::router(Arc::clone(&coordinator), view));
     let serving = {
         let stop = stop.clone();
-        axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await })
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await })
     };
     let http = tokio::spawn(async move { serving.await });
     let sending = tokio::spawn(send(sender, Arc::clone(&site), stop.clone()));

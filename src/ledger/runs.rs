@@ -55,6 +55,8 @@ pub struct RunFilter {
     /// Runs that touched a table of this name on either side.
     pub table: Option<String>,
     pub undoes: Option<String>,
+    /// Begun before the run of this id: the next page of a list.
+    pub before: Option<String>,
     pub limit: Option<u64>,
 }
 
@@ -207,6 +209,10 @@ impl Ledger {
         add("kind = ?", &filter.kind);
         add("undoes = ?", &filter.undoes);
         add("started_at >= ?", &filter.since);
+        add(
+            "(started_at, id) < (SELECT b.started_at, b.id FROM trueup_runs b WHERE b.id = ?)",
+            &filter.before,
+        );
         add(
             "EXISTS (SELECT 1 FROM trueup_tables t WHERE t.run = trueup_runs.id AND ? IN (t.source_table, t.target_table))",
             &filter.table,

@@ -115,6 +115,9 @@ async fn what_is_kept_is_what_is_read() {
     assert_eq!(list(RunFilter { limit: Some(1), ..RunFilter::default() }).await, ["run-0002"]);
     assert_eq!(list(RunFilter { kind: Some("repair".into()), ..RunFilter::default() }).await, ["run-0001"]);
     assert_eq!(list(RunFilter { outcome: Some("open".into()), ..RunFilter::default() }).await, ["run-0002"]);
+    let before = |id: &str| RunFilter { before: Some(id.into()), limit: Some(1), ..RunFilter::default() };
+    assert_eq!(list(before("run-0002")).await, ["run-0001"]);
+    assert!(list(before("run-0000")).await.is_empty() && list(before("none")).await.is_empty());
     let filter = RunFilter { table: Some("u".into()), outcome: Some("same".into()), ..RunFilter::default() };
     assert_eq!(list(filter).await, ["run-0001", "run-0000"]);
     assert!(ledger.finish(&start(1), &end(1)).await.is_err(), "a run ends once");

@@ -8,7 +8,7 @@ use super::render::{bytes, grouped};
 use crate::model::Plan;
 
 /// The facts of a run, for every format.
-pub(super) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
+pub(crate) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
     let run = &evidence.run;
     let mut facts = vec![
         ("Run", run.id.clone()),
@@ -38,7 +38,7 @@ pub(super) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
 }
 
 /// The counts of a table, in the order of the work.
-pub(super) fn counts(table: &TableRecord) -> Vec<(&'static str, u64)> {
+pub(crate) fn counts(table: &TableRecord) -> Vec<(&'static str, u64)> {
     let outcome = &table.outcome;
     vec![
         ("source rows", outcome.source_rows),
@@ -59,7 +59,7 @@ pub(super) fn counts(table: &TableRecord) -> Vec<(&'static str, u64)> {
 }
 
 /// What the roots say.
-pub(super) fn proof(table: &TableRecord) -> String {
+pub(crate) fn proof(table: &TableRecord) -> String {
     let outcome = &table.outcome;
     if outcome.source_root.is_empty() {
         return "nothing was read".to_owned();
@@ -75,7 +75,7 @@ pub(super) fn proof(table: &TableRecord) -> String {
     }
 }
 
-pub(super) fn roots(table: &TableRecord) -> Vec<(&'static str, &str)> {
+pub(crate) fn roots(table: &TableRecord) -> Vec<(&'static str, &str)> {
     let outcome = &table.outcome;
     let mut roots =
         vec![("source", outcome.source_root.as_str()), ("target before", outcome.target_root.as_str())];
@@ -85,7 +85,7 @@ pub(super) fn roots(table: &TableRecord) -> Vec<(&'static str, &str)> {
 }
 
 /// Each column pair of a plan: source, target, declared types, and what they were compared as.
-pub(super) fn plan_columns(plan: &Plan) -> Vec<[String; 4]> {
+pub(crate) fn plan_columns(plan: &Plan) -> Vec<[String; 4]> {
     plan.columns
         .iter()
         .enumerate()
@@ -123,7 +123,7 @@ pub(super) fn check_cells(check: &CheckResult) -> [String; 7] {
 }
 
 /// What was asked for, but for what is empty or off.
-pub(super) fn options(evidence: &Evidence) -> Vec<(String, String)> {
+pub(crate) fn options(evidence: &Evidence) -> Vec<(String, String)> {
     let serde_json::Value::Object(options) = &evidence.run.options else { return Vec::new() };
     options
         .iter()
@@ -143,7 +143,7 @@ pub(super) fn options(evidence: &Evidence) -> Vec<(String, String)> {
         .collect()
 }
 
-pub(super) fn trail_text(evidence: &Evidence) -> String {
+pub(crate) fn trail_text(evidence: &Evidence) -> String {
     let trail = &evidence.trail;
     if trail.entries == 0 {
         return "retention has removed this run's entries from the audit trail".to_owned();

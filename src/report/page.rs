@@ -27,7 +27,7 @@ svg text{fill:var(--ink);font:13px system-ui,sans-serif}
 body{max-width:none;padding:0;font-size:10pt}h2{break-after:avoid}tr,svg{break-inside:avoid}}";
 
 /// Text that is nothing but text.
-pub(super) fn esc(text: &str) -> String {
+pub(crate) fn esc(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -46,7 +46,7 @@ pub(super) fn esc(text: &str) -> String {
 }
 
 /// A known word for a class; never what was read from anywhere.
-pub(super) fn class(outcome: &str) -> &'static str {
+pub(crate) fn class(outcome: &str) -> &'static str {
     match outcome {
         "same" | "pass" | "within_tolerance" => "same",
         "different" | "fail" => "different",
@@ -157,6 +157,7 @@ fn section(out: &mut String, table: &TableRecord) {
         "What differed",
         &[("missing", o.missing, "a"), ("changed", o.changed, "b"), ("extra", o.extra, "c")],
     );
+    heat(out, &o.by_range);
     chart(
         out,
         "What was done",
@@ -192,6 +193,48 @@ fn section(out: &mut String, table: &TableRecord) {
     }
     plan(out, table);
     differences(out, table);
+}
+
+/// Where in the order of keys rows differ: one cell a part, darker where more do.
+fn heat(out: &mut String, parts: &[u64]) {
+    let most = parts.iter().copied().max().unwrap_or(0);
+    if most == 0 || parts.len() < 2 {
+        return;
+    }
+    let touched = parts.iter().filter(|count| **count > 0).count();
+    let each = 640 / parts.len();
+    let _ = write!(
+        out,
+        "<h3>Where in the order of keys</h3>\n<svg viewBox=\"0 0 640 44\" role=\"img\" aria-label=\"{touched} of {} parts \
+         of the key range have differences, the most in one is {}\">",
+        parts.len(),
+        grouped(most)
+    );
+    for (at, count) in parts.iter().enumerate() {
+        let (x, width, depth) = (at * each, each.saturating_sub(1).max(1), depth(*count, most));
+        let _ = write!(
+            out,
+            "<rect style=\"fill:var(--{})\" x=\"{x}\" y=\"2\" width=\"{width}\" height=\"24\" fill-opacity=\"{depth}\">\
+             <title>part {}: {}</title></rect>",
+            if *count > 0 { "bad" } else { "soft" },
+            at + 1,
+            grouped(*count)
+        );
+    }
+    let end = each * parts.len();
+    *out += "<text x=\"0\" y=\"42\">first key</text>";
+    let _ = writeln!(out, "<text x=\"{end}\" y=\"42\" text-anchor=\"end\">last key</text></svg>");
+}
+
+/// None, then by powers of the most.
+fn depth(count: u64, most: u64) -> &'static str {
+    match count {
+        0 => ".15",
+        count if count == most => "1",
+        count if count.saturating_mul(4) >= most => ".75",
+        count if count.saturating_mul(16) >= most => ".55",
+        _ => ".35",
+    }
 }
 
 /// Bars of counts. The longest is the whole width; a count above nothing is at least visible.

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::asked::{Asked, Queue, with_repair};
 use super::incident::{Change, key_of, step};
 use super::message::Item;
 use super::{Ground, Metrics, text};
@@ -22,12 +23,14 @@ const BEAT: Duration = Duration::from_secs(1);
 const OPEN_INCIDENTS: u64 = 10_000;
 
 /// Checks of one pair that run together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
     pub pair: String,
     pub checks: Vec<String>,
     /// When each was due, RFC 3339: no such time is run twice.
     pub due: BTreeMap<String, String>,
+    /// Not by the timetable.
+    pub asked: Option<Asked>,
 }
 
 /// What came of it.
@@ -54,6 +57,7 @@ pub struct Coordinator<R> {
     config: RwLock<Arc<Config>>,
     /// Names of checks that run here.
     running: Mutex<BTreeSet<String>>,
+    asked: Queue,
     /// Somebody wants the next beat at once.
     pub wake: Notify,
     last_beat: Mutex<Option<Timestamp>>,
@@ -69,6 +73,7 @@ impl<R: Runner> Coordinator<R> {
             runner,
             config: RwLock::default(),
             running: Mutex::default(),
+            asked: Queue::default(),
             wake: Notify::new(),
             last_beat: Mutex::default(),
         }
@@ -85,6 +90,13 @@ impl<R: Runner> Coordinator<R> {
 
     pub fn running(&self) -> Vec<String> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Runs a check as soon as nobody else does; an error says why not.
+    pub fn ask(&self, asked: Asked) -> Result<(), String> {
+        self.asked.push(&self.config(), asked)?;
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// Takes a configuration: each check's due time is noted where it is new or its timetable has changed. What runs goes
@@ -145,9 +157,15 @@ impl<R: Runner> Coordinator<R> {
         let rows = self.ledger.schedule_rows().await?;
         let due = due_groups(&config, &rows, &self.running(), &text(now));
         let mut waiting: usize = due.iter().map(|group| group.checks.len()).sum();
-        for group in due {
-            if tasks.len() >= config.serve.concurrency {
-                break;
+        for mut group in self.asked.take(&config).into_iter().chain(due) {
+            let here = self.running();
+            group.checks.retain(|name| !here.contains(name));
+            if tasks.len() >= config.serve.concurrency || group.checks.is_empty() {
+                group.asked.into_iter().for_each(|asked| self.asked.again(asked));
+                continue;
+            }
+            if let Some(asked) = &group.asked {
+                self.ledger.hurry(&asked.check, &text(now)).await?;
             }
             let mut leases = Vec::with_capacity(group.checks.len());
             for name in &group.checks {
@@ -155,14 +173,20 @@ impl<R: Runner> Coordinator<R> {
                 leases.extend(self.ledger.claim(name, &self.owner, &text(now), &until).await?);
             }
             if leases.is_empty() {
+                // Another coordinator runs it: it is asked for again when that has ended.
+                group.asked.into_iter().for_each(|asked| self.asked.again(asked));
                 continue;
             }
+            let config = match group.asked.as_ref().and_then(|asked| with_repair(&config, asked)) {
+                Some(with_repair) => Arc::new(with_repair),
+                None => Arc::clone(&config),
+            };
             waiting -= leases.len().min(waiting);
             let names = leases.iter().map(|lease| lease.name.clone());
             let due = leases.iter().map(|lease| (lease.name.clone(), lease.due.clone()));
-            let group = Group { pair: group.pair, checks: names.collect(), due: due.collect() };
+            let group = Group { checks: names.collect(), due: due.collect(), ..group };
             self.running.lock().unwrap_or_else(PoisonError::into_inner).extend(group.checks.iter().cloned());
-            let (this, config, kill) = (Arc::clone(self), Arc::clone(&config), kill.child_token());
+            let (this, kill) = (Arc::clone(self), kill.child_token());
             tasks.spawn(async move {
                 this.work(&config, &group, &leases, kill).await;
                 let mut running = this.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,7 +362,7 @@ fn due_groups(config: &Config, rows: &[ScheduleRow], running: &[String], now: &s
         // A check that reads every row takes long; nobody else is to wait for it.
         if matches!(check.kind, CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. }) {
             let checks = vec![row.name.clone()];
-            groups.push(Group { pair: check.pair.clone(), checks, due: BTreeMap::new() });
+            groups.push(Group { pair: check.pair.clone(), checks, ..Group::default() });
         } else {
             together.entry(&check.pair).or_default().push(row.name.clone());
         }
@@ -347,7 +371,7 @@ fn due_groups(config: &Config, rows: &[ScheduleRow], running: &[String], now: &s
     let quick = together.into_iter().map(|(pair, checks)| Group {
         pair: pair.to_owned(),
         checks,
-        due: BTreeMap::new(),
+        ..Group::default()
     });
     quick.chain(groups).collect()
 }

@@ -9,6 +9,7 @@
 //! - Messages, metrics and logs hold names and counts, no row values and no secrets.
 //! - Clock, chance and names are arguments ([`Ground`]).
 
+mod asked;
 pub mod channel;
 mod dispatch;
 pub mod http;
@@ -19,6 +20,7 @@ mod outbox;
 
 use jiff::Timestamp;
 
+pub use asked::{Asked, repair_limit};
 pub use dispatch::{Coordinator, Group, Ran, Runner};
 pub use incident::{Change, key_of, step};
 pub use message::Item;

@@ -16,7 +16,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("checks", &["model", "engine", "agent", "report", "coordinator", "config"]),
     ("serve", &["model", "agent", "report", "config", "ledger"]),
-    ("cli", &["model", "engine", "agent", "report", "coordinator", "config", "checks", "ledger", "serve"]),
+    ("dashboard", &["agent", "report", "ledger"]),
+    (
+        "cli",
+        &[
+            "model",
+            "engine",
+            "agent",
+            "report",
+            "coordinator",
+            "config",
+            "checks",
+            "ledger",
+            "serve",
+            "dashboard",
+        ],
+    ),
 ];
 
 /// Where a foreign crate may be named.
@@ -38,7 +53,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("quick_xml", &["report"]),
     ("rayon", &["agent", "locate", "merkle"]),
-    ("blake3", &["merkle", "agent", "ledger"]),
+    ("blake3", &["merkle", "agent", "ledger", "dashboard"]),
+    ("maud", &["dashboard"]),
     ("chacha20poly1305", &["agent"]),
     ("uuid", &["cli"]),
     ("whoami", &["cli"]),

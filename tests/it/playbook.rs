@@ -11,7 +11,7 @@ use super::support::serve::Serve;
 use super::support::servers::PostgresDb;
 
 const MARK: &str = "MARKED-VALUE-93C1";
-const SECRETS: [&str; 2] = ["SIGNING-SECRET-51", "VIEW-TOKEN-88"];
+const SECRETS: [&str; 2] = ["SIGNING-SECRET-51", "VIEW-TOKEN-88-0123456789abcdef"];
 const ROWS: i64 = 6_000;
 
 /// What the team has: two databases, two agents, a ledger, a receiver of alerts.
