@@ -142,7 +142,7 @@ pub(super) fn run_link(id: &str) -> Markup {
 
 /// A table that may be wider than the window: it is then moved by itself, with the keyboard too.
 pub(super) fn wide(label: &str, table: &Markup) -> Markup {
-    html! { div.wide role="region" aria-label=(label) tabindex="0" { (table) } }
+    html! { div.wide role="region" aria-label=(t(label)) tabindex="0" { (table) } }
 }
 
 pub(super) fn runs_table(label: &str, runs: &[RunRecord]) -> Markup {
