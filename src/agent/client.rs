@@ -14,17 +14,17 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask, UndoTask};
+use super::event::{Event, Task, UndoTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
-    DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent, RunRequest, TablesRequest,
-    UndoRequest, frame::Kind, run_request::Peer,
+    DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
+    RunRequest, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::status::{causes, from_status};
-use super::wire::version_mismatch;
+use super::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 
@@ -35,6 +35,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(2);
 /// Describing a schema of thousands of tables takes a while; nothing unary takes longer.
 const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Some hundred tables of a catalog that may be slow.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A total may have to read a whole table; pings find a peer that is gone.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
@@ -142,6 +144,22 @@ impl RemoteAgent {
         parse(&reply.schema, &self.address)
     }
 
+    pub(super) async fn describe_many(
+        &self,
+        tables: &[TableName],
+    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError> {
+        let request = DescribeManyRequest { tables: pack_json(&tables)?.into() };
+        let reply =
+            answer(&self.address, DESCRIBE_TIMEOUT, self.client.clone().describe_many(request)).await?;
+        let described: Vec<Described> = unpack_json(&reply.tables, "descriptions")?;
+        if described.len() != tables.len() {
+            return Err(AgentError::protocol(
+                "the agent described another number of tables than were asked for",
+            ));
+        }
+        Ok(described.into_iter().map(Described::into_result).collect())
+    }
+
     pub(super) async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
         let request = MeasureRequest { question: json(question)? };
         let reply = answer(&self.address, MEASURE_TIMEOUT, self.client.clone().measure(request)).await?;
@@ -150,16 +168,12 @@ impl RemoteAgent {
 
     /// Has the agent run as the target. The events end with `Done` or `Failed`, whatever becomes of the agent.
     /// Dropping the receiver cancels the run there.
-    pub(super) async fn run(
-        &self,
-        task: &TableTask,
-        peer: PeerRef,
-    ) -> Result<mpsc::Receiver<Event>, AgentError> {
+    pub(super) async fn run(&self, task: &Task, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
         let peer = match peer {
             PeerRef::Address(address) => Peer::Address(address),
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
-        let request = RunRequest { task: json(task)?, peer: Some(peer) };
+        let request = RunRequest { task: pack_json(task)?.into(), peer: Some(peer) };
         let stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
         Ok(self.events(stream))
     }

@@ -7,7 +7,41 @@ use serde::{Deserialize, Serialize};
 use super::trail::TrailWish;
 use crate::model::{Operation, Plan, Role};
 
-/// One table pair's work, given to the target's agent.
+/// What a target's agent is asked to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    Table(Box<TableTask>),
+    /// Tell which of these tables are equal; nothing of those that are not.
+    RollCall(Vec<Plan>),
+}
+
+impl From<TableTask> for Task {
+    fn from(task: TableTask) -> Self {
+        Self::Table(Box::new(task))
+    }
+}
+
+impl Task {
+    pub fn writes(&self) -> bool {
+        match self {
+            Self::Table(task) => task.options.repair.is_some() && !task.options.dry_run,
+            Self::RollCall(_) => false,
+        }
+    }
+}
+
+/// One table of a roll call, equal on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EqualTable {
+    /// Its place in the roll call.
+    pub at: u32,
+    pub rows: u64,
+    /// Hex of 32 bytes.
+    pub root: String,
+}
+
+/// One table pair's work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TableTask {
     pub plan: Plan,
@@ -217,6 +251,10 @@ pub enum Event {
         done: u64,
         of: u64,
     },
+    /// Tables of a roll call that are equal.
+    Equal {
+        tables: Vec<EqualTable>,
+    },
     /// A row that could not be written, and why.
     SetAside {
         key: Vec<(String, String)>,
@@ -390,6 +428,7 @@ mod tests {
             Event::Located { missing: 1, changed: 2, extra: 3 },
             Event::Difference { difference },
             Event::Worked { done: 1, of: 2 },
+            Event::Equal { tables: vec![EqualTable { at: 3, rows: u64::MAX, root: text() }] },
             Event::SetAside { key: vec![(text(), text())], reason: text() },
             Event::Sql { statement: text() },
             Event::Intended {

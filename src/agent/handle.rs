@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::client::{PeerRef, RemoteAgent};
 use super::error::AgentError;
-use super::event::{Event, TableTask, UndoTask};
+use super::event::{Event, Task, UndoTask};
 use super::link::Link;
 use super::local::LocalAgent;
 use super::rendezvous::new_word;
@@ -53,6 +53,17 @@ impl AgentHandle {
         }
     }
 
+    /// Many tables, in their order; each with its own error.
+    pub async fn describe_many(
+        &self,
+        tables: &[TableName],
+    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError> {
+        match self {
+            Self::Local(agent) => Ok(agent.describe_many(tables).await),
+            Self::Remote(agent) => agent.describe_many(tables).await,
+        }
+    }
+
     /// A few numbers about a table, in one query.
     pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
         match self {
@@ -62,12 +73,13 @@ impl AgentHandle {
     }
 }
 
-/// Starts one table's run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
+/// Starts one run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
 pub async fn start(
     source: &AgentHandle,
     target: &AgentHandle,
-    task: TableTask,
+    task: impl Into<Task>,
 ) -> Result<mpsc::Receiver<Event>, AgentError> {
+    let task = task.into();
     match (source, target) {
         (AgentHandle::Local(source), AgentHandle::Local(target)) => {
             let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
@@ -114,7 +126,7 @@ type Serving = AbortOnDropHandle<Result<(), AgentError>>;
 
 fn run_here(
     target: Arc<LocalAgent>,
-    task: TableTask,
+    task: Task,
     link: Link,
     source: Option<Serving>,
 ) -> mpsc::Receiver<Event> {
@@ -134,7 +146,7 @@ fn run_here(
 async fn meet(
     source: Arc<LocalAgent>,
     target: &RemoteAgent,
-    task: &TableTask,
+    task: &Task,
 ) -> Result<mpsc::Receiver<Event>, AgentError> {
     let word = new_word()?;
     let peer = PeerRef::Rendezvous(word.clone());

@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask, UndoTask};
+use super::event::{Event, Task, UndoTask};
 use super::link::Link;
 use super::undo::UndoStore;
 use crate::engine::Engine;
 use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
+
+/// Tables described at once, each on a connection of its own.
+const DESCRIBED_AT_ONCE: usize = 2;
 
 /// What one agent may use.
 #[derive(Debug, Clone)]
@@ -100,6 +104,13 @@ impl LocalAgent {
         Ok(schema)
     }
 
+    /// Many tables, in their order; each with its own error.
+    pub async fn describe_many(&self, tables: &[TableName]) -> Vec<Result<TableSchema, AgentError>> {
+        // Collected before it is polled: a stream over references has no one lifetime.
+        let described: Vec<_> = tables.iter().map(|table| self.describe(table)).collect();
+        futures::stream::iter(described).buffered(DESCRIBED_AT_ONCE).collect().await
+    }
+
     /// A few numbers about a served table; no row.
     pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
         match question {
@@ -134,9 +145,13 @@ impl LocalAgent {
             .with_hint("start the target's agent with --allow-write"))
     }
 
-    /// Plays the target of one table's run: drives the conversation, tells events, ends with `Done` or `Failed`.
-    pub async fn run_target(&self, task: TableTask, link: Link, events: mpsc::Sender<Event>) {
-        if let Err(error) = super::target::run(self, task, link, &events).await {
+    /// Plays the target of one run: drives the conversation, tells events, ends with `Done` or `Failed`.
+    pub async fn run_target(&self, task: Task, link: Link, events: mpsc::Sender<Event>) {
+        let ended = match task {
+            Task::Table(task) => super::target::run(self, *task, link, &events).await,
+            Task::RollCall(plans) => super::roll_call::run(self, plans, link, &events).await,
+        };
+        if let Err(error) = ended {
             let _ = events.send(failed_event(error)).await;
         }
     }

@@ -15,6 +15,7 @@ pub mod link;
 pub mod local;
 mod parts;
 mod rendezvous;
+mod roll_call;
 mod scan;
 pub mod security;
 pub mod server;
@@ -42,12 +43,13 @@ pub mod proto {
 pub use client::RemoteAgent;
 pub use error::AgentError;
 pub use event::{
-    Allow, Difference, DifferenceKind, DifferingColumn, Event, Phase, RowIntent, RowOutcome, TableOutcome,
-    TableTask, TaskOptions, UndoTask, Undone, ValuePair,
+    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, Phase, RowIntent, RowOutcome,
+    TableOutcome, TableTask, Task, TaskOptions, UndoTask, Undone, ValuePair,
 };
 pub use handle::{AgentHandle, start, undo_on};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
+pub use roll_call::ROLL_CALL_MAX;
 pub use trail::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};
 

@@ -13,20 +13,21 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{RemoteAgent, json};
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, TableTask, UndoTask};
+use super::event::{Event, Task, UndoTask};
 use super::link::{FRAMES_IN_FLIGHT, Link};
 use super::local::{LocalAgent, failed_event};
 use super::proto::agent_server::Agent;
 use super::proto::{
-    DescribeReply, DescribeRequest, Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest,
-    RunEvent, RunRequest, TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
+    DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Frame, Greeting, HelloReply,
+    HelloRequest, MeasureReply, MeasureRequest, RunEvent, RunRequest, TablesReply, TablesRequest,
+    UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::{ClientSecurity, ServerSecurity};
 use super::status::{from_status, to_status};
-use super::wire::version_mismatch;
+use super::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
 use super::{PROTOCOL_VERSION, SOFTWARE};
-use crate::model::{ENCODING_VERSION, Role};
+use crate::model::{ENCODING_VERSION, Role, TableName};
 
 /// A source that was announced dials in within this time.
 const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,7 +93,7 @@ impl Service {
     /// Plays the target of one run, from the meeting with its source to its last event.
     fn target(
         &self,
-        task: TableTask,
+        task: Task,
         meeting: Meeting,
         events: mpsc::Sender<Event>,
     ) -> impl Future<Output = ()> + use<> {
@@ -221,6 +222,23 @@ impl Agent for Service {
         reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
     }
 
+    async fn describe_many(
+        &self,
+        request: Request<DescribeManyRequest>,
+    ) -> Result<Response<DescribeManyReply>, Status> {
+        let reply = async {
+            let _permit = self.session()?;
+            let tables: Vec<TableName> = unpack_json(&request.get_ref().tables, "names")?;
+            if tables.len() > DESCRIBED_MAX {
+                return Err(AgentError::protocol("more tables than one question may name"));
+            }
+            let described = self.agent.describe_many(&tables).await;
+            let described: Vec<Described> = described.into_iter().map(Described::from).collect();
+            Ok(DescribeManyReply { tables: pack_json(&described)?.into() })
+        };
+        reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
+    }
+
     async fn measure(&self, request: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
         let question = request.into_inner().question;
         let reply = async {
@@ -236,8 +254,8 @@ impl Agent for Service {
     async fn run(&self, request: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
         let request = request.into_inner();
         let prepare = || {
-            let task: TableTask = parse(&request.task)?;
-            if task.options.repair.is_some() && !task.options.dry_run {
+            let task: Task = unpack_json(&request.task, "task")?;
+            if task.writes() {
                 self.agent.permit_write()?;
             }
             let permit = self.session()?;

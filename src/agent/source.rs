@@ -10,12 +10,12 @@ use futures::{StreamExt, TryStreamExt};
 use super::error::{AgentError, FailureKind};
 use super::link::Link;
 use super::local::LocalAgent;
-use super::proto::{Accepted, Fetch, Open, Rows, Scanned as ScannedFrame, frame::Kind};
+use super::proto::{Accepted, Fetch, Rows, Scanned as ScannedFrame, frame::Kind};
 use super::scan::{Scanned, run_error, scan_table};
 use super::wire::{ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan};
 use crate::locate::{self, LocateError, LocateOptions, Locator};
 use crate::merkle::{DigestRun, RunView, SessionKey};
-use crate::model::{Key, KeyedRow, Plan, Role, TableAccess};
+use crate::model::{Key, KeyedRow, Role, TableAccess};
 
 /// A target may be busy this long between two questions before the source gives its session up.
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
@@ -46,10 +46,12 @@ pub(super) async fn serve(agent: &LocalAgent, mut link: Link) -> Result<(), Agen
 
 #[tracing::instrument(level = "info", skip_all, name = "source")]
 async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError> {
-    let Some(Kind::Open(open)) = link.recv_or_end().await? else {
-        return Err(AgentError::protocol("the conversation did not begin with a plan"));
+    let open = match link.recv_or_end().await? {
+        Some(Kind::Open(open)) => open,
+        Some(Kind::OpenMany(open)) => return super::roll_call::serve(agent, &open, link).await,
+        _ => return Err(AgentError::protocol("the conversation did not begin with a plan")),
     };
-    let (plan, session) = read_open(&open)?;
+    let (plan, session) = (unpack_plan(&open.plan)?, session_key(&open.session_key)?);
     agent.permit(&plan.source)?;
     let access = Arc::new(plan.access(Role::Source));
     check_columns(agent, &access, Role::Source).await?;
@@ -64,13 +66,10 @@ async fn converse(agent: &LocalAgent, link: &mut Link) -> Result<(), AgentError>
     Source { agent, access, session, locator }.answer(link, pending).await
 }
 
-fn read_open(open: &Open) -> Result<(Plan, SessionKey), AgentError> {
-    let key: [u8; 32] = open
-        .session_key
-        .as_ref()
-        .try_into()
-        .map_err(|_| AgentError::protocol("the session key has another length"))?;
-    Ok((unpack_plan(&open.plan)?, SessionKey::new(key)))
+pub(super) fn session_key(bytes: &[u8]) -> Result<SessionKey, AgentError> {
+    let key: [u8; 32] =
+        bytes.try_into().map_err(|_| AgentError::protocol("the session key has another length"))?;
+    Ok(SessionKey::new(key))
 }
 
 /// The table must still be what the plan was made from: a column that changed its type would be read as another.
@@ -149,6 +148,8 @@ impl Source<'_> {
                 Kind::Close(_) => return Ok(()),
                 Kind::Greeting(_)
                 | Kind::Open(_)
+                | Kind::OpenMany(_)
+                | Kind::Roots(_)
                 | Kind::Accepted(_)
                 | Kind::Scanned(_)
                 | Kind::Rows(_)

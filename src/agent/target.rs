@@ -16,7 +16,7 @@ use super::scan::{Scanned, scan_table};
 use super::settle::Settlement;
 use super::source::{check_columns, locate_error};
 use super::spool::{Spool, Suspect};
-use super::wire::pack_plan;
+use super::wire::pack_json;
 use crate::locate::{self, LocateOptions, Locator, Proof};
 use crate::merkle::{DigestRun, RootDigest, SessionKey, Tree};
 use crate::model::{Key, Role, TableAccess};
@@ -86,7 +86,7 @@ pub(super) async fn run(
     target.tell(Event::Done { outcome: Box::new(target.outcome.clone()) }).await
 }
 
-fn random_key() -> Result<[u8; 32], AgentError> {
+pub(super) fn random_key() -> Result<[u8; 32], AgentError> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|error| {
         AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}"))
@@ -114,7 +114,7 @@ impl Target<'_> {
             self.agent.engine.check_writable(&self.access).await?;
         }
         let open = Open {
-            plan: pack_plan(&self.task.plan)?.into(),
+            plan: pack_json(&self.task.plan)?.into(),
             session_key: self.session.expose().to_vec().into(),
         };
         self.link.send(Kind::Open(open)).await?;

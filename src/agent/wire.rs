@@ -2,8 +2,8 @@
 //!
 //! Everything here may come from a hostile peer: lengths are checked before anything is allocated for them.
 
-use crate::merkle::{RowDigest, SessionKey};
-use crate::model::{CanonicalRow, ENCODING_VERSION, Key, KeyedRow, Plan};
+use crate::merkle::{RootDigest, RowDigest, SessionKey};
+use crate::model::{CanonicalRow, ENCODING_VERSION, Key, KeyedRow, Plan, TableSchema};
 
 use super::error::{AgentError, FailureKind};
 use super::{PROTOCOL_VERSION, SOFTWARE};
@@ -14,6 +14,8 @@ const UNPACKED_BYTES_MAX: usize = 1 << 30;
 pub const FRAME_BYTES: usize = 256 << 10;
 /// A source stops adding rows to an answer here; the target asks again for the rest.
 pub const ANSWER_BYTES: usize = 4 << 20;
+/// Tables that one question may name.
+pub const DESCRIBED_MAX: usize = 256;
 const ZSTD_LEVEL: i32 = 3;
 /// Below this zstd's own frame costs more than it saves.
 const COMPRESS_FROM: usize = 128;
@@ -64,14 +66,25 @@ fn unpack(packed: &[u8], what: &str) -> Result<Vec<u8>, AgentError> {
     }
 }
 
-pub fn pack_plan(plan: &Plan) -> Result<Vec<u8>, AgentError> {
-    let json = serde_json::to_vec(plan)
-        .map_err(|error| AgentError::new(FailureKind::Usage, format!("cannot write the plan: {error}")))?;
+pub fn pack_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, AgentError> {
+    let json = serde_json::to_vec(value)
+        .map_err(|error| AgentError::new(FailureKind::Usage, format!("cannot write a message: {error}")))?;
     pack(&json)
 }
 
+pub fn unpack_json<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, AgentError> {
+    serde_json::from_slice(&unpack(bytes, what)?).map_err(|_| malformed(what))
+}
+
 pub fn unpack_plan(bytes: &[u8]) -> Result<Plan, AgentError> {
-    let plan: Plan = serde_json::from_slice(&unpack(bytes, "plan")?).map_err(|_| malformed("plan"))?;
+    checked_plan(unpack_json(bytes, "plan")?)
+}
+
+pub fn unpack_plans(bytes: &[u8]) -> Result<Vec<Plan>, AgentError> {
+    unpack_json::<Vec<Plan>>(bytes, "plans")?.into_iter().map(checked_plan).collect()
+}
+
+fn checked_plan(plan: Plan) -> Result<Plan, AgentError> {
     if plan.encoding_version != ENCODING_VERSION {
         return Err(version_mismatch(PROTOCOL_VERSION, plan.encoding_version, "the peer"));
     }
@@ -79,6 +92,73 @@ pub fn unpack_plan(bytes: &[u8]) -> Result<Plan, AgentError> {
         return Err(malformed("plan"));
     }
     Ok(plan)
+}
+
+/// One table of many that were asked for.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Described {
+    Schema(Box<TableSchema>),
+    Failed { kind: String, message: String, hint: Option<String> },
+}
+
+impl Described {
+    pub fn into_result(self) -> Result<TableSchema, AgentError> {
+        match self {
+            Self::Schema(schema) => Ok(*schema),
+            Self::Failed { kind, message, hint } => {
+                Err(AgentError { kind: FailureKind::from_name(&kind), side: None, message, hint })
+            }
+        }
+    }
+}
+
+impl From<Result<TableSchema, AgentError>> for Described {
+    fn from(result: Result<TableSchema, AgentError>) -> Self {
+        match result {
+            Ok(schema) => Self::Schema(Box::new(schema)),
+            Err(AgentError { kind, message, hint, .. }) => {
+                Self::Failed { kind: kind.as_str().to_owned(), message, hint }
+            }
+        }
+    }
+}
+
+/// What one table of a roll call holds; `None` where it could not be read.
+pub type Held = Option<(RootDigest, u64)>;
+
+pub fn pack_roots(held: &[Held]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(held.len() * 36);
+    for one in held {
+        match one {
+            None => plain.push(0),
+            Some((root, rows)) => {
+                plain.push(1);
+                put_varint(&mut plain, *rows);
+                plain.extend_from_slice(root.as_bytes());
+            }
+        }
+    }
+    plain
+}
+
+pub fn unpack_roots(bytes: &[u8]) -> Result<Vec<Held>, AgentError> {
+    let mut input = bytes;
+    let mut held = Vec::new();
+    while let Some((tag, rest)) = input.split_first() {
+        input = rest;
+        held.push(match tag {
+            0 => None,
+            1 => {
+                let rows = take_varint(&mut input).ok_or_else(|| malformed("roots"))?;
+                let (root, rest) = input.split_first_chunk::<32>().ok_or_else(|| malformed("roots"))?;
+                input = rest;
+                Some((RootDigest(*root), rows))
+            }
+            _ => return Err(malformed("roots")),
+        });
+    }
+    Ok(held)
 }
 
 /// The refusal of a peer of another version.

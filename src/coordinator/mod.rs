@@ -11,6 +11,7 @@ mod pairs;
 pub mod steps;
 pub mod survey;
 mod table;
+mod together;
 mod undo;
 
 pub use pairs::{PairRequest, TablePair, TablePairs, find as find_pairs};
@@ -79,7 +80,11 @@ pub async fn run(
     let in_flight = if parents_first { 1 } else { request.tables_in_flight.max(1) };
     let context = table::Context { source, target, servers: &servers, request, events };
     let mut reports: Vec<Option<TableReport>> = pairs.pairs.iter().map(|_| None).collect();
-    let mut running = futures::stream::iter(order.iter().copied())
+    for (at, report) in together::equal_tables(&context, &pairs.pairs).await {
+        reports[at] = Some(report);
+    }
+    let left: Vec<usize> = order.iter().copied().filter(|at| reports[*at].is_none()).collect();
+    let mut running = futures::stream::iter(left)
         .map(|at| {
             let (context, pair) = (&context, &pairs.pairs[at]);
             async move { (at, context.reconcile(at, pair).await) }

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use crate::agent::{AgentError, AgentHandle, error::FailureKind};
 use crate::model::{Role, TableName, TableSchema};
 
+/// Tables described with one question.
+const DESCRIBED_TOGETHER: usize = 256;
+
 /// The tables asked for; none means all that both sides have.
 #[derive(Debug, Clone, Default)]
 pub struct PairRequest {
@@ -61,12 +64,17 @@ pub async fn find(
             .collect()
     };
     let mut pairs = Vec::with_capacity(names.len());
-    for (left, right) in names {
-        let (described_left, described_right) = tokio::join!(source.describe(&left), target.describe(&right));
-        let schemas = described_left
-            .map_err(|error| error.on(Role::Source))
-            .and_then(|left| Ok((left, described_right.map_err(|error| error.on(Role::Target))?)));
-        pairs.push(TablePair { source: left, target: right, schemas });
+    for names in names.chunks(DESCRIBED_TOGETHER) {
+        let (lefts, rights): (Vec<TableName>, Vec<TableName>) = names.iter().cloned().unzip();
+        let (left, right) = tokio::join!(source.describe_many(&lefts), target.describe_many(&rights));
+        let left = left.map_err(|error| error.on(Role::Source))?;
+        let right = right.map_err(|error| error.on(Role::Target))?;
+        for (((source, target), left), right) in lefts.into_iter().zip(rights).zip(left).zip(right) {
+            let schemas = left
+                .map_err(|error| error.on(Role::Source))
+                .and_then(|left| Ok((left, right.map_err(|error| error.on(Role::Target))?)));
+            pairs.push(TablePair { source, target, schemas });
+        }
     }
     Ok(TablePairs { pairs, only_in_source: only.0, only_in_target: only.1 })
 }

@@ -61,7 +61,10 @@ impl Context<'_> {
         report
     }
 
-    fn plan<'p>(&self, pair: &'p TablePair) -> Result<(Plan, &'p TableSchema, &'p TableSchema), AgentError> {
+    pub(super) fn plan<'p>(
+        &self,
+        pair: &'p TablePair,
+    ) -> Result<(Plan, &'p TableSchema, &'p TableSchema), AgentError> {
         let (source, target) = pair.schemas.as_ref().map_err(Clone::clone)?;
         let mut plan =
             Plan::agree((source, &self.servers.0), (target, &self.servers.1), &self.request.wishes).map_err(

@@ -14,14 +14,15 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use trueup::agent::proto::agent_client::AgentClient;
 use trueup::agent::proto::agent_server::{Agent, AgentServer};
 use trueup::agent::proto::{
-    Accepted, Close, DescribeReply, DescribeRequest, Failure, Fetch, Frame, Greeting, HelloReply,
-    HelloRequest, MeasureReply, MeasureRequest, Open, Rows, RunEvent, RunRequest, StreamRun, TablesReply,
-    TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
+    Accepted, Close, DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Failure, Fetch,
+    Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest, Open, OpenMany, Roots, Rows,
+    RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
-use trueup::agent::wire::{pack_keys, pack_plan};
-use trueup::agent::{AgentHandle, Event, PROTOCOL_VERSION, RemoteAgent, Serves, TableTask, start};
+use trueup::agent::wire::{Held, pack_json, pack_keys, pack_roots};
+use trueup::agent::{AgentHandle, Event, PROTOCOL_VERSION, RemoteAgent, Serves, TableTask, Task, start};
+use trueup::merkle::RootDigest;
 use trueup::model::{ENCODING_VERSION, Key, Role};
 
 use super::support::agents::{
@@ -113,7 +114,7 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
     let limits = ServerLimits { sessions: 1, ..ServerLimits::default() };
     let listening = Listen { limits, ..Listen::default() }.start(local(engine_of(&db).await)).await;
     let task = plan_of(&db).await;
-    let plan: Bytes = pack_plan(&task.plan).unwrap().into();
+    let plan: Bytes = pack_json(&task.plan).unwrap().into();
     let open = |plan: &Bytes, key: &[u8]| {
         frame(Kind::Open(Open { plan: plan.clone(), session_key: key.to_vec().into() }))
     };
@@ -124,10 +125,14 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
     let fetch = |keys: Vec<u8>| frame(Kind::Fetch(Fetch { keys: keys.into(), digests_only: false }));
     let mut other_version = task.plan.clone();
     other_version.encoding_version += 1;
-    let other_version: Bytes = pack_plan(&other_version).unwrap().into();
+    let other_version: Bytes = pack_json(&other_version).unwrap().into();
     let mut no_key = task.plan.clone();
     no_key.key_len = 0;
-    let no_key: Bytes = pack_plan(&no_key).unwrap().into();
+    let keyless = no_key.clone();
+    let no_key: Bytes = pack_json(&no_key).unwrap().into();
+    let open_many = |plans: &[u8]| {
+        frame(Kind::OpenMany(OpenMany { plans: plans.to_vec().into(), session_key: vec![7; 32].into() }))
+    };
     let rows = Rows { rows: Bytes::new(), last: true };
     let conversations: Vec<(&str, Vec<Frame>, &str)> = vec![
         ("garbage for a locate message", vec![good(), locate(&[0xff; 300])], "protocol"),
@@ -149,6 +154,14 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
         ("keys of garbage", vec![good(), fetch(vec![1; 50])], "protocol"),
         ("too many keys", vec![good(), fetch(pack_keys(many.iter()).unwrap())], "protocol"),
         ("an empty frame", vec![good(), Frame { kind: None, hop: 0 }], "protocol"),
+        ("plans of garbage", vec![open_many(b"garbage")], "protocol"),
+        ("plans without a key", vec![open_many(&pack_json(&[&keyless]).unwrap())], "protocol"),
+        ("too many plans", vec![open_many(&pack_json(&vec![&task.plan; 1_001]).unwrap())], "protocol"),
+        (
+            "a question to a roll call",
+            vec![open_many(&pack_json(&[&task.plan]).unwrap()), locate(&[1])],
+            "protocol",
+        ),
     ];
     for (what, frames, expected) in conversations {
         let (tx, rx) = mpsc::channel(64);
@@ -208,7 +221,7 @@ async fn a_meeting_cannot_be_guessed_stolen_or_used_twice() {
     let db = database();
     let listening = Listening::start(local(engine_of(&db).await)).await;
     let mut client = raw(&listening).await;
-    let task: Bytes = serde_json::to_vec(&plan_of(&db).await).unwrap().into();
+    let task: Bytes = pack_json(&Task::from(plan_of(&db).await)).unwrap().into();
     let run = |word: &str| RunRequest { task: task.clone(), peer: Some(Peer::Rendezvous(word.to_owned())) };
     let word = "0123456789abcdef0123456789abcdef";
 
@@ -267,6 +280,13 @@ impl Agent for Scripted {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeReply>, Status> {
         Ok(Response::new(DescribeReply { schema: Bytes::from_static(b"{}") }))
+    }
+
+    async fn describe_many(
+        &self,
+        _: Request<DescribeManyRequest>,
+    ) -> Result<Response<DescribeManyReply>, Status> {
+        Ok(Response::new(DescribeManyReply { tables: Bytes::from_static(b"\x00[]") }))
     }
 
     async fn measure(&self, _: Request<MeasureRequest>) -> Result<Response<MeasureReply>, Status> {
@@ -374,6 +394,39 @@ async fn a_hostile_source_ends_the_run_with_an_error_of_its_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_source_of_a_roll_call_makes_nothing_equal() {
+    let db = database();
+    let plan = plan_of(&db).await.plan;
+    let roots = |held: &[Held]| Ok(frame(Kind::Roots(Roots { roots: pack_roots(held).into() })));
+    let garbage = Roots { roots: Bytes::from_static(&[1, 2, 3]) };
+    let none: Held = None;
+    let wrong: Held = Some((RootDigest([7; 32]), 3));
+    let conversations: Vec<(&str, Vec<Result<Frame, Status>>, bool, Option<&str>)> = vec![
+        ("roots of garbage", vec![Ok(frame(Kind::Roots(garbage)))], true, Some("protocol")),
+        ("more roots than plans", vec![roots(&[none; 3])], true, Some("protocol")),
+        ("fewer roots than plans", vec![roots(&[none])], false, Some("unreachable")),
+        ("something else", vec![Ok(frame(Kind::Accepted(Accepted {})))], true, Some("protocol")),
+        ("wrong roots", vec![roots(&[wrong, none])], true, None),
+    ];
+    for (what, replies, silent, expected) in conversations {
+        let source = Scripted::start(honest_hello(&db).await, replies, silent).await.unwrap();
+        let here = serving(engine_of(&db).await, Serves::everything(), Duration::from_secs(1));
+        let source = AgentHandle::Remote(Box::new(source));
+        let task = Task::RollCall(vec![plan.clone(), plan.clone()]);
+        let mut events = start(&source, &AgentHandle::Local(here), task).await.unwrap();
+        let mut kind = None;
+        while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap() {
+            assert!(!matches!(event, Event::Equal { .. }), "{what}: {event:?}");
+            if let Event::Failed { kind: told, side, .. } = event {
+                assert_eq!(side, Some(Role::Source), "{what}");
+                kind = Some(told);
+            }
+        }
+        assert_eq!(kind.as_deref(), expected, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_answers_nonsense_is_told_as_such() {
     let db = database();
     let good = honest_hello(&db).await;
@@ -391,6 +444,8 @@ async fn an_agent_that_answers_nonsense_is_told_as_such() {
     assert_eq!(there.tables(None).await.unwrap_err().kind.as_str(), "protocol");
     let task = plan_of(&db).await;
     assert_eq!(there.describe(&task.plan.source).await.unwrap_err().kind.as_str(), "protocol");
+    let tables = [task.plan.source.clone()];
+    assert_eq!(there.describe_many(&tables).await.unwrap_err().kind.as_str(), "protocol");
     // Its run ends without a last word.
     match last(start(&there, &there, task).await.unwrap()).await {
         Event::Failed { kind, side, .. } => {

@@ -25,6 +25,7 @@ mod grpc_tls;
 mod kills;
 mod kills_recorded;
 mod live;
+mod many;
 mod playbook;
 mod readme;
 mod reconcile;
