@@ -72,7 +72,8 @@ fn an_operator_repairs_from_the_page() {
     assert_eq!(serve.get("/metrics", &format!("authorization: Bearer {VIEW}\r\n")).0, 200);
     assert_eq!(serve.get("/runs", "").0, 303);
 
-    browser.eval("document.querySelector('form[action=\"/logout\"]').submit()");
+    browser.eval("document.querySelector('form[action=\"/logout\"] button').focus()");
+    browser.press_enter();
     log_in(&mut browser, &url, OPERATE);
     browser.open(&format!("{url}/check?name=counts"));
     assert_eq!(

@@ -45,7 +45,7 @@ pub struct PgEngine {
     /// `server_version_num`.
     version: i32,
     product: String,
-    idle: parking::Idle,
+    idle: Arc<parking::Idle>,
 }
 
 impl fmt::Debug for PgEngine {
@@ -102,7 +102,7 @@ impl PgEngine {
             )
             .with_hint("PostgreSQL 10 and later are supported"));
         }
-        let engine = Self { options, name, version, product, idle: parking::Idle::default() };
+        let engine = Self { options, name, version, product, idle: Arc::default() };
         engine.idle.give(connection);
         Ok(engine)
     }

@@ -8,13 +8,14 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use futures::future::join_all;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::decode::Decoder;
 use super::lane::{self, Lane, LaneError};
 use super::live::{self, get};
+use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowError, Snapshot};
 use crate::model::{RowBuffer, TableAccess};
@@ -36,6 +37,8 @@ pub(super) struct PgSnapshot {
     readers: Vec<Reader>,
     decoder: Arc<Decoder>,
     source: Arc<Source>,
+    /// Where connections go that have read their part: the next table's catalog queries find them warm.
+    idle: Arc<Idle>,
 }
 
 /// A connection in the snapshot's state.
@@ -161,12 +164,13 @@ impl PgSnapshot {
         } else {
             (Some(first.connection), lanes.into_iter().map(Reader::Lane).collect())
         };
-        Ok(Self { holder, readers, decoder: Arc::new(first.decoder), source: Arc::new(source) })
+        let (decoder, source) = (Arc::new(first.decoder), Arc::new(source));
+        Ok(Self { holder, readers, decoder, source, idle: Arc::clone(&engine.idle) })
     }
 }
 
 async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> Result<First, EngineError> {
-    let mut connection = engine.open().await?;
+    let mut connection = engine.acquire().await?;
     let begin = format!("{BEGIN}; {}", settings(engine.version));
     run(&mut connection, during, &begin).await?;
     let mut relation = live::find_planned(&mut connection, access).await?;
@@ -265,7 +269,9 @@ impl Snapshot for PgSnapshot {
         for reader in self.readers {
             let (source, decoder, out) = (self.source.clone(), self.decoder.clone(), out.clone());
             match reader {
-                Reader::Driver(connection) => tasks.spawn(read(connection, source, decoder, out)),
+                Reader::Driver(connection) => {
+                    tasks.spawn(read(connection, source, decoder, out, Arc::clone(&self.idle)))
+                }
                 Reader::Lane(lane) => tasks.spawn(read_lane(lane, source, decoder, out)),
             };
         }
@@ -296,6 +302,7 @@ async fn read(
     source: Arc<Source>,
     decoder: Arc<Decoder>,
     out: mpsc::Sender<Box<dyn RawBatch>>,
+    idle: Arc<Idle>,
 ) -> Result<bool, EngineError> {
     let mut batch = PgBatch::new(&decoder);
     while let Some(range) = source.ranges.take() {
@@ -326,9 +333,10 @@ async fn read(
     if batch.rows > 0 && out.send(Box::new(batch)).await.is_err() {
         return Ok(false);
     }
-    // The rows are all there; how the connection ends no longer matters.
-    let _ = connection.execute("COMMIT").await;
-    let _ = connection.close().await;
+    // The rows are all there; a connection whose transaction does not end well is not used again.
+    if connection.execute("COMMIT").await.is_ok() {
+        idle.give(connection);
+    }
     Ok(true)
 }
 
