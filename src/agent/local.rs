@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
 use super::link::Link;
+use super::pace::{Courtesy, Pace};
 use super::undo::UndoStore;
-use crate::engine::Engine;
+use crate::engine::{Engine, Manners};
 use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
 
 /// Tables described at once, each on a connection of its own.
@@ -28,11 +29,21 @@ pub struct AgentLimits {
     pub parallelism: usize,
     /// A peer silent for this long has stopped answering.
     pub peer_timeout: Duration,
+    /// How much of the database may be taken.
+    pub courtesy: Courtesy,
+    pub manners: Manners,
 }
 
 impl Default for AgentLimits {
     fn default() -> Self {
-        Self { memory_bytes: 32 << 20, scratch: None, parallelism: 2, peer_timeout: Duration::from_secs(120) }
+        Self {
+            memory_bytes: 32 << 20,
+            scratch: None,
+            parallelism: 2,
+            peer_timeout: Duration::from_secs(120),
+            courtesy: Courtesy::default(),
+            manners: Manners::default(),
+        }
     }
 }
 
@@ -64,6 +75,7 @@ impl Serves {
 pub struct LocalAgent {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) limits: AgentLimits,
+    pub(super) pace: Pace,
     serves: Serves,
     /// Where this agent keeps what its repairs overwrite.
     pub(super) undo: Option<UndoStore>,
@@ -71,7 +83,8 @@ pub struct LocalAgent {
 
 impl LocalAgent {
     pub fn new(engine: Arc<dyn Engine>, limits: AgentLimits, serves: Serves) -> Self {
-        Self { engine, limits, serves, undo: None }
+        let pace = Pace::new(limits.courtesy);
+        Self { engine, limits, pace, serves, undo: None }
     }
 
     #[must_use]

@@ -13,6 +13,7 @@ mod handle;
 mod judge;
 pub mod link;
 pub mod local;
+mod pace;
 mod parts;
 mod rendezvous;
 mod roll_call;
@@ -49,6 +50,7 @@ pub use event::{
 pub use handle::{AgentHandle, start, undo_on};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
+pub use pace::Courtesy;
 pub use roll_call::ROLL_CALL_MAX;
 pub use trail::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::error::{AgentError, FailureKind};
 use super::local::AgentLimits;
+use super::pace::Pace;
 use crate::engine::{Engine, EngineError, RawBatch, RowError};
 use crate::merkle::{
     DigestRun, EntryBatch, RowHasher, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey,
@@ -25,7 +26,7 @@ pub(super) struct Scanned {
 
 /// Reads the whole table once. `rows` counts as it goes. Dropping the future stops the scan.
 pub(super) async fn scan_table(
-    engine: &Arc<dyn Engine>,
+    (engine, pace): (&Arc<dyn Engine>, &Pace),
     access: &Arc<TableAccess>,
     session: &SessionKey,
     limits: &AgentLimits,
@@ -54,6 +55,7 @@ pub(super) async fn scan_table(
     let hash = async move {
         let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
         while let Some(batch) = batch_rx.recv().await {
+            pace.admit(engine, batch.rows()).await?;
             let Ok(permit) = hashing.clone().acquire_owned().await else { break };
             if entry_tx.is_closed() {
                 break;
@@ -67,11 +69,13 @@ pub(super) async fn scan_table(
             });
         }
         drop(entry_tx);
+        Ok::<_, AgentError>(())
     };
     // When hashing stops early the batch channel closes and the read ends quietly.
-    let (read, ()) = tokio::join!(read, hash);
+    let (read, hashed) = tokio::join!(read, hash);
     let built = builder.await;
     read?;
+    hashed?;
     match built {
         Ok(Ok(scanned)) => Ok(scanned),
         Ok(Err(BuildError::Row(error))) => Err(EngineError::row(during, &error).into()),

@@ -46,6 +46,7 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         let engine = self.target.agent.engine.clone();
+        self.target.agent.pace.admit(&engine, changes.len()).await?;
         self.trail.intend(&self.describer, &changes, false).await?;
         let outcomes = apply_patiently(engine.as_ref(), &self.target.access, &changes).await;
         let outcomes = self.trail.done(outcomes).await?;

@@ -272,6 +272,18 @@ pub(super) struct LimitArgs {
     /// Readers of one table at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) parallelism: usize,
+    /// Read, and write, no more rows of a database than this in a second, on average
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_rows_per_second: Option<u64>,
+    /// Pause while a standby of the server (MySQL: the server behind its primary) is further behind than this
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) max_lag: Option<Duration>,
+    /// Pause while more statements than this run on the server, trueup's own left out
+    #[arg(long, value_name = "N")]
+    pub(super) max_running: Option<u64>,
+    /// Have the server end a statement that takes longer (PostgreSQL reads a large table with many; MySQL with one)
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) statement_timeout: Option<Duration>,
     /// A peer that says nothing for this long has stopped answering
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
     pub(super) peer_timeout: Duration,

@@ -66,9 +66,6 @@ pub(super) struct BackfillArgs {
     /// Gaps that touch are filled together up to so many rows
     #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Filling")]
     chunk_rows: u64,
-    /// Read no more source rows than this in a second, on average
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Filling")]
-    max_rows_per_second: Option<u64>,
     /// What may be done
     #[arg(long, value_delimiter = ',', default_values_t = [Allowed::Insert, Allowed::Update], help_heading = "Filling")]
     allow: Vec<Allowed>,
@@ -125,7 +122,7 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<u8, Failure> {
         newest_first: args.order == Order::Newest,
         all_steps: args.all_steps,
         chunk_rows: args.chunk_rows.max(1),
-        rows_per_second: args.max_rows_per_second,
+        rows_per_second: args.pair.limits.max_rows_per_second,
     };
     let (source, target) = (EndpointUrl::read(&args.pair.source)?, EndpointUrl::read(&args.pair.target)?);
     if source.url == target.url && args.pair.table.iter().any(|(left, right)| left == right) {

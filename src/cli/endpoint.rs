@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::Failure;
 use super::args::{LimitArgs, PeerArgs};
 use crate::agent::security::{ClientSecurity, KeyPair, PeerToken, read_pem};
-use crate::agent::{AgentError, AgentHandle, AgentLimits, LocalAgent, RemoteAgent, Serves, UndoStore};
-use crate::engine;
+use crate::agent::{
+    AgentError, AgentHandle, AgentLimits, Courtesy, LocalAgent, RemoteAgent, Serves, UndoStore,
+};
+use crate::engine::{self, Manners};
 use crate::model::Role;
 
 /// A URL, and the same fit to be shown.
@@ -66,7 +68,7 @@ pub(super) async fn open_local(
     limits: &AgentLimits,
     serves: Serves,
 ) -> Result<LocalAgent, AgentError> {
-    Ok(LocalAgent::new(engine::open(url).await?, limits.clone(), serves))
+    Ok(LocalAgent::new(engine::open_with(url, &limits.manners).await?, limits.clone(), serves))
 }
 
 /// The password, and everything in the query (which may hold one), is left out.
@@ -93,6 +95,12 @@ pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
         scratch: args.scratch.clone().or_else(|| Some(std::env::temp_dir())),
         parallelism: args.parallelism.clamp(1, 64),
         peer_timeout: args.peer_timeout,
+        courtesy: Courtesy {
+            rows_per_second: args.max_rows_per_second,
+            max_lag: args.max_lag,
+            max_running: args.max_running,
+        },
+        manners: Manners { statement_timeout: args.statement_timeout },
     })
 }
 

@@ -19,12 +19,28 @@ pub mod postgres;
 pub mod sqlite;
 
 pub use error::{EngineError, ErrorKind};
-pub use open::open;
+pub use open::{open, open_with};
 
 use crate::model::{
     Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, RowBuffer,
     ServerInfo, TableAccess, TableName, TableSchema,
 };
+
+/// How a database is to be treated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manners {
+    /// The server ends a statement that takes longer. SQLite has no such thing.
+    pub statement_timeout: Option<std::time::Duration>,
+}
+
+/// How hard a server is pressed at this moment, as far as it can tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// How far the slowest standby of this server is behind, or this server if it is a standby; `None`: nothing follows.
+    pub lag: Option<std::time::Duration>,
+    /// Statements that run now, this program's own left out.
+    pub running: Option<u64>,
+}
 
 /// A database, reached with one URL.
 #[async_trait]
@@ -74,6 +90,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Answers with a few numbers, in one query that writes nothing. A wrong condition or query of the user's is
     /// `ErrorKind::Filter`.
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError>;
+
+    /// Asks only for what is wanted. What this login may not see is an error with what to grant, and never calm.
+    async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError>;
 
     /// Fails, with what to grant, where the table cannot be written by this login. Writes nothing.
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError>;

@@ -15,6 +15,7 @@ mod checks;
 mod cli;
 mod config;
 mod conformance;
+mod courtesy;
 mod dashboard;
 mod engine_mysql;
 mod engine_postgres;

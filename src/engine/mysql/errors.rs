@@ -86,6 +86,9 @@ pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> Engine
     };
     let found = EngineError::new(kind, during, format!("{} (error {number})", server.message()));
     match number {
+        1969 | 3024 => found.with_hint(
+            "its time was up: raise --statement-timeout, or max_statement_time (MySQL: max_execution_time) of this login",
+        ),
         1142 | 1143 => found.with_hint("grant the login the privilege that is named"),
         1290 | 1836 => found.with_hint("the server is read-only; write to its primary"),
         1205 | 1213 => found.with_hint("other writers hold these rows; it is tried again"),

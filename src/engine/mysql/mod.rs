@@ -7,6 +7,7 @@ mod errors;
 mod fetch;
 mod grants;
 pub(in crate::engine) mod measure;
+mod pressure;
 mod scan;
 mod session;
 mod statement;
@@ -21,7 +22,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, MySql};
 
 use self::session::Target;
-use super::{Engine, EngineError, ErrorKind, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Manners, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
     TableName, TableSchema,
@@ -56,7 +57,11 @@ impl MySqlEngine {
     /// Connects to `mysql://user:password@host:port/database`; `mariadb://` means the same. Options: ssl-mode, ssl-ca,
     /// ssl-cert, ssl-key, socket, connect-timeout.
     pub async fn connect(url: &str) -> Result<Self, EngineError> {
-        let target = Target::parse(url)?;
+        Self::connect_with(url, &Manners::default()).await
+    }
+
+    pub async fn connect_with(url: &str, manners: &Manners) -> Result<Self, EngineError> {
+        let target = Target::parse(url)?.with(manners);
         let pool = target.pool().await?;
         let facts = Facts::ask(&pool, &target.shown).await?;
         Ok(Self { target, pool, facts })
@@ -225,6 +230,11 @@ impl Engine for MySqlEngine {
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
         self.ask(question).await
+    }
+
+    async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError> {
+        let mut connection = self.connection("ask the server how busy it is").await?;
+        pressure::ask(&mut connection, &self.facts, lag, running).await
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use url::Url;
 
 use super::errors;
-use crate::engine::{EngineError, ErrorKind};
+use crate::engine::{EngineError, ErrorKind, Manners};
 
 /// The options of a URL that mean something here. Others would be ignored in silence, and a character set or a time
 /// zone of one's own would change what is compared.
@@ -46,6 +46,8 @@ pub(super) struct Target {
     options: MySqlConnectOptions,
     pub shown: String,
     timeout: Duration,
+    /// What every session begins with.
+    settings: String,
 }
 
 impl std::fmt::Debug for Target {
@@ -102,14 +104,25 @@ impl Target {
             options.get_username(),
             options.get_database().unwrap_or_default()
         );
-        Ok(Self { options, shown, timeout })
+        Ok(Self { options, shown, timeout, settings: SETTINGS.to_owned() })
+    }
+
+    /// With what limits the server sets; each of the two products reads its own comment.
+    pub(super) fn with(mut self, manners: &Manners) -> Self {
+        if let Some(most) = manners.statement_timeout {
+            let (seconds, milliseconds) = (most.as_secs_f64(), most.as_millis().max(1));
+            self.settings.push_str(&format!(
+                " /*M!100101 , SESSION max_statement_time = {seconds:.3} */ /*!50708 , SESSION max_execution_time = {milliseconds} */"
+            ));
+        }
+        self
     }
 
     /// A connection of its own, outside the pool.
     pub(super) async fn connect(&self) -> Result<MySqlConnection, EngineError> {
         let attempt = async {
             let mut connection = self.options.connect().await?;
-            sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
+            execute(&mut connection, &self.settings).await?;
             Ok(connection)
         };
         match tokio::time::timeout(self.timeout, attempt).await {
@@ -126,15 +139,14 @@ impl Target {
     /// A pool for short work. Connects once, so that a wrong URL is known at once.
     pub(super) async fn pool(&self) -> Result<MySqlPool, EngineError> {
         drop(self.connect().await?.close().await);
+        let settings = self.settings.clone();
         Ok(MySqlPoolOptions::new()
             .max_connections(POOL_MAX)
             .acquire_timeout(Duration::from_secs(60))
             .idle_timeout(Duration::from_secs(60))
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    sqlx::raw_sql(SETTINGS).execute(connection).await?;
-                    Ok(())
-                })
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
+                Box::pin(async move { execute(connection, &settings).await })
             })
             .connect_lazy_with(self.options.clone()))
     }
@@ -142,7 +154,7 @@ impl Target {
 
 /// A statement without parameters and without result.
 pub(super) async fn execute(connection: &mut MySqlConnection, sql: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
 }
 
 #[cfg(test)]

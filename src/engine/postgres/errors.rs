@@ -160,7 +160,7 @@ fn safe_hint(kind: ErrorKind, code: &str) -> Option<String> {
                 .to_owned(),
         ),
         ErrorKind::Busy if code == "57014" => Some(
-            "a timeout or an administrator cancelled the statement; raise statement_timeout for this role"
+            "a timeout or an administrator cancelled the statement; raise --statement-timeout, or statement_timeout of this role"
                 .to_owned(),
         ),
         _ => None,

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::time::Instant;
 
-use super::{Engine, EngineError, ErrorKind, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Manners, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
     TableName, TableSchema,
@@ -25,6 +25,7 @@ mod lane;
 mod live;
 pub(in crate::engine) mod measure;
 mod near;
+mod pressure;
 mod scan;
 mod statement;
 mod types;
@@ -40,6 +41,8 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 /// One PostgreSQL database.
 pub struct PgEngine {
     options: PgConnectOptions,
+    /// What every session begins with.
+    session: String,
     /// The URL without password, for messages.
     name: String,
     /// `server_version_num`.
@@ -82,8 +85,16 @@ mod parking {
 impl PgEngine {
     /// Connects once, so that a wrong URL fails here and now.
     pub async fn connect(url: &str) -> Result<Self, EngineError> {
+        Self::connect_with(url, &Manners::default()).await
+    }
+
+    pub async fn connect_with(url: &str, manners: &Manners) -> Result<Self, EngineError> {
         let (options, name) = parse_url(url)?;
-        let mut connection = open(&options, &name).await?;
+        let session = match manners.statement_timeout {
+            Some(most) => format!("{SESSION}; SET statement_timeout = {}", most.as_millis().max(1)),
+            None => SESSION.to_owned(),
+        };
+        let mut connection = open(&options, &name, &session).await?;
         let row = connection
             .fetch_one(
                 "SELECT current_setting('server_version_num')::int4, current_setting('server_version')",
@@ -102,14 +113,14 @@ impl PgEngine {
             )
             .with_hint("PostgreSQL 10 and later are supported"));
         }
-        let engine = Self { options, name, version, product, idle: Arc::default() };
+        let engine = Self { options, session, name, version, product, idle: Arc::default() };
         engine.idle.give(connection);
         Ok(engine)
     }
 
     /// A new connection with the session settings that make values reproducible.
     async fn open(&self) -> Result<PgConnection, EngineError> {
-        open(&self.options, &self.name).await
+        open(&self.options, &self.name, &self.session).await
     }
 
     async fn acquire(&self) -> Result<PgConnection, EngineError> {
@@ -131,7 +142,7 @@ const SESSION: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET Int
     SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET xmloption = 'content'; \
     SET standard_conforming_strings = on; SET row_security = on; SET transform_null_equals = off";
 
-async fn open(options: &PgConnectOptions, name: &str) -> Result<PgConnection, EngineError> {
+async fn open(options: &PgConnectOptions, name: &str, session: &str) -> Result<PgConnection, EngineError> {
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options));
     let mut connection = match connecting.await {
@@ -146,7 +157,7 @@ async fn open(options: &PgConnectOptions, name: &str) -> Result<PgConnection, En
         }
     };
     connection
-        .execute(SESSION)
+        .execute(sqlx::raw_sql(AssertSqlSafe(session.to_owned())))
         .await
         .map_err(|e| errors::engine_error(format!("prepare the session on {name}"), &e))?;
     Ok(connection)
@@ -259,6 +270,13 @@ impl Engine for PgEngine {
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
         self.ask(question).await
+    }
+
+    async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError> {
+        let mut connection = self.acquire().await?;
+        let pressure = pressure::ask(&mut connection, &self.name, lag, running).await?;
+        self.release(connection);
+        Ok(pressure)
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {

@@ -234,7 +234,7 @@ async fn join_lanes(engine: &PgEngine, snapshot: &str, wanted: u64) -> Vec<Lane>
     let joined = join_all((0..wanted).map(|_| async {
         let opening = tokio::time::timeout(super::CONNECT_TIMEOUT, Lane::open(&engine.options));
         let mut lane = opening.await.ok()??;
-        for sql in [super::SESSION, &import, settings(engine.version)] {
+        for sql in [engine.session.as_str(), &import, settings(engine.version)] {
             lane.run(sql).await.ok()?;
         }
         Some(lane)

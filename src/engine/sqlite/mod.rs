@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Engine, EngineError, ErrorKind, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
     TableName, TableSchema,
@@ -179,6 +179,11 @@ impl Engine for SqliteEngine {
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
         self.ask(question).await
+    }
+
+    /// A file has no standbys and no other statements that could be counted.
+    async fn pressure(&self, _lag: bool, _running: bool) -> Result<Pressure, EngineError> {
+        Ok(Pressure::default())
     }
 
     async fn check_writable(&self, _access: &TableAccess) -> Result<(), EngineError> {

@@ -1,12 +1,13 @@
 //! An engine that can be held: it waits at a gate before it reads a snapshot or writes, and counts who waits.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use trueup::engine::{Engine, EngineError, Snapshot};
+use trueup::engine::{Engine, EngineError, Pressure, Snapshot};
 use trueup::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, ServerInfo, TableAccess, TableName,
     TableSchema,
@@ -24,6 +25,8 @@ pub(crate) struct GatedEngine {
     at: At,
     open: watch::Sender<bool>,
     waiting: Arc<AtomicUsize>,
+    /// What it says of its server, one after the other; then calm.
+    pressures: Mutex<VecDeque<Pressure>>,
 }
 
 struct Waiting(Arc<AtomicUsize>);
@@ -36,7 +39,26 @@ impl Drop for Waiting {
 
 impl GatedEngine {
     pub(crate) fn closed(inner: Arc<dyn Engine>, at: At) -> Arc<Self> {
-        Arc::new(Self { inner, at, open: watch::channel(false).0, waiting: Arc::default() })
+        Arc::new(Self {
+            inner,
+            at,
+            open: watch::channel(false).0,
+            waiting: Arc::default(),
+            pressures: Mutex::default(),
+        })
+    }
+
+    /// An open gate before a server that is pressed.
+    pub(crate) fn pressed(inner: Arc<dyn Engine>, pressures: Vec<Pressure>) -> Arc<Self> {
+        let engine = Self::closed(inner, At::Snapshot);
+        engine.open();
+        engine.pressures.lock().unwrap().extend(pressures);
+        engine
+    }
+
+    /// What it has not said yet.
+    pub(crate) fn pressures_left(&self) -> usize {
+        self.pressures.lock().unwrap().len()
     }
 
     pub(crate) fn open(&self) {
@@ -89,6 +111,10 @@ impl Engine for GatedEngine {
     ) -> Result<Box<dyn Snapshot>, EngineError> {
         self.pass(At::Snapshot).await;
         self.inner.snapshot(access, parallelism).await
+    }
+
+    async fn pressure(&self, _lag: bool, _running: bool) -> Result<Pressure, EngineError> {
+        Ok(self.pressures.lock().unwrap().pop_front().unwrap_or_default())
     }
 
     async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
