@@ -24,6 +24,8 @@ use crate::model::{Change, Key, Operation, Role};
 
 /// Suspects read again with one question; smaller where rows turn out to be large.
 pub(super) const CHUNK: usize = 500;
+/// Questions on their way at once: a long link is kept busy, and what is answered is not yet old when it is worked on.
+pub(super) const ASKED_AHEAD: usize = 4;
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
 /// An answer larger than this makes the next question smaller.
@@ -172,25 +174,25 @@ impl<'a, 'b> Settlement<'a, 'b> {
         Ok(())
     }
 
-    /// One pass: the next question is on its way while the answers to the last one are worked on.
+    /// One pass: the next questions are on their way while the answers to the last one are worked on.
     pub(super) async fn pass(&mut self, suspects: Spool, pass: Pass) -> Result<(), AgentError> {
         let mut reader = suspects.read()?;
         // Answers may cover fewer keys than were asked; the rest comes first next time.
         let mut unanswered: VecDeque<Vec<Suspect>> = VecDeque::new();
-        let mut asked = self.ask_next(&mut reader, &mut unanswered).await?;
-        while let Some(chunk) = asked {
-            let next = self.ask_next(&mut reader, &mut unanswered).await?;
+        let mut asked = VecDeque::with_capacity(ASKED_AHEAD);
+        loop {
+            while asked.len() < ASKED_AHEAD
+                && let Some(chunk) = self.ask_next(&mut reader, &mut unanswered).await?
+            {
+                asked.push_back(chunk);
+            }
+            let Some(chunk) = asked.pop_front() else { return Ok(()) };
             let (rereads, rest) = self.reread(chunk).await?;
             if !rest.is_empty() {
                 unanswered.push_back(rest);
             }
             self.judge(rereads, pass).await?;
-            asked = match next {
-                Some(next) => Some(next),
-                None => self.ask_next(&mut reader, &mut unanswered).await?,
-            };
         }
-        Ok(())
     }
 
     async fn ask_next(

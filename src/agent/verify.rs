@@ -3,23 +3,28 @@
 //! What the target holds after a repair, as changes over its digest run: enough to compute its new root without
 //! reading the table again.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use tokio::time::Instant;
 
 use super::error::AgentError;
 use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
 use super::scan::run_error;
-use super::settle::{CHUNK, Settlement};
+use super::settle::{ASKED_AHEAD, CHUNK, Settlement};
 use super::spool::{Spool, Suspect};
+use super::wire::{Answer, unpack_answers};
 use crate::merkle::{
     DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
     Tree, TreeKey,
 };
-use crate::model::Key;
+use crate::model::{CanonicalRow, Key};
 
 /// Stands for "no row" among the digests; no row has it but by a chance of 2^-128.
 const GONE: [u8; 16] = [0; 16];
 const BATCH: usize = 4_096;
+/// Written rows that are asked for with one question: their digests are small.
+const VERIFIED_TOGETHER: usize = 2_000;
 
 pub(super) struct Overlay {
     builder: Option<RunBuilder>,
@@ -94,31 +99,71 @@ impl Overlay {
 }
 
 impl Settlement<'_, '_> {
+    /// Compares what the source says of these rows with what is there; what it did not answer is left.
+    async fn verify_chunk(&mut self, mut chunk: Vec<Suspect>) -> Result<Vec<Suspect>, AgentError> {
+        let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
+        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
+        let read = async {
+            let mut own = BTreeMap::new();
+            for keys in keys.chunks(CHUNK) {
+                own.extend(engine.fetch(&access, keys).await?.into_iter().map(|row| (row.key, row.row)));
+            }
+            Ok::<_, AgentError>(own)
+        };
+        let (packed, own) = tokio::join!(self.receive_packed(), read);
+        let (answers, own) = (unpack_answers(&self.target.session, &packed?)?, own?);
+        if answers.is_empty() || answers.len() > chunk.len() {
+            return Err(AgentError::protocol(
+                "the source agent answered another number of keys than were asked",
+            ));
+        }
+        let rest = chunk.split_off(answers.len());
+        self.target.outcome.source_rows_reread += answers.len() as u64;
+        self.target.outcome.target_rows_reread += keys.len() as u64;
+        for (suspect, answer) in chunk.into_iter().zip(answers) {
+            let digest =
+                |row: &CanonicalRow| self.target.session.row_digest(suspect.key.as_bytes(), row.as_bytes());
+            let source = match &answer {
+                Answer::Absent => None,
+                Answer::Digest(digest) => Some(*digest),
+                Answer::Row(row) => Some(digest(row)),
+            };
+            let target = own.get(&suspect.key).map(digest);
+            if source == target {
+                self.overlay.settled(&suspect.key, suspect.origin)?;
+            } else {
+                // Written over since, on one side or the other: the root must not be claimed.
+                self.target.outcome.unsettled += 1;
+                self.overlay.holds(&suspect.key, target)?;
+            }
+        }
+        Ok(rest)
+    }
+
     /// Reads the written rows again on both sides, then compares the target's new root with the source's.
     #[tracing::instrument(level = "info", skip_all)]
     pub(super) async fn verify(&mut self) -> Result<(), AgentError> {
         let since = Instant::now();
         self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
         let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
+        let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
         loop {
-            let mut chunk = reader.next_chunk(CHUNK)?;
-            if chunk.is_empty() {
-                break;
-            }
-            while !chunk.is_empty() {
-                self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
-                let (rereads, rest) = self.reread(chunk).await?;
-                chunk = rest;
-                for reread in rereads {
-                    let now = reread.renewed(&self.target.session);
-                    if now.source == now.target {
-                        self.overlay.settled(&now.key, now.origin)?;
-                    } else {
-                        // Written over since, on one side or the other: the root must not be claimed.
-                        self.target.outcome.unsettled += 1;
-                        self.overlay.holds(&now.key, now.target)?;
-                    }
+            while asked.len() < ASKED_AHEAD {
+                let chunk = match unanswered.pop_front() {
+                    Some(rest) => rest,
+                    None => reader.next_chunk(VERIFIED_TOGETHER)?,
+                };
+                if chunk.is_empty() {
+                    break;
                 }
+                // The rows have crossed once; their digests are enough.
+                self.ask(chunk.iter().map(|suspect| &suspect.key), true).await?;
+                asked.push_back(chunk);
+            }
+            let Some(chunk) = asked.pop_front() else { break };
+            let rest = self.verify_chunk(chunk).await?;
+            if !rest.is_empty() {
+                unanswered.push_back(rest);
             }
         }
         let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;

@@ -121,7 +121,7 @@ impl<V: RunView> Locator<V> {
                 (Some((level, nodes)), _) => {
                     let place =
                         |item: u64| usize::try_from(item).map_or(nodes.end, |item| nodes.start + item);
-                    self.own.tree.span(usize::from(*level), place(start)..place(end))
+                    self.own.tree.span(usize::from(*level), place(start)..place(end))?
                 }
                 (None, _) => asked.rows.start + start..asked.rows.start + end,
             };

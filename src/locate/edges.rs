@@ -35,8 +35,8 @@ impl<V: RunView> Own<V> {
         if nodes.len() < 2 {
             return Ok(None);
         }
-        let left = self.tree.span(usize::from(below), nodes.start..nodes.start + 1);
-        let right = self.tree.span(usize::from(below), nodes.end - 1..nodes.end);
+        let left = self.tree.span(usize::from(below), nodes.start..nodes.start + 1)?;
+        let right = self.tree.span(usize::from(below), nodes.end - 1..nodes.end)?;
         for level in 0..below {
             let count = |rows: &Range<u64>| -> Result<usize, LocateError> {
                 Ok(self.tree.nodes(usize::from(level), rows.clone())?.len())
@@ -70,7 +70,7 @@ impl<V: RunView> Own<V> {
         let rest = own.get(first..).unwrap_or_default();
         let last = rest.iter().rev().zip(rights.iter().rev()).take_while(|(a, b)| a == b).count();
         let last = last.min(rights.len().saturating_sub(1));
-        let rows = self.tree.span(usize::from(level), nodes.start + first..nodes.end - last);
+        let rows = self.tree.span(usize::from(level), nodes.start + first..nodes.end - last)?;
         let below = if rows.end - rows.start <= LISTED { 0 } else { level };
         Ok((Compared::between(first..list.items.len() - last, rows), below))
     }
@@ -94,6 +94,6 @@ impl<V: RunView> Own<V> {
         };
         // The end of a range stands behind its last item.
         let end = items.end.checked_sub(1).map_or(nodes.start, |last| (node(last) + 1).min(nodes.end));
-        Ok(self.tree.span(usize::from(level), node(items.start).min(end)..end))
+        Ok(self.tree.span(usize::from(level), node(items.start).min(end)..end)?)
     }
 }

@@ -146,8 +146,8 @@ impl<V: RunView> Own<V> {
         let items = match mode {
             Mode::Nodes(level) => {
                 let nodes = self.tree.nodes(usize::from(level), rows)?;
-                let summaries = self.tree.summaries(usize::from(level), nodes);
-                summaries.map(|(digest, tag)| window.of_node(digest, tag)).collect()
+                let summaries = self.tree.summaries(usize::from(level), nodes)?;
+                summaries.into_iter().map(|(digest, tag)| window.of_node(digest, tag)).collect()
             }
             Mode::Entries => {
                 let mut digests = Vec::new();
@@ -218,16 +218,17 @@ impl<V: RunView> Own<V> {
         let mut compared = Vec::new();
         for piece in aligner.gaps() {
             let own_items = place(piece.own.start)..place(piece.own.end);
-            let mut add = |peer: Range<usize>, items: Range<usize>| {
+            let mut add = |peer: Range<usize>, items: Range<usize>| -> Result<(), LocateError> {
                 let rows =
-                    self.tree.span(usize::from(level), nodes.start + items.start..nodes.start + items.end);
+                    self.tree.span(usize::from(level), nodes.start + items.start..nodes.start + items.end)?;
                 let peer_rows = (peer.len() as u64) << (u32::from(LEAF_BITS) + u32::from(level)).min(40);
                 let peer_is_small = rows.end - rows.start > peer_rows.saturating_mul(LOPSIDED);
                 let settled = peer.len().min(items.len()) >= UNALIKE;
                 compared.push(Compared { peer, rows, peer_is_small, settled });
+                Ok(())
             };
             if piece.peer.is_empty() || own_items.is_empty() {
-                add(piece.peer, own_items);
+                add(piece.peer, own_items)?;
                 continue;
             }
             let peer_tags = tags(list.items.get(piece.peer.clone()).unwrap_or_default());
@@ -236,7 +237,7 @@ impl<V: RunView> Own<V> {
                 add(
                     piece.peer.start + peer.start..piece.peer.start + peer.end,
                     own_items.start + items.start..own_items.start + items.end,
-                );
+                )?;
             }
         }
         Ok(compared)

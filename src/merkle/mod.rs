@@ -9,6 +9,7 @@
 mod batch;
 mod boundary;
 mod coding;
+mod column;
 mod digest;
 mod error;
 mod merge;

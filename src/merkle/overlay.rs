@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 
 use super::batch::EntryBatch;
 use super::boundary::LEAF_BITS;
@@ -21,7 +22,9 @@ pub struct OverlayRoot<V, T> {
     nodes: NodeStack,
     /// First entry of the run that is not taken over yet, and the leaf it lies in.
     at: u64,
-    leaf: usize,
+    leaf: u64,
+    /// Leaves of the tree that were read together, and which is the first.
+    ahead: (u64, Vec<(Range<u64>, Leaf)>),
     window: EntryBatch,
     window_start: u64,
     last_key: Option<Vec<u8>>,
@@ -34,9 +37,10 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
             view,
             tree,
             leaves: LeafBuilder::new(key.clone()),
-            nodes: NodeStack::new(key, false),
+            nodes: NodeStack::new(key, None),
             at: 0,
             leaf: 0,
+            ahead: (0, Vec::new()),
             window: EntryBatch::new(),
             window_start: 0,
             last_key: None,
@@ -59,7 +63,7 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
         let (position, held) = self.locate(key)?;
         self.take_over(position)?;
         if held.is_some() {
-            self.skip_one();
+            self.skip_one()?;
         }
         if let Some(digest) = digest {
             let leaf = self.leaves.push(key, digest);
@@ -123,11 +127,8 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
     /// The entries before `position` stay as they are.
     fn take_over(&mut self, position: u64) -> Result<(), RunError> {
         while self.at < position {
-            let (span, leaf) = self
-                .tree
-                .as_ref()
-                .leaf(self.leaf)
-                .ok_or(RunError::Misuse("tree and run do not belong together"))?;
+            let (span, leaf) =
+                self.next_leaf()?.ok_or(RunError::Misuse("tree and run do not belong together"))?;
             let whole = self.at == span.start && span.end <= position;
             if whole && self.leaves.is_at_border() && leaf.mark.bits >= LEAF_BITS {
                 self.nodes.push(leaf);
@@ -153,13 +154,27 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
         Ok(())
     }
 
-    fn skip_one(&mut self) {
+    /// The leaf in which the next entry lies.
+    fn next_leaf(&mut self) -> Result<Option<(Range<u64>, Leaf)>, RunError> {
+        let read = |(first, leaves): &(u64, Vec<(Range<u64>, Leaf)>), wanted: u64| {
+            let at = usize::try_from(wanted.checked_sub(*first)?).ok()?;
+            leaves.get(at).cloned()
+        };
+        if let Some(found) = read(&self.ahead, self.leaf) {
+            return Ok(Some(found));
+        }
+        self.ahead = (self.leaf, self.tree.as_ref().leaves(self.leaf)?);
+        Ok(read(&self.ahead, self.leaf))
+    }
+
+    fn skip_one(&mut self) -> Result<(), RunError> {
         self.at += 1;
-        if let Some((span, _)) = self.tree.as_ref().leaf(self.leaf)
+        if let Some((span, _)) = self.next_leaf()?
             && self.at == span.end
         {
             self.leaf += 1;
         }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::RunError;
 use super::merge::merge;
 use super::segment::{Place, Segment, SegmentWriter};
 use super::sort::sorted_segment;
-use super::tree::{Leaf, LeafBuilder, NodeStack, Tree, TreeKey};
+use super::tree::{LeafBuilder, Leaves, NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
 /// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
@@ -113,15 +113,15 @@ impl RunBuilder {
         let parts = self.merge_parts(&segments, &place, Some(key))?;
         drop(segments);
 
-        let mut nodes = NodeStack::new(key.clone(), true);
+        let mut nodes = NodeStack::new(key.clone(), Some(&place));
         let mut run = DigestRun { parts: Vec::new(), starts: Vec::new(), len: 0 };
         for part in parts {
-            part.leaves.into_iter().for_each(|leaf| nodes.push(leaf));
+            part.leaves.drain_into(&mut nodes)?;
             run.starts.push(run.len);
             run.len += part.segment.len();
             run.parts.push(part.segment);
         }
-        Ok((run, nodes.tree()))
+        Ok((run, nodes.tree()?))
     }
 
     /// Merges the segments by ranges of keys, in parallel. With a tree key also cuts leaves; the ranges then end on
@@ -160,7 +160,7 @@ impl RunBuilder {
                     }
                 }
                 let mut writer = SegmentWriter::new(place)?;
-                let mut leaves = Vec::new();
+                let mut leaves = Leaves::new(place);
                 let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));
                 merge(cursors, shared, |key, digest| {
                     writer.push(key, digest)?;
@@ -169,7 +169,7 @@ impl RunBuilder {
                     }
                     Ok(())
                 })?;
-                leaves.extend(cutter.and_then(|mut cutter| cutter.finish()));
+                cutter.and_then(|mut cutter| cutter.finish()).into_iter().for_each(|leaf| leaves.push(leaf));
                 Ok(Part { segment: writer.finish()?, leaves })
             })
             .collect()
@@ -185,7 +185,7 @@ impl fmt::Debug for RunBuilder {
 
 struct Part {
     segment: Segment,
-    leaves: Vec<Leaf>,
+    leaves: Leaves,
 }
 
 /// Sorts the batches as one segment per thread.

@@ -2,15 +2,19 @@
 //!
 //! Leaf = hash of the key hash and the row digest of each of its rows (the key hash is there so that a root binds the
 //! keys even where rows are known by digest only, as in an overlay of what a peer has told); inner node = hash of its children, a node with one child is
-//! its child, root = hash of the row count and the top. Three bytes a row are held: the node digests, where each
-//! node ends, and eight bits of the key it ends with (its tag).
+//! its child, root = hash of the row count and the top. Kept of each node, three bytes a row in all, are its digest, where it
+//! ends, and eight bits of the key it ends with (its tag); where the run is on disk, so are they.
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use super::boundary::{BoundaryKey, LEAF_BITS, Mark};
+use super::coding::index;
+use super::column::Column;
 use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
 use super::error::RunError;
+use super::segment::Place;
 
 const LEAF: u8 = 0;
 const INNER: u8 = 1;
@@ -105,13 +109,71 @@ impl LeafBuilder {
     }
 }
 
-/// The nodes of one level, in key order.
-#[derive(Clone, Default)]
-struct Level {
-    digests: Vec<NodeDigest>,
-    ends: Vec<u64>,
-    tags: Vec<u8>,
+/// The nodes of one level, in key order: 16 bytes of digest, 8 of where it ends, its tag, zero bits of its last key.
+type Level = Column<26>;
+
+struct Node {
+    digest: NodeDigest,
+    end: u64,
+    tag: u8,
+    bits: u8,
 }
+
+impl Node {
+    fn record(&self) -> [u8; 26] {
+        let mut record = [0; 26];
+        let (digest, rest) = record.split_at_mut(16);
+        digest.copy_from_slice(&self.digest.0);
+        let (end, marks) = rest.split_at_mut(8);
+        end.copy_from_slice(&self.end.to_le_bytes());
+        marks.copy_from_slice(&[self.tag, self.bits]);
+        record
+    }
+
+    fn of(record: &[u8; 26]) -> Self {
+        let (digest, rest) = record.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        Self { digest: NodeDigest(*digest), end: end_of(record), tag: byte(rest, 8), bits: byte(rest, 9) }
+    }
+}
+
+fn byte(bytes: &[u8], at: usize) -> u8 {
+    bytes.get(at).copied().unwrap_or_default()
+}
+
+fn end_of(record: &[u8; 26]) -> u64 {
+    record.get(16..24).and_then(|end| end.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// Leaves that wait to be put under nodes.
+pub(super) struct Leaves(Column<26>);
+
+impl Leaves {
+    pub(super) fn new(place: &Place<'_>) -> Self {
+        Self(Column::new(place))
+    }
+
+    pub(super) fn push(&mut self, leaf: Leaf) {
+        // A leaf by itself ends where it has rows.
+        let node = Node { digest: leaf.digest, end: leaf.rows, tag: leaf.mark.tag, bits: leaf.mark.bits };
+        self.0.push(&node.record());
+    }
+
+    /// Moves all of them under the nodes.
+    pub(super) fn drain_into(self, nodes: &mut NodeStack) -> Result<(), RunError> {
+        let leaves = self.0.finish()?;
+        for start in (0..leaves.len()).step_by(LEAVES_TOGETHER) {
+            let bytes = leaves.read(start..leaves.len().min(start + LEAVES_TOGETHER as u64))?;
+            for record in bytes.as_chunks::<26>().0 {
+                let Node { digest, end, tag, bits } = Node::of(record);
+                // The hash itself has gone into the leaf's digest.
+                nodes.push(Leaf { digest, rows: end, mark: Mark { hash: 0, bits, tag } });
+            }
+        }
+        Ok(())
+    }
+}
+
+const LEAVES_TOGETHER: usize = 8192;
 
 struct OpenNode {
     children: Vec<u8>,
@@ -122,25 +184,26 @@ struct OpenNode {
 /// Makes inner nodes of leaves; keeps them only where a tree is wanted and not just its root.
 pub(super) struct NodeStack {
     key: TreeKey,
-    keep: bool,
+    /// Where the nodes are kept, if they are.
+    keep: Option<Option<PathBuf>>,
     count: u64,
-    leaf_bits: Vec<u8>,
     open: Vec<OpenNode>,
     levels: Vec<Level>,
-    last_tag: u8,
+    last: (u8, u8),
 }
 
 impl NodeStack {
-    pub(super) fn new(key: TreeKey, keep: bool) -> Self {
-        Self { key, keep, count: 0, leaf_bits: Vec::new(), open: Vec::new(), levels: Vec::new(), last_tag: 0 }
+    pub(super) fn new(key: TreeKey, keep: Option<&Place<'_>>) -> Self {
+        let keep = keep.map(|place| match place {
+            Place::Memory => None,
+            Place::Scratch(dir) => Some(dir.to_path_buf()),
+        });
+        Self { key, keep, count: 0, open: Vec::new(), levels: Vec::new(), last: (0, 0) }
     }
 
     pub(super) fn push(&mut self, leaf: Leaf) {
         self.count += leaf.rows;
-        self.last_tag = leaf.mark.tag;
-        if self.keep {
-            self.leaf_bits.push(leaf.mark.bits);
-        }
+        self.last = (leaf.mark.tag, leaf.mark.bits);
         let closes = usize::from(leaf.mark.bits.saturating_sub(LEAF_BITS));
         let mut digest = leaf.digest;
         self.record(0, digest);
@@ -160,7 +223,8 @@ impl NodeStack {
     fn ensure(&mut self, level: usize) {
         while self.open.len() <= level {
             self.open.push(OpenNode { children: vec![INNER], nodes: 0, last: None });
-            self.levels.push(Level::default());
+            let place = self.keep.as_ref().and_then(Option::as_deref).map_or(Place::Memory, Place::Scratch);
+            self.levels.push(Level::new(&place));
         }
     }
 
@@ -188,12 +252,11 @@ impl NodeStack {
             open.nodes += 1;
             open.last = Some(digest);
         }
-        if self.keep
+        if self.keep.is_some()
             && let Some(kept) = self.levels.get_mut(level)
         {
-            kept.digests.push(digest);
-            kept.ends.push(self.count);
-            kept.tags.push(self.last_tag);
+            let (tag, bits) = self.last;
+            kept.push(&Node { digest, end: self.count, tag, bits }.record());
         }
     }
 
@@ -222,21 +285,11 @@ impl NodeStack {
         self.key.root(self.count, top)
     }
 
-    pub(super) fn tree(mut self) -> Tree {
+    pub(super) fn tree(mut self) -> Result<Tree, RunError> {
         let (height, top) = self.close_all();
         self.levels.truncate(height);
-        for level in &mut self.levels {
-            level.digests.shrink_to_fit();
-            level.ends.shrink_to_fit();
-            level.tags.shrink_to_fit();
-        }
-        Tree {
-            root: self.key.root(self.count, top),
-            count: self.count,
-            levels: self.levels,
-            leaf_bits: self.leaf_bits,
-            key: self.key,
-        }
+        let levels = self.levels.into_iter().map(Level::finish).collect::<Result<_, _>>()?;
+        Ok(Tree { root: self.key.root(self.count, top), count: self.count, levels, key: self.key })
     }
 }
 
@@ -248,7 +301,8 @@ pub struct TreeBuilder {
 
 impl TreeBuilder {
     pub fn new(key: &TreeKey) -> Self {
-        Self { leaves: LeafBuilder::new(key.clone()), nodes: NodeStack::new(key.clone(), true) }
+        let nodes = NodeStack::new(key.clone(), Some(&Place::Memory));
+        Self { leaves: LeafBuilder::new(key.clone()), nodes }
     }
 
     pub fn push(&mut self, key: &[u8], digest: RowDigest) {
@@ -257,7 +311,7 @@ impl TreeBuilder {
         }
     }
 
-    pub fn finish(mut self) -> Tree {
+    pub fn finish(mut self) -> Result<Tree, RunError> {
         if let Some(leaf) = self.leaves.finish() {
             self.nodes.push(leaf);
         }
@@ -272,12 +326,10 @@ impl fmt::Debug for TreeBuilder {
 }
 
 /// Level 0 are the leaves; the highest level has one node. An empty table has no level.
-#[derive(Clone)]
 pub struct Tree {
     root: RootDigest,
     count: u64,
     levels: Vec<Level>,
-    leaf_bits: Vec<u8>,
     key: TreeKey,
 }
 
@@ -306,56 +358,64 @@ impl Tree {
         if range.start >= range.end {
             return Ok(0..0);
         }
-        let ends = &self.level(level).ok_or(OFF)?.ends;
-        let first = ends.partition_point(|end| *end <= range.start);
-        let last = ends.partition_point(|end| *end < range.end);
-        let begins = first.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied());
-        if begins != Some(range.start) || ends.get(last) != Some(&range.end) {
+        let level = self.level(level).ok_or(OFF)?;
+        let first = level.partition_point(|node| end_of(node) <= range.start)?;
+        let last = level.partition_point(|node| end_of(node) < range.end)?;
+        if last >= level.len()
+            || border(level, first)? != range.start
+            || border(level, last + 1)? != range.end
+        {
             return Err(OFF);
         }
-        Ok(first..last + 1)
+        Ok(index(first)..index(last) + 1)
     }
 
     /// The entries of the nodes `nodes` of a level.
-    pub fn span(&self, level: usize, nodes: Range<usize>) -> Range<u64> {
-        let border = |node: usize| {
-            let ends = self.level(level).map(|level| level.ends.as_slice()).unwrap_or_default();
-            node.checked_sub(1).map_or(0, |before| ends.get(before).copied().unwrap_or(self.count))
-        };
-        border(nodes.start)..border(nodes.end)
+    pub fn span(&self, level: usize, nodes: Range<usize>) -> Result<Range<u64>, RunError> {
+        let Some(level) = self.level(level) else { return Ok(0..0) };
+        Ok(border(level, nodes.start as u64)?..border(level, nodes.end as u64)?)
     }
 
     /// Digest and tag of a run of nodes of one level.
-    pub fn summaries(
-        &self,
-        level: usize,
-        nodes: Range<usize>,
-    ) -> impl Iterator<Item = (NodeDigest, u8)> + '_ {
-        let (digests, tags) = self.level(level).map_or((&[][..], &[][..]), |level| {
-            (
-                level.digests.get(nodes.clone()).unwrap_or_default(),
-                level.tags.get(nodes.clone()).unwrap_or_default(),
-            )
-        });
-        digests.iter().copied().zip(tags.iter().copied())
+    pub fn summaries(&self, level: usize, nodes: Range<usize>) -> Result<Vec<(NodeDigest, u8)>, RunError> {
+        let Some(level) = self.level(level) else { return Ok(Vec::new()) };
+        let bytes = level.read(nodes.start as u64..nodes.end as u64)?;
+        let summary = |record| {
+            let Node { digest, tag, .. } = Node::of(record);
+            (digest, tag)
+        };
+        Ok(bytes.as_chunks::<26>().0.iter().map(summary).collect())
     }
 
     pub(super) fn key(&self) -> &TreeKey {
         &self.key
     }
 
-    /// One leaf as it was finished, with the entries it covers.
-    pub(super) fn leaf(&self, at: usize) -> Option<(Range<u64>, Leaf)> {
-        let level = self.levels.first()?;
-        let span = self.span(0, at..at + 1);
-        // The hash itself has gone into the leaf's digest.
-        let mark = Mark { hash: 0, bits: *self.leaf_bits.get(at)?, tag: *level.tags.get(at)? };
-        Some((span.clone(), Leaf { digest: *level.digests.get(at)?, rows: span.end - span.start, mark }))
+    /// Leaves from `at` on, as they were finished, with the entries they cover; so many that reading them is quick, none
+    /// behind the last.
+    pub(super) fn leaves(&self, at: u64) -> Result<Vec<(Range<u64>, Leaf)>, RunError> {
+        let Some(level) = self.levels.first().filter(|level| at < level.len()) else { return Ok(Vec::new()) };
+        let mut start = border(level, at)?;
+        let bytes = level.read(at..level.len().min(at + LEAVES_READ))?;
+        let leaf = |record| {
+            let Node { digest, end, tag, bits } = Node::of(record);
+            let span = start..end;
+            start = end;
+            // The hash itself has gone into the leaf's digest.
+            (span.clone(), Leaf { digest, rows: span.end - span.start, mark: Mark { hash: 0, bits, tag } })
+        };
+        Ok(bytes.as_chunks::<26>().0.iter().map(leaf).collect())
     }
+}
 
-    /// Bytes held.
-    pub fn memory_bytes(&self) -> usize {
-        self.levels.iter().map(|level| level.ends.len() * 25).sum::<usize>() + self.leaf_bits.len()
+/// Leaves read together.
+const LEAVES_READ: u64 = 256;
+
+/// Where a node begins: where the one before it ends.
+fn border(level: &Level, node: u64) -> Result<u64, RunError> {
+    match node.checked_sub(1) {
+        Some(before) => Ok(end_of(&level.get(before)?)),
+        None => Ok(0),
     }
 }
 
