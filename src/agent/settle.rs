@@ -45,6 +45,15 @@ pub(super) enum Pass {
     Retry,
 }
 
+/// How a question about keys is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Rows,
+    Digests,
+    /// One digest of all.
+    Sum,
+}
+
 /// The work on one table's suspects.
 pub(super) struct Settlement<'a, 'b> {
     pub(super) target: &'a mut Target<'b>,
@@ -207,16 +216,18 @@ impl<'a, 'b> Settlement<'a, 'b> {
         if chunk.is_empty() {
             return Ok(None);
         }
-        self.ask(chunk.iter().map(|suspect| &suspect.key), false).await?;
+        self.ask(chunk.iter().map(|suspect| &suspect.key), Asked::Rows).await?;
         Ok(Some(chunk))
     }
 
     pub(super) async fn ask<'k>(
         &self,
         keys: impl ExactSizeIterator<Item = &'k Key>,
-        digests_only: bool,
+        asked: Asked,
     ) -> Result<(), AgentError> {
-        self.target.link.send(Kind::Fetch(Fetch { keys: pack_keys(keys)?.into(), digests_only })).await
+        let (digests_only, summed) = (asked == Asked::Digests, asked == Asked::Sum);
+        let fetch = Fetch { keys: pack_keys(keys)?.into(), digests_only, summed };
+        self.target.link.send(Kind::Fetch(fetch)).await
     }
 
     /// The answers to the oldest question, together with the own rows; and the suspects that were not answered.

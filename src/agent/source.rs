@@ -12,7 +12,9 @@ use super::link::Link;
 use super::local::LocalAgent;
 use super::proto::{Accepted, Fetch, Rows, Scanned as ScannedFrame, frame::Kind};
 use super::scan::{Scanned, run_error, scan_table};
-use super::wire::{ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, unpack_keys, unpack_plan};
+use super::wire::{
+    ANSWER_BYTES, Answer, FRAME_BYTES, pack_answers, pack_rows, sum_of, unpack_keys, unpack_plan,
+};
 use crate::locate::{self, LocateError, LocateOptions, Locator};
 use crate::merkle::{DigestRun, RunView, SessionKey};
 use crate::model::{Key, KeyedRow, Role, TableAccess};
@@ -184,7 +186,7 @@ impl Source<'_> {
             for key in chunk {
                 answers.push(match rows.remove(key) {
                     None => Answer::Absent,
-                    Some(row) if fetch.digests_only => {
+                    Some(row) if fetch.digests_only || fetch.summed => {
                         Answer::Digest(self.session.row_digest(key.as_bytes(), row.as_bytes()))
                     }
                     Some(row) => {
@@ -196,6 +198,13 @@ impl Source<'_> {
             if bytes > ANSWER_BYTES {
                 break;
             }
+        }
+        if fetch.summed {
+            let digests = answers.iter().map(|answer| match answer {
+                Answer::Digest(digest) => Some(*digest),
+                Answer::Absent | Answer::Row(_) => None,
+            });
+            return send_packed(link, sum_of(&self.session, digests).0.to_vec()).await;
         }
         send_packed(link, pack_answers(&self.session, &answers)?).await
     }

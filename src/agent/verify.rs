@@ -11,9 +11,9 @@ use super::error::AgentError;
 use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
 use super::scan::run_error;
-use super::settle::{ASKED_AHEAD, CHUNK, Settlement};
+use super::settle::{ASKED_AHEAD, Asked, CHUNK, Settlement};
 use super::spool::{Spool, Suspect};
-use super::wire::{Answer, unpack_answers};
+use super::wire::{Answer, sum_of, unpack_answers};
 use crate::merkle::{
     DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
     Tree, TreeKey,
@@ -100,7 +100,11 @@ impl Overlay {
 
 impl Settlement<'_, '_> {
     /// Compares what the source says of these rows with what is there; what it did not answer is left.
-    async fn verify_chunk(&mut self, mut chunk: Vec<Suspect>) -> Result<Vec<Suspect>, AgentError> {
+    async fn verify_chunk(
+        &mut self,
+        mut chunk: Vec<Suspect>,
+        how: Asked,
+    ) -> Result<Vec<Suspect>, AgentError> {
         let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         let read = async {
@@ -111,7 +115,23 @@ impl Settlement<'_, '_> {
             Ok::<_, AgentError>(own)
         };
         let (packed, own) = tokio::join!(self.receive_packed(), read);
-        let (answers, own) = (unpack_answers(&self.target.session, &packed?)?, own?);
+        let (packed, own) = (packed?, own?);
+        self.target.outcome.target_rows_reread += keys.len() as u64;
+        if how == Asked::Sum {
+            let session = &self.target.session;
+            let held = keys
+                .iter()
+                .map(|key| own.get(key).map(|row| session.row_digest(key.as_bytes(), row.as_bytes())));
+            if sum_of(session, held).0.as_slice() != packed.as_slice() {
+                return Ok(chunk);
+            }
+            self.target.outcome.source_rows_reread += keys.len() as u64;
+            for suspect in chunk {
+                self.overlay.settled(&suspect.key, suspect.origin)?;
+            }
+            return Ok(Vec::new());
+        }
+        let answers = unpack_answers(&self.target.session, &packed)?;
         if answers.is_empty() || answers.len() > chunk.len() {
             return Err(AgentError::protocol(
                 "the source agent answered another number of keys than were asked",
@@ -119,7 +139,6 @@ impl Settlement<'_, '_> {
         }
         let rest = chunk.split_off(answers.len());
         self.target.outcome.source_rows_reread += answers.len() as u64;
-        self.target.outcome.target_rows_reread += keys.len() as u64;
         for (suspect, answer) in chunk.into_iter().zip(answers) {
             let digest =
                 |row: &CanonicalRow| self.target.session.row_digest(suspect.key.as_bytes(), row.as_bytes());
@@ -149,19 +168,19 @@ impl Settlement<'_, '_> {
         let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
         loop {
             while asked.len() < ASKED_AHEAD {
-                let chunk = match unanswered.pop_front() {
-                    Some(rest) => rest,
-                    None => reader.next_chunk(VERIFIED_TOGETHER)?,
+                // The rows have crossed once; one digest of many is enough, and the digests of each where it is another.
+                let (chunk, how) = match unanswered.pop_front() {
+                    Some(rest) => (rest, Asked::Digests),
+                    None => (reader.next_chunk(VERIFIED_TOGETHER)?, Asked::Sum),
                 };
                 if chunk.is_empty() {
                     break;
                 }
-                // The rows have crossed once; their digests are enough.
-                self.ask(chunk.iter().map(|suspect| &suspect.key), true).await?;
-                asked.push_back(chunk);
+                self.ask(chunk.iter().map(|suspect| &suspect.key), how).await?;
+                asked.push_back((chunk, how));
             }
-            let Some(chunk) = asked.pop_front() else { break };
-            let rest = self.verify_chunk(chunk).await?;
+            let Some((chunk, how)) = asked.pop_front() else { break };
+            let rest = self.verify_chunk(chunk, how).await?;
             if !rest.is_empty() {
                 unanswered.push_back(rest);
             }

@@ -124,6 +124,17 @@ impl From<Result<TableSchema, AgentError>> for Described {
     }
 }
 
+/// One digest of what is held for many keys, in their order; `None` is no row.
+pub fn sum_of(session: &SessionKey, digests: impl Iterator<Item = Option<RowDigest>>) -> RowDigest {
+    let mut plain = Vec::new();
+    for digest in digests {
+        plain.push(u8::from(digest.is_some()));
+        plain.extend_from_slice(&digest.map_or([0; 16], |digest| digest.0));
+    }
+    // Under a name that no key of a row has in its place.
+    session.row_digest(b"trueup sum of digests", &plain)
+}
+
 /// What one table of a roll call holds; `None` where it could not be read.
 pub type Held = Option<(RootDigest, u64)>;
 

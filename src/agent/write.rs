@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::AgentError;
 use super::event::{DifferenceKind, Event};
 use super::judge::Reread;
-use super::settle::{CHUNK, Pass, Settlement, decode_error};
+use super::settle::{Asked, CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
 use crate::engine::{Engine, EngineError};
 use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, TableAccess};
@@ -130,7 +130,7 @@ impl Settlement<'_, '_> {
         let (mut changes, mut rereads) = (Vec::new(), Vec::new());
         while !stuck.is_empty() {
             let rest = stuck.split_off(stuck.len().min(CHUNK));
-            self.ask(stuck.iter().map(|suspect| &suspect.key), false).await?;
+            self.ask(stuck.iter().map(|suspect| &suspect.key), Asked::Rows).await?;
             let (chunk, unanswered) = self.reread(std::mem::replace(&mut stuck, rest)).await?;
             stuck.splice(0..0, unanswered);
             for reread in chunk {

@@ -122,7 +122,8 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
     let locate = |bytes: &[u8]| frame(Kind::Locate(bytes.to_vec().into()));
     let mut many: Vec<Key> = Vec::new();
     many.resize(30_000, Key::from(&b"k"[..]));
-    let fetch = |keys: Vec<u8>| frame(Kind::Fetch(Fetch { keys: keys.into(), digests_only: false }));
+    let fetch =
+        |keys: Vec<u8>| frame(Kind::Fetch(Fetch { keys: keys.into(), digests_only: false, summed: false }));
     let mut other_version = task.plan.clone();
     other_version.encoding_version += 1;
     let other_version: Bytes = pack_json(&other_version).unwrap().into();

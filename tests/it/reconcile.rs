@@ -170,7 +170,7 @@ fn rows_that_block_each_other_are_exchanged() {
 fn a_row_that_is_refused_is_set_aside_and_the_rest_is_written() {
     let (source, target) = (SqliteDb::create(), SqliteDb::create());
     source.execute(
-        "CREATE TABLE c (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO c VALUES (1, 1), (2, -5), (3, 3)",
+        "CREATE TABLE c (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO c VALUES (1, 1), (2, -54321), (3, 3)",
     );
     target.execute("CREATE TABLE c (id INTEGER PRIMARY KEY, n INTEGER CHECK (n > 0))");
     let output = run("repair", &source.url(), &target.url(), &[]);
@@ -178,7 +178,7 @@ fn a_row_that_is_refused_is_set_aside_and_the_rest_is_written() {
     let table = table(&output);
     assert_eq!((&table["inserted"], &table["set_aside"]), (&Value::from(2), &Value::from(1)));
     assert_eq!(table["rows_set_aside"][0]["key"][0][1], "2");
-    assert!(!output.stdout.contains("-5"), "a value in a reason");
+    assert!(!output.stdout.contains("54321"), "a value in a reason");
 }
 
 #[test]
