@@ -369,7 +369,8 @@ fn time(bytes: &[u8]) -> Option<i64> {
     let [negative, d1, d2, d3, d4, h, m, s] = *head else { return None };
     let days = i64::from(u32::from_le_bytes([d1, d2, d3, d4]));
     let seconds = days * 86_400 + i64::from(h) * 3600 + i64::from(m) * 60 + i64::from(s);
-    let total = seconds * 1_000_000 + micros;
+    // Days come in four bytes: more than any count of microseconds holds.
+    let total = seconds.checked_mul(1_000_000)?.checked_add(micros)?;
     Some(if negative == 0 { total } else { -total })
 }
 
