@@ -228,6 +228,7 @@ impl Served {
     fn browser(&self) -> Browser {
         let mut browser = Browser::start();
         browser.open(&format!("{}/login", self.url));
+        browser.eval("document.getElementById('token').focus()");
         browser.type_text(TOKEN);
         browser.press_enter();
         assert_eq!(browser.text("document.title"), "Overview · trueup");

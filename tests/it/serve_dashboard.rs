@@ -17,6 +17,7 @@ const CONFIG: &str = "[endpoints.a]\nurl = \"env:SOURCE\"\n[endpoints.b]\nurl = 
 
 fn log_in(browser: &mut Browser, url: &str, token: &str) {
     browser.open(&format!("{url}/login"));
+    browser.eval("document.getElementById('token').focus()");
     browser.type_text(token);
     browser.press_enter();
     assert_eq!(browser.text("document.title"), "Overview · trueup");

@@ -127,6 +127,8 @@ impl Browser {
             answered |= told["id"] == id;
             loaded |= told["method"] == "Page.loadEventFired";
         }
+        // The focus goes where the page wants it when it is first drawn, which may come later.
+        self.eval("new Promise(r => { requestAnimationFrame(() => requestAnimationFrame(r)); setTimeout(r, 1000) }).then(() => 0)");
     }
 
     pub(crate) fn open(&mut self, url: &str) {
