@@ -1,10 +1,10 @@
 //! A table under one snapshot: binary COPY by ctid ranges, as many readers as asked for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::time::Instant;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
 use futures::StreamExt;
 use futures::future::join_all;
 use sqlx::postgres::PgConnection;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::decode::Decoder;
-use super::lane::{self, Lane, LaneError};
+use super::lane::{self, Frames, Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
@@ -54,6 +54,8 @@ struct Source {
     from: String,
     filter: Option<String>,
     ranges: Ranges,
+    /// Nobody waits for rows any more; what blocks a thread cannot be dropped and looks here.
+    ended: AtomicBool,
 }
 
 /// Hands out page ranges; the last one has no end, for the table may have grown.
@@ -156,6 +158,7 @@ impl PgSnapshot {
             from: statement::table(&first.relation.table),
             filter: statement::filter(&access),
             ranges: Ranges::new(if count > 1 { first.pages } else { None }, count),
+            ended: AtomicBool::new(false),
         };
         let (holder, readers) = if lanes.is_empty() {
             let mut readers = vec![Reader::Driver(first.connection)];
@@ -231,16 +234,20 @@ async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgCon
 /// As `join_readers`, where the connection is one that a lane can make.
 async fn join_lanes(engine: &PgEngine, snapshot: &str, wanted: u64) -> Vec<Lane> {
     let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot));
-    let joined = join_all((0..wanted).map(|_| async {
-        let opening = tokio::time::timeout(super::CONNECT_TIMEOUT, Lane::open(&engine.options));
-        let mut lane = opening.await.ok()??;
-        for sql in [engine.session.as_str(), &import, settings(engine.version)] {
-            lane.run(sql).await.ok()?;
-        }
-        Some(lane)
+    let statements = [engine.session.clone(), import, settings(engine.version).to_owned()];
+    let joined = join_all((0..wanted).map(|_| {
+        let (options, statements) = (engine.options.clone(), statements.clone());
+        let deadline = Instant::now() + super::CONNECT_TIMEOUT;
+        tokio::task::spawn_blocking(move || {
+            let mut lane = Lane::open(&options, Box::new(move || Instant::now() > deadline))?;
+            for sql in &statements {
+                lane.run(sql).ok()?;
+            }
+            Some(lane)
+        })
     }))
     .await;
-    joined.into_iter().flatten().collect()
+    joined.into_iter().filter_map(Result::ok).flatten().collect()
 }
 
 /// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it
@@ -266,13 +273,14 @@ pub(super) async fn check_filter(
 impl Snapshot for PgSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
+        let _ended = Ended(Arc::clone(&self.source));
         for reader in self.readers {
             let (source, decoder, out) = (self.source.clone(), self.decoder.clone(), out.clone());
             match reader {
                 Reader::Driver(connection) => {
                     tasks.spawn(read(connection, source, decoder, out, Arc::clone(&self.idle)))
                 }
-                Reader::Lane(lane) => tasks.spawn(read_lane(lane, source, decoder, out)),
+                Reader::Lane(lane) => tasks.spawn_blocking(move || read_lane(lane, &source, &decoder, &out)),
             };
         }
         drop(out);
@@ -340,27 +348,41 @@ async fn read(
     Ok(true)
 }
 
+/// Tells lanes that the scan has ended or was dropped.
+struct Ended(Arc<Source>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+}
+
 /// As `read`, whole pieces at a time.
-async fn read_lane(
+fn read_lane(
     mut lane: Lane,
-    source: Arc<Source>,
-    decoder: Arc<Decoder>,
-    out: mpsc::Sender<Box<dyn RawBatch>>,
+    source: &Arc<Source>,
+    decoder: &Arc<Decoder>,
+    out: &mpsc::Sender<Box<dyn RawBatch>>,
 ) -> Result<bool, EngineError> {
+    let ended = {
+        let (source, out) = (Arc::clone(source), out.clone());
+        move || source.ended.load(Ordering::Relaxed) || out.is_closed()
+    };
+    lane.give_up_when(Box::new(ended.clone()));
     while let Some(range) = source.ranges.take() {
-        lane.copy(&source.copy(&range)).await.map_err(|e| source.lane_error(e))?;
+        lane.copy(&source.copy(&range)).map_err(|e| source.lane_error(e))?;
         let mut first = true;
-        while let Some((frames, rows)) = lane.piece().await.map_err(|e| source.lane_error(e))? {
-            let piece = Piece { decoder: decoder.clone(), frames, rows, first };
+        while let Some((frames, rows)) = lane.piece().map_err(|e| source.lane_error(e))? {
+            let piece = Piece { decoder: Arc::clone(decoder), frames, rows, first };
             first = false;
-            if out.send(Box::new(piece)).await.is_err() {
+            if ended() || out.blocking_send(Box::new(piece)).is_err() {
                 return Ok(false);
             }
         }
     }
     // The rows are all there; how the transaction ends no longer matters.
-    let _ = lane.run("COMMIT").await;
-    lane.close().await;
+    let _ = lane.run("COMMIT");
+    lane.close();
     Ok(true)
 }
 
@@ -375,7 +397,7 @@ fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
 /// Rows in COPY's binary form, each in its frame.
 struct Piece {
     decoder: Arc<Decoder>,
-    frames: BytesMut,
+    frames: Frames,
     rows: usize,
     /// The first of its COPY, which the header comes before.
     first: bool,
@@ -390,7 +412,7 @@ impl RawBatch for Piece {
         let malformed =
             || RowError::Malformed { column: "of no name".to_owned(), what: "not a COPY row".to_owned() };
         let mut buffer = RowBuffer::default();
-        let (mut rest, mut first) = (&self.frames[..], self.first);
+        let (mut rest, mut first) = (self.frames.bytes(), self.first);
         while let Some((_, mut row, behind)) = lane::split_frame(rest) {
             rest = behind;
             if std::mem::take(&mut first) {
