@@ -56,7 +56,7 @@ pub use trail::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What this build calls itself.
 pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));

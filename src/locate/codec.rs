@@ -3,7 +3,7 @@
 
 use super::error::ProtocolError;
 use super::message::{
-    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, Symbols, Window,
+    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, SketchCells, Window,
 };
 use crate::merkle::{EntryBatch, RootDigest, RowDigest, common_prefix, get_varint, put_varint};
 use crate::model::Key;
@@ -18,7 +18,7 @@ const MISSING_RUN: u8 = 5;
 const END: u8 = 6;
 const CLOSED: u8 = 7;
 const MORE: u8 = 8;
-const SYMBOLS: u8 = 9;
+const SKETCH_CELLS: u8 = 9;
 const STRANGERS: u8 = 10;
 
 /// An element without its check.
@@ -92,10 +92,10 @@ impl Message {
                 out.push(MORE);
                 put_varint(&mut out, u64::from(*to));
             }
-            Self::Symbols(symbols) => {
-                out.push(SYMBOLS);
-                put_varint(&mut out, u64::from(symbols.from));
-                put_words(&mut out, &symbols.sums, 8);
+            Self::SketchCells(cells) => {
+                out.push(SKETCH_CELLS);
+                put_varint(&mut out, u64::from(cells.from));
+                put_words(&mut out, &cells.sums, 8);
             }
             Self::Strangers(elements) => {
                 out.push(STRANGERS);
@@ -142,7 +142,7 @@ impl Message {
             END => Self::End(End { root: RootDigest(*input.array()?), count: input.varint()? }),
             CLOSED => Self::Closed,
             MORE => Self::More(input.small()?),
-            SYMBOLS => Self::Symbols(Symbols { from: input.small()?, sums: input.words(8)? }),
+            SKETCH_CELLS => Self::SketchCells(SketchCells { from: input.small()?, sums: input.words(8)? }),
             STRANGERS => Self::Strangers(input.words(STRANGER)?),
             _ => return Err(ProtocolError::Malformed("unknown kind of message")),
         };

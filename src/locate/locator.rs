@@ -25,7 +25,7 @@ const FINDINGS_PER_STEP: usize = 4096;
 pub(super) enum Phase<V> {
     Idle,
     Locating,
-    /// Source: waits for symbols.
+    /// Source: waits for cells.
     Sketching(Box<Sketching>),
     /// Source: gives its findings.
     Telling(Telling),
@@ -160,7 +160,7 @@ impl<V: RunView> Locator<V> {
                 self.open_rows = 0;
                 self.finish(Some((self.own.tree.root(), self.own.len())), Proof::Equal);
             }
-            (Role::Source, Message::Symbols(symbols)) => self.receive_symbols(symbols)?,
+            (Role::Source, Message::SketchCells(cells)) => self.receive_cells(cells)?,
             (Role::Target, Message::More(to)) => self.receive_more(to)?,
             (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,

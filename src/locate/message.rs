@@ -18,10 +18,10 @@ pub enum Message {
     End(End),
     /// Target to source: no further round.
     Closed,
-    /// Source to target: symbols of the sketch, up to this many in all.
+    /// Source to target: another stage of the sketch, of so many cells.
     More(u32),
-    /// Target to source: the symbols asked for, in order.
-    Symbols(Symbols),
+    /// Target to source: the cells asked for, in order.
+    SketchCells(SketchCells),
     /// Source to target: elements of the sketch that are not the source's own. The list of the opener is settled by them.
     Strangers(Vec<u64>),
 }
@@ -37,7 +37,7 @@ impl Message {
             Self::End(_) => "end",
             Self::Closed => "closed",
             Self::More(_) => "more",
-            Self::Symbols(_) => "symbols",
+            Self::SketchCells(_) => "sketch cells",
             Self::Strangers(_) => "strangers",
         }
     }
@@ -60,16 +60,16 @@ pub struct Open {
     pub sketch: Option<Sketch>,
 }
 
-/// The first symbols over all entries.
+/// The first stage of a sketch, over all entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sketch {
     pub sums: Vec<u64>,
-    /// Of the last symbols: how many entries fell into each, without the higher bits.
+    /// Of the first cells: how many entries fell into each, without the higher bits.
     pub counts: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Symbols {
+pub struct SketchCells {
     pub from: u32,
     pub sums: Vec<u64>,
 }

@@ -26,11 +26,11 @@
 //! How a segment is compared is its [`Mode`], chosen by the sender per segment.
 //!
 //! Scattered rows are found by a sketch instead, which costs bytes for the differences alone. Where the target knows that
-//! the roots differ and the counts hardly do, its opener holds the first symbols of one:
+//! the roots differ and the counts hardly do, its opener holds the first cells of one:
 //! ```text
-//!   Open      root, count, ~12 nodes, 900 symbols          ──►   few rows differ: what both sides lack is known
-//!   More      ◄── (many differ, and not side by side) symbols up to so many, by an estimate
-//!   Symbols                                                ──►   (if they do not suffice: more of them, twice; then the Frontier
+//!   Open      root, count, ~12 nodes, 900 cells            ──►   few rows differ: what both sides lack is known
+//!   More      ◄── (many differ, and not side by side) so many cells more, by an estimate
+//!   SketchCells                                            ──►   (if they do not suffice: more of them, twice; then the Frontier
 //!                                                                that answers the opener's nodes)
 //!   Strangers ◄── what is not mine, for the target to look up in its own run
 //!   Findings  ◄── and on as above
@@ -73,6 +73,6 @@ pub use classify::{Finding, FindingKind};
 pub use error::{LocateError, ProtocolError};
 pub use locator::Locator;
 pub use message::{
-    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, Symbols, Window,
+    Answer, End, Frontier, Gap, List, Message, MissingRun, Mode, Open, Sketch, SketchCells, Window,
 };
 pub use step::{LocateOptions, Outcome, Progress, Proof, Role, Step};

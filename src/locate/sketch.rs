@@ -1,133 +1,44 @@
-//! A rateless difference sketch (Yang, Gilad, Alizadeh, SIGCOMM 2024): symbols over all entries of a side, of which a prefix
-//! of about 1.4 symbols a difference gives the differences, whatever the tables hold besides.
+//! A difference sketch in stages: cells over all entries of a side, of which some 1.3 a difference give the differences,
+//! whatever the tables hold besides.
 //!
-//! Symbol `i` is the XOR of the elements that fall into it, each with probability 2 / (i + 2). Symbols of the two sides XORed leave
-//! those of the differences alone. A symbol that holds one element shows it; taken out of all its symbols, it uncovers
-//! others. An element is six bytes of a row digest, with two bytes of check: a symbol has eight bytes. What a wrong guess
-//! could spoil, the roots find. Sketches are linear, so that a prefix can be lengthened later.
+//! Each stage is a table of cells ([`Cells`]) into which every entry goes a few times. Cells of the two sides XORed leave those of
+//! the differences alone. A cell that holds one element shows it; taken out of all its cells, in every stage, it uncovers
+//! others. The first stage comes with the tree and its counts tell how many differ; the second is as large as they need; a
+//! stage that does not suffice stays of use to the next.
 
-use std::collections::{BinaryHeap, HashSet};
-use std::sync::LazyLock;
+use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use crate::merkle::{RowDigest, RunError, RunView};
+use crate::merkle::{Cells, RunError, RunView, Shape, element, shown};
 
-/// Symbols of the first message: they give up to about 600 differing entries, 300 changed rows.
-pub(super) const OPENER: u32 = 900;
-/// Symbols made in one pass, the first of which are sent: more are often asked for, and a pass over a large table takes a second.
-pub(super) const AHEAD: u32 = 8_192;
-/// The last symbols of the opener come with the number of their entries (its lowest byte), which tells how many differ.
-pub(super) const COUNTED: usize = 512;
 /// More would cost more than other ways to find as much.
-pub(super) const SYMBOLS_MAX: u32 = 1 << 20;
-const ELEMENT_BITS: u32 = 48;
-const ELEMENT: u64 = (1 << ELEMENT_BITS) - 1;
+pub(super) const CELLS_MAX: u32 = 1 << 20;
 const ENTRIES_PER_TASK: u64 = 1 << 16;
 
-/// What of a row digest takes part.
-pub(super) fn element(digest: RowDigest) -> u64 {
-    digest.0.iter().take(6).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-/// Splitmix64's finalizer: every bit of the outcome depends on every bit.
-fn mix(mut value: u64) -> u64 {
-    value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
-}
-
-/// The element with its check above it.
-fn symbol(element: u64) -> u64 {
-    element | mix(element ^ 0x7275_6574) << ELEMENT_BITS
-}
-
-/// The symbols that an element falls into, in order, from 0.
-struct Indices {
-    state: u64,
-    at: u32,
-}
-
-impl Indices {
-    fn of(element: u64) -> Self {
-        Self { state: mix(element | 1 << 63), at: 0 }
-    }
-
-    /// Steps to the next. That the step from `i` goes beyond `j` has probability (i+1)(i+2) / (j+1)(j+2), so that it goes to
-    /// about (i + 3/2) / sqrt(u) - 3/2 for a uniform `u`.
-    #[inline]
-    fn step(&mut self, reaches: &[u64; REACHES]) {
-        self.state = self.state.wrapping_mul(0xda94_2042_e4dd_58b5);
-        let reach = reaches[place(self.state >> (64 - REACH_BITS)) % REACHES];
-        let doubled = ((2 * u64::from(self.at) + 3) * reach) >> 16;
-        let next = u32::try_from((doubled - 2) / 2).unwrap_or(u32::MAX);
-        self.at = next.max(self.at.saturating_add(1));
-    }
-}
-
-const REACH_BITS: u32 = 12;
-const REACHES: usize = 1 << REACH_BITS;
-
-/// 1 / sqrt(u) for evenly spaced `u`, in 65536ths: whole numbers, so that every machine steps alike.
-fn reaches() -> &'static [u64; REACHES] {
-    static REACH: LazyLock<[u64; REACHES]> =
-        LazyLock::new(|| std::array::from_fn(|at| ((1u64 << 45) / (2 * at as u64 + 1)).isqrt()));
-    &REACH
-}
-
-/// Symbols `from..to` over all entries of a view, and how many entries fell into each.
-pub(super) struct Symbols {
-    pub(super) sums: Vec<u64>,
-    pub(super) counts: Vec<u8>,
-}
-
-impl Symbols {
-    fn zero(len: usize) -> Self {
-        Self { sums: vec![0; len], counts: vec![0; len] }
-    }
-
-    fn add(&mut self, element: u64, from: u32, to: u32) {
-        let (symbol, reaches) = (symbol(element), reaches());
-        let mut indices = Indices::of(element);
-        while indices.at < to {
-            if let Some(at) = indices.at.checked_sub(from) {
-                let at = at as usize;
-                if let (Some(sum), Some(count)) = (self.sums.get_mut(at), self.counts.get_mut(at)) {
-                    *sum ^= symbol;
-                    *count = count.wrapping_add(1);
-                }
-            }
-            indices.step(reaches);
-        }
-    }
-
-    fn join(mut self, other: &Self) -> Self {
-        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, more)| *sum ^= more);
-        self.counts
-            .iter_mut()
-            .zip(&other.counts)
-            .for_each(|(count, more)| *count = count.wrapping_add(*more));
-        self
-    }
-
-    pub(super) fn of<V: RunView>(view: &V, from: u32, to: u32) -> Result<Self, RunError> {
-        let len = to.saturating_sub(from) as usize;
-        let tasks = view.len().div_ceil(ENTRIES_PER_TASK);
-        (0..tasks)
-            .into_par_iter()
-            .try_fold(
-                || (Self::zero(len), Vec::new()),
-                |(mut symbols, mut digests), task| {
-                    let start = task * ENTRIES_PER_TASK;
-                    digests.clear();
-                    view.digests(start..view.len().min(start + ENTRIES_PER_TASK), &mut digests)?;
-                    digests.iter().for_each(|digest| symbols.add(element(*digest), from, to));
-                    Ok::<_, RunError>((symbols, digests))
-                },
-            )
-            .map(|part| part.map(|(symbols, _)| symbols))
-            .try_reduce(|| Self::zero(len), |a, b| Ok(a.join(&b)))
-    }
+/// The cells of one shape over all entries of a view.
+pub(super) fn cells_of<V: RunView>(view: &V, shape: Shape) -> Result<Cells, RunError> {
+    let tasks = view.len().div_ceil(ENTRIES_PER_TASK);
+    (0..tasks)
+        .into_par_iter()
+        .try_fold(
+            || (Cells::new(shape), Vec::new()),
+            |(mut cells, mut digests), task| {
+                let start = task * ENTRIES_PER_TASK;
+                digests.clear();
+                view.digests(start..view.len().min(start + ENTRIES_PER_TASK), &mut digests)?;
+                digests.iter().for_each(|digest| cells.add(*digest));
+                Ok::<_, RunError>((cells, digests))
+            },
+        )
+        .map(|part| part.map(|(cells, _)| cells))
+        .try_reduce(
+            || Cells::new(shape),
+            |mut a, b| {
+                a.join(&b);
+                Ok(a)
+            },
+        )
 }
 
 fn place(at: u64) -> usize {
@@ -177,35 +88,55 @@ pub(super) fn resolve<V: RunView>(view: &V, elements: &[u64]) -> Result<(Vec<u64
     Ok((places, wanted))
 }
 
-/// Takes the symbols of the difference, and gives its elements when they are enough.
+/// Takes the cells of the difference, a stage at a time, and gives its elements when they are enough.
 #[derive(Default)]
 pub(super) struct Decoder {
-    difference: Vec<u64>,
+    stages: Vec<Stage>,
     found: HashSet<u64>,
 }
 
+/// What is left of the difference in the cells of one stage.
+#[derive(Clone)]
+struct Stage {
+    shape: Shape,
+    left: Vec<u64>,
+}
+
 impl Decoder {
+    /// Cells taken so far.
     pub(super) fn len(&self) -> u32 {
-        u32::try_from(self.difference.len()).unwrap_or(u32::MAX)
+        self.stages.iter().map(|stage| stage.shape.cells()).sum()
     }
 
-    /// Takes the next symbols of both sides; `true` when all that differs is found.
-    pub(super) fn take(&mut self, own: &[u64], peer: &[u64]) -> bool {
-        self.difference.extend(own.iter().zip(peer).map(|(own, peer)| own ^ peer));
+    /// Takes the next stage of both sides; `true` when all that differs is found.
+    pub(super) fn take(&mut self, shape: Shape, own: &[u64], peer: &[u64]) -> bool {
+        let left = own.iter().zip(peer).map(|(own, peer)| own ^ peer).collect();
+        self.stages.push(Stage { shape, left });
         self.found.clear();
-        let mut left = Left(self.difference.clone());
-        // From the last symbol down: the first hold almost everything and change with almost every element that is taken
-        // out, so that two bytes of check would let one through by chance. They are looked at when no other shows anything.
-        let mut likely: BinaryHeap<u32> = (0..self.len()).collect();
-        while let Some(at) = likely.pop() {
-            let Some(element) = left.pure(at) else { continue };
+        let mut stages = self.stages.clone();
+        // The newest stage is looked at first: the one before did not suffice.
+        let mut likely: Vec<(usize, u32)> = stages
+            .iter()
+            .enumerate()
+            .flat_map(|(stage, cells)| (0..cells.shape.cells()).map(move |at| (stage, at)))
+            .collect();
+        while let Some((stage, at)) = likely.pop() {
+            let Some(element) = stages.get(stage).and_then(|stage| stage.pure(at)) else { continue };
             // Only nonsense shows an element twice, and it could do so for ever.
             if !self.found.insert(element) {
                 return false;
             }
-            left.remove(element, &mut likely);
+            for (number, stage) in stages.iter_mut().enumerate() {
+                let (cell, places) = stage.shape.places(element);
+                for at in places {
+                    if let Some(left) = stage.left.get_mut(at as usize) {
+                        *left ^= cell;
+                        likely.push((number, at));
+                    }
+                }
+            }
         }
-        left.0.iter().all(|symbol| *symbol == 0)
+        stages.iter().all(|stage| stage.left.iter().all(|cell| *cell == 0))
     }
 
     pub(super) fn elements(&self) -> Vec<u64> {
@@ -213,64 +144,45 @@ impl Decoder {
     }
 }
 
-/// What is left of the difference.
-struct Left(Vec<u64>);
-
-impl Left {
-    /// The one element of a symbol: its check fits, and it belongs there.
+impl Stage {
+    /// The one element of a cell: its check fits, and it belongs there.
     fn pure(&self, at: u32) -> Option<u64> {
-        let seen = *self.0.get(at as usize)?;
-        let element = seen & ELEMENT;
-        if seen == 0 || symbol(element) != seen {
-            return None;
-        }
-        let (mut indices, reaches) = (Indices::of(element), reaches());
-        while indices.at < at {
-            indices.step(reaches);
-        }
-        (indices.at == at).then_some(element)
-    }
-
-    fn remove(&mut self, element: u64, touched: &mut BinaryHeap<u32>) {
-        let (symbol, reaches) = (symbol(element), reaches());
-        let mut indices = Indices::of(element);
-        while let Some(seen) = self.0.get_mut(indices.at as usize) {
-            *seen ^= symbol;
-            touched.push(indices.at);
-            indices.step(reaches);
-        }
+        let element = shown(*self.left.get(at as usize)?)?;
+        let (_, mut places) = self.shape.places(element);
+        places.any(|place| place == at).then_some(element)
     }
 }
 
-/// How many entries differ, from the counts of the symbols from `first` on: how far the two sides' are apart varies with the
-/// number of entries that only one of them has. `surplus` is by how many rows the own side has more.
-pub(super) fn estimate(first: u32, own: &[u8], peer: &[u8], surplus: i64) -> u64 {
+/// How many entries differ, from the counts of an opener's cells: how far the two sides' are apart varies with the number of
+/// entries that only one of them has. `surplus` is by how many rows the own side has more.
+pub(super) fn estimate(own: &[u8], peer: &[u8], surplus: i64) -> u64 {
+    let share = 1.0 / f64::from(Shape::OPENER.part());
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    let expected = surplus as f64 * share;
     let (mut sum, mut cells) = (0.0, 0.0);
-    for ((at, own), peer) in (first..).zip(own).zip(peer) {
-        let share = 2.0 / (f64::from(at) + 2.0);
-        #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-        let expected = surplus as f64 * share;
+    for (own, peer) in own.iter().zip(peer) {
         // Counts come without their higher bits: the difference nearest to what is expected.
         let apart = (f64::from(own.wrapping_sub(*peer)) - expected).rem_euclid(256.0);
         let apart = if apart > 128.0 { apart - 256.0 } else { apart };
-        sum += apart * apart / (share * (1.0 - share));
+        sum += apart * apart;
         cells += 1.0;
     }
+    let variance = sum / f64::max(cells, 1.0);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate; casts saturate")]
-    let estimate = (sum / f64::max(cells, 1.0)).ceil() as u64;
+    let estimate = (variance / (share * (1.0 - share))).ceil() as u64;
     estimate.max(surplus.unsigned_abs())
 }
 
-/// Symbols that give so many differences in all but one case in a hundred.
+/// Cells of a stage that give so many differences in all but one case in a hundred.
 pub(super) fn enough(differences: u64) -> u64 {
     let percent = match differences {
-        0..=50 => 260,
-        51..=100 => 180,
-        101..=300 => 165,
-        301..=2_000 => 148,
-        2_001..=20_000 => 141,
-        20_001..=100_000 => 138,
-        _ => 136,
+        0..=100 => 200,
+        101..=300 => 160,
+        301..=1_000 => 140,
+        1_001..=5_000 => 132,
+        5_001..=20_000 => 128,
+        _ => 125,
     };
-    differences.saturating_mul(percent) / 100 + 8
+    // In three equal parts.
+    (differences.saturating_mul(percent) / 100 + 30).next_multiple_of(3)
 }

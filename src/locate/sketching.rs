@@ -2,18 +2,18 @@
 
 use super::error::{LocateError, unexpected};
 use super::locator::{Locator, MESSAGE_BYTES, Phase};
-use super::message::{List, Message, Open, Sketch, Symbols};
-use super::sketch::{self, AHEAD, COUNTED, Decoder, OPENER, SYMBOLS_MAX};
+use super::message::{List, Message, Open, Sketch, SketchCells};
+use super::sketch::{self, CELLS_MAX, Decoder};
 use super::tell::Telling;
-use crate::merkle::{RootDigest, RunView};
+use crate::merkle::{RootDigest, RunView, Shape};
 
 /// Smaller tables are listed for less.
 const ROWS_MIN: u64 = 2_048;
-/// An opener of `OPENER` symbols cannot hold more rows of one side than this.
-const SURPLUS_MAX: u64 = OPENER as u64 / 2;
-const SYMBOLS_PER_MESSAGE: usize = MESSAGE_BYTES / 8;
+/// An opener cannot hold many more rows of one side than this.
+const SURPLUS_MAX: u64 = 450;
+const CELLS_PER_MESSAGE: usize = MESSAGE_BYTES / 8;
 const STRANGERS_PER_MESSAGE: usize = MESSAGE_BYTES / 6;
-/// Times that a source asks for more symbols before it descends instead.
+/// Stages that a source asks for before it descends instead.
 const ASKS_MAX: u8 = 3;
 /// Where as many rows differ on both sides, they are the same keys, nearly always: then the source's keys name the target's
 /// rows too. Below, naming them costs little.
@@ -22,28 +22,27 @@ const STRANGERS_NAMED: usize = 300;
 /// Target: what it knows of the source, and how far its sketch was sent.
 pub(super) struct Offered {
     peer: Option<(RootDigest, u64)>,
+    /// Cells, of all stages.
     sent: u32,
-    asks: u8,
+    /// The source may ask for stages of a sketch.
+    open: bool,
+    asked: u8,
     strangers: Option<Vec<u64>>,
-    /// Made with the first, from 0.
-    made: Vec<u64>,
 }
 
 impl Offered {
     pub(super) fn new(peer: Option<(RootDigest, u64)>) -> Self {
-        Self { peer, sent: 0, asks: 0, strangers: None, made: Vec::new() }
+        Self { peer, sent: 0, open: false, asked: 0, strangers: None }
     }
 }
 
-/// Source: symbols are on their way.
+/// Source: cells are on their way.
 pub(super) struct Sketching {
     decoder: Decoder,
-    /// What came of those that were asked for.
+    /// The stage that was asked for, and what came of it.
+    stage: u8,
+    cells: u32,
     received: Vec<u64>,
-    wanted: u32,
-    asks: u8,
-    /// Own symbols, made with the first, from 0.
-    made: Vec<u64>,
     /// The opener's own list, to descend from if the sketch comes to nothing.
     list: List,
 }
@@ -56,7 +55,7 @@ impl<V: RunView> Locator<V> {
         self.round == 0 && self.bulk && own >= ROWS_MIN && more > SURPLUS_MAX
     }
 
-    /// Target: whether the source may ask for symbols, and the first of them.
+    /// Target: whether the source may ask for cells of a sketch, and the first of them.
     pub(super) fn offer(&mut self) -> Result<(bool, Option<Sketch>), LocateError> {
         let peer = self.offered.peer.take().filter(|_| self.round == 0);
         self.offered = Offered::new(None);
@@ -64,61 +63,47 @@ impl<V: RunView> Locator<V> {
         if root == self.own.tree.root() || count.min(self.own.len()) < ROWS_MIN {
             return Ok((false, None));
         }
-        self.offered.asks = ASKS_MAX;
+        self.offered.open = true;
         if count.abs_diff(self.own.len()) > SURPLUS_MAX {
             return Ok((true, None));
         }
-        let symbols = sketch::Symbols::of(self.own.view.as_ref(), 0, AHEAD)?;
-        self.offered.sent = OPENER;
-        let opener = OPENER as usize;
-        let sums = symbols.sums.get(..opener).unwrap_or_default().to_vec();
-        let counts = symbols.counts.get(opener - COUNTED..opener).unwrap_or_default().to_vec();
-        self.offered.made = symbols.sums;
-        Ok((true, Some(Sketch { sums, counts })))
+        let cells = self.own.tree.opener();
+        self.offered.sent = cells.shape().cells();
+        Ok((true, Some(Sketch { sums: cells.sums().to_vec(), counts: cells.counts().to_vec() })))
     }
 
     /// Source: `false` where the sketch, or one still to be asked for, is not the way.
     pub(super) fn sketch(&mut self, open: &Open) -> Result<bool, LocateError> {
-        let (mut decoder, mut made) = (Decoder::default(), Vec::new());
+        let mut decoder = Decoder::default();
         let mut differing = self.own.len().abs_diff(open.count);
         if let Some(sketch) = &open.sketch {
-            let len = u32::try_from(sketch.sums.len()).unwrap_or(u32::MAX);
-            if len != OPENER || sketch.counts.len() != COUNTED {
+            let own = self.own.tree.opener();
+            if sketch.sums.len() != own.sums().len() || sketch.counts.len() != own.counts().len() {
                 return Err(unexpected("open", "a sketch of another size").into());
             }
-            let own = sketch::Symbols::of(self.own.view.as_ref(), 0, AHEAD)?;
-            if decoder.take(&own.sums, &sketch.sums) {
+            if decoder.take(own.shape(), own.sums(), &sketch.sums) {
                 self.found(&decoder)?;
                 return Ok(true);
             }
-            let counted = len as usize - COUNTED;
             let surplus =
                 i64::try_from(self.own.len()).unwrap_or(i64::MAX).saturating_sub_unsigned(open.count);
-            let first = u32::try_from(counted).unwrap_or(0);
-            let counts = own.counts.get(counted..len as usize).unwrap_or_default();
-            differing = sketch::estimate(first, counts, &sketch.counts, surplus).saturating_mul(107) / 100;
-            made = own.sums;
+            let estimate = sketch::estimate(own.counts(), &sketch.counts, surplus);
+            // What the opener could not hold is more than it can hold, whatever its counts say.
+            differing = (estimate.saturating_mul(107) / 100).max(u64::from(decoder.len()) * 2 / 3);
         }
         if self.is_clustered(&open.list)? {
             return Ok(false);
         }
-        let wanted = sketch::enough(differing).max(u64::from(decoder.len()) * 3 / 2);
         // A list of all entries has four bytes of each.
-        let affordable = u64::from(SYMBOLS_MAX).min(self.own.len().min(open.count) / 2);
-        let Some(wanted) = u32::try_from(wanted).ok().filter(|wanted| u64::from(*wanted) <= affordable)
-        else {
+        let affordable = u64::from(CELLS_MAX).min(self.own.len().min(open.count) / 2);
+        let wanted = sketch::enough(differing);
+        let Some(cells) = u32::try_from(wanted).ok().filter(|_| wanted <= affordable) else {
             return Ok(false);
         };
-        self.outbox.push_back(Message::More(wanted));
+        self.outbox.push_back(Message::More(cells));
         let list = open.list.clone();
-        self.phase = Phase::Sketching(Box::new(Sketching {
-            decoder,
-            received: Vec::new(),
-            wanted,
-            asks: 1,
-            made,
-            list,
-        }));
+        let sketching = Sketching { decoder, stage: 1, cells, received: Vec::new(), list };
+        self.phase = Phase::Sketching(Box::new(sketching));
         Ok(true)
     }
 
@@ -129,36 +114,34 @@ impl<V: RunView> Locator<V> {
         Ok(differing * 3 <= list.items.len())
     }
 
-    pub(super) fn receive_symbols(&mut self, symbols: Symbols) -> Result<(), LocateError> {
-        let refused = |why| Err(unexpected("symbols", why).into());
+    pub(super) fn receive_cells(&mut self, cells: SketchCells) -> Result<(), LocateError> {
+        let refused = |why| Err(unexpected("sketch cells", why).into());
         let Phase::Sketching(sketching) = &mut self.phase else {
             return refused("not at this point of the conversation");
         };
-        let before = sketching.decoder.len();
-        let at = before as usize + sketching.received.len();
-        if symbols.from as usize != at
-            || symbols.sums.is_empty()
-            || at + symbols.sums.len() > sketching.wanted as usize
+        let at = sketching.received.len();
+        if cells.from as usize != at
+            || cells.sums.is_empty()
+            || at + cells.sums.len() > sketching.cells as usize
         {
             return refused("others than were asked for");
         }
-        sketching.received.extend(symbols.sums);
-        if before as usize + sketching.received.len() < sketching.wanted as usize {
+        sketching.received.extend(cells.sums);
+        if sketching.received.len() < sketching.cells as usize {
             return Ok(());
         }
-        let own = match sketching.made.get(before as usize..sketching.wanted as usize) {
-            Some(made) => made.to_vec(),
-            None => sketch::Symbols::of(self.own.view.as_ref(), before, sketching.wanted)?.sums,
-        };
+        let own =
+            sketch::cells_of(self.own.view.as_ref(), Shape::of_stage(sketching.stage, sketching.cells))?;
         let peer = std::mem::take(&mut sketching.received);
-        if sketching.decoder.take(&own, &peer) {
+        if sketching.decoder.take(own.shape(), own.sums(), &peer) {
             let decoder = std::mem::take(&mut sketching.decoder);
             return self.found(&decoder);
         }
-        let more = sketching.wanted.saturating_add(sketching.wanted / 6).min(SYMBOLS_MAX);
-        if sketching.asks < ASKS_MAX && more > sketching.wanted {
-            sketching.asks += 1;
-            sketching.wanted = more;
+        // More differ than was thought: half as many cells again.
+        let more = sketching.cells / 2;
+        if sketching.stage < ASKS_MAX && sketching.decoder.len().saturating_add(more) <= CELLS_MAX {
+            sketching.stage += 1;
+            sketching.cells = more;
             self.outbox.push_back(Message::More(more));
             return Ok(());
         }
@@ -193,19 +176,22 @@ impl<V: RunView> Locator<V> {
             && self.offered.strangers.is_none()
     }
 
-    pub(super) fn receive_more(&mut self, to: u32) -> Result<(), LocateError> {
-        if !self.is_offering() || self.offered.asks == 0 || to <= self.offered.sent || to > SYMBOLS_MAX {
+    pub(super) fn receive_more(&mut self, cells: u32) -> Result<(), LocateError> {
+        if !self.is_offering()
+            || !self.offered.open
+            || self.offered.asked >= ASKS_MAX
+            || Shape::of_stage(self.offered.asked + 1, cells).cells() != cells
+            || self.offered.sent.saturating_add(cells) > CELLS_MAX + Shape::OPENER.cells()
+        {
             return Err(unexpected("more", "not at this point of the conversation").into());
         }
-        self.offered.asks -= 1;
-        let symbols = match self.offered.made.get(self.offered.sent as usize..to as usize) {
-            Some(made) => made.to_vec(),
-            None => sketch::Symbols::of(self.own.view.as_ref(), self.offered.sent, to)?.sums,
-        };
-        for sums in symbols.chunks(SYMBOLS_PER_MESSAGE) {
-            let from = self.offered.sent;
-            self.offered.sent += u32::try_from(sums.len()).unwrap_or(0);
-            self.outbox.push_back(Message::Symbols(Symbols { from, sums: sums.to_vec() }));
+        self.offered.asked += 1;
+        self.offered.sent += cells;
+        let made = sketch::cells_of(self.own.view.as_ref(), Shape::of_stage(self.offered.asked, cells))?;
+        let mut from = 0;
+        for sums in made.sums().chunks(CELLS_PER_MESSAGE) {
+            self.outbox.push_back(Message::SketchCells(SketchCells { from, sums: sums.to_vec() }));
+            from += u32::try_from(sums.len()).unwrap_or(0);
         }
         Ok(())
     }

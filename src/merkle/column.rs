@@ -38,8 +38,11 @@ impl<const W: usize> Column<W> {
     }
 
     pub(super) fn push(&mut self, record: &[u8; W]) {
+        if self.failed.is_some() {
+            return;
+        }
         self.held.extend_from_slice(record);
-        if self.dir.is_some() && self.held.len() >= HELD_BYTES && self.failed.is_none() {
+        if self.dir.is_some() && self.held.len() >= HELD_BYTES {
             self.failed = self.file_held().err();
         }
     }

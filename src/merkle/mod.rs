@@ -8,11 +8,13 @@
 
 mod batch;
 mod boundary;
+mod cells;
 mod coding;
 mod column;
 mod digest;
 mod error;
 mod merge;
+mod node;
 mod overlay;
 mod rows;
 mod run;
@@ -26,6 +28,7 @@ mod tests;
 
 pub use batch::EntryBatch;
 pub use boundary::{BoundaryKey, LEAF_BITS, boundary_level};
+pub use cells::{Cells, Shape, element, shown};
 pub use digest::{NodeDigest, RootDigest, RowDigest, SessionKey};
 pub use error::RunError;
 pub use overlay::{OverlayRoot, overlay_root};

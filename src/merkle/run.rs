@@ -8,13 +8,15 @@ use rayon::prelude::*;
 
 use super::batch::EntryBatch;
 use super::boundary::LEAF_BITS;
+use super::cells::{Cells, Shape};
 use super::coding::{common_prefix, index};
 use super::digest::RowDigest;
 use super::error::RunError;
 use super::merge::merge;
+use super::node::Leaves;
 use super::segment::{Place, Segment, SegmentWriter};
 use super::sort::sorted_segment;
-use super::tree::{LeafBuilder, Leaves, NodeStack, Tree, TreeKey};
+use super::tree::{LeafBuilder, NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
 /// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
@@ -116,7 +118,8 @@ impl RunBuilder {
         let mut nodes = NodeStack::new(key.clone(), Some(&place));
         let mut run = DigestRun { parts: Vec::new(), starts: Vec::new(), len: 0 };
         for part in parts {
-            part.leaves.drain_into(&mut nodes)?;
+            part.leaves.for_each(|leaf| nodes.push(leaf))?;
+            nodes.join(&part.opener);
             run.starts.push(run.len);
             run.len += part.segment.len();
             run.parts.push(part.segment);
@@ -161,16 +164,18 @@ impl RunBuilder {
                 }
                 let mut writer = SegmentWriter::new(place)?;
                 let mut leaves = Leaves::new(place);
+                let mut opener = Cells::counted(Shape::OPENER);
                 let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));
                 merge(cursors, shared, |key, digest| {
                     writer.push(key, digest)?;
-                    if let Some(leaf) = cutter.as_mut().and_then(|cutter| cutter.push(key, digest)) {
-                        leaves.push(leaf);
+                    if let Some(cutter) = &mut cutter {
+                        opener.add(digest);
+                        cutter.push(key, digest).into_iter().for_each(|leaf| leaves.push(leaf));
                     }
                     Ok(())
                 })?;
                 cutter.and_then(|mut cutter| cutter.finish()).into_iter().for_each(|leaf| leaves.push(leaf));
-                Ok(Part { segment: writer.finish()?, leaves })
+                Ok(Part { segment: writer.finish()?, leaves, opener })
             })
             .collect()
     }
@@ -186,6 +191,7 @@ impl fmt::Debug for RunBuilder {
 struct Part {
     segment: Segment,
     leaves: Leaves,
+    opener: Cells,
 }
 
 /// Sorts the batches as one segment per thread.

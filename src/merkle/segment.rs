@@ -220,19 +220,28 @@ impl Segment {
     }
 
     pub(super) fn digests(&self, range: Range<u64>, out: &mut Vec<RowDigest>) -> Result<(), RunError> {
+        if range.end > self.len {
+            return Err(RunError::Misuse("entries beyond the end of the run"));
+        }
         let mut at = range.start;
         while at < range.end {
-            let block = at / BLOCK;
-            let entries = self.block_entries(block);
-            let end = range.end.min(entries.end);
-            if at >= end {
-                return Err(RunError::Misuse("entries beyond the end of the run"));
+            // As many blocks as one read may take: the keys between the digests are fewer bytes than reads cost.
+            let first = at / BLOCK;
+            let base = self.offset(first)?;
+            let mut until = first + 1;
+            while until * BLOCK < range.end && self.offset(until + 1)? - base <= READ_BYTES as u64 {
+                until += 1;
             }
-            let skip = (at - entries.start) * DIGEST as u64;
-            let bytes = self.bytes(self.offset(block)? + skip, index(end - at) * DIGEST)?;
-            let (digests, _) = bytes.as_chunks::<DIGEST>();
-            out.extend(digests.iter().map(|digest| RowDigest(*digest)));
-            at = end;
+            let bytes = self.bytes(base, index(self.offset(until)? - base))?;
+            for block in first..until {
+                let entries = self.block_entries(block);
+                let end = range.end.min(entries.end);
+                let start = index(self.offset(block)? - base) + index(at - entries.start) * DIGEST;
+                let digests =
+                    bytes.get(start..start + index(end - at) * DIGEST).ok_or_else(|| self.damaged())?;
+                out.extend(digests.as_chunks::<DIGEST>().0.iter().map(|digest| RowDigest(*digest)));
+                at = end;
+            }
         }
         Ok(())
     }

@@ -10,11 +10,15 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::boundary::{BoundaryKey, LEAF_BITS, Mark};
+use super::cells::{Cells, Shape};
 use super::coding::index;
-use super::column::Column;
 use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
 use super::error::RunError;
+use super::node::{Leaf, Level, Node, border, end_of};
 use super::segment::Place;
+
+/// Leaves read together.
+const LEAVES_READ: u64 = 256;
 
 const LEAF: u8 = 0;
 const INNER: u8 = 1;
@@ -61,14 +65,6 @@ impl fmt::Debug for TreeKey {
     }
 }
 
-/// One finished leaf.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leaf {
-    pub(super) digest: NodeDigest,
-    pub(super) rows: u64,
-    pub(super) mark: Mark,
-}
-
 /// Cuts a run of entries into leaves.
 pub(super) struct LeafBuilder {
     key: TreeKey,
@@ -109,72 +105,6 @@ impl LeafBuilder {
     }
 }
 
-/// The nodes of one level, in key order: 16 bytes of digest, 8 of where it ends, its tag, zero bits of its last key.
-type Level = Column<26>;
-
-struct Node {
-    digest: NodeDigest,
-    end: u64,
-    tag: u8,
-    bits: u8,
-}
-
-impl Node {
-    fn record(&self) -> [u8; 26] {
-        let mut record = [0; 26];
-        let (digest, rest) = record.split_at_mut(16);
-        digest.copy_from_slice(&self.digest.0);
-        let (end, marks) = rest.split_at_mut(8);
-        end.copy_from_slice(&self.end.to_le_bytes());
-        marks.copy_from_slice(&[self.tag, self.bits]);
-        record
-    }
-
-    fn of(record: &[u8; 26]) -> Self {
-        let (digest, rest) = record.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-        Self { digest: NodeDigest(*digest), end: end_of(record), tag: byte(rest, 8), bits: byte(rest, 9) }
-    }
-}
-
-fn byte(bytes: &[u8], at: usize) -> u8 {
-    bytes.get(at).copied().unwrap_or_default()
-}
-
-fn end_of(record: &[u8; 26]) -> u64 {
-    record.get(16..24).and_then(|end| end.try_into().ok()).map_or(0, u64::from_le_bytes)
-}
-
-/// Leaves that wait to be put under nodes.
-pub(super) struct Leaves(Column<26>);
-
-impl Leaves {
-    pub(super) fn new(place: &Place<'_>) -> Self {
-        Self(Column::new(place))
-    }
-
-    pub(super) fn push(&mut self, leaf: Leaf) {
-        // A leaf by itself ends where it has rows.
-        let node = Node { digest: leaf.digest, end: leaf.rows, tag: leaf.mark.tag, bits: leaf.mark.bits };
-        self.0.push(&node.record());
-    }
-
-    /// Moves all of them under the nodes.
-    pub(super) fn drain_into(self, nodes: &mut NodeStack) -> Result<(), RunError> {
-        let leaves = self.0.finish()?;
-        for start in (0..leaves.len()).step_by(LEAVES_TOGETHER) {
-            let bytes = leaves.read(start..leaves.len().min(start + LEAVES_TOGETHER as u64))?;
-            for record in bytes.as_chunks::<26>().0 {
-                let Node { digest, end, tag, bits } = Node::of(record);
-                // The hash itself has gone into the leaf's digest.
-                nodes.push(Leaf { digest, rows: end, mark: Mark { hash: 0, bits, tag } });
-            }
-        }
-        Ok(())
-    }
-}
-
-const LEAVES_TOGETHER: usize = 8192;
-
 struct OpenNode {
     children: Vec<u8>,
     nodes: u64,
@@ -190,6 +120,7 @@ pub(super) struct NodeStack {
     open: Vec<OpenNode>,
     levels: Vec<Level>,
     last: (u8, u8),
+    opener: Cells,
 }
 
 impl NodeStack {
@@ -198,7 +129,13 @@ impl NodeStack {
             Place::Memory => None,
             Place::Scratch(dir) => Some(dir.to_path_buf()),
         });
-        Self { key, keep, count: 0, open: Vec::new(), levels: Vec::new(), last: (0, 0) }
+        let opener = Cells::counted(Shape::OPENER);
+        Self { key, keep, count: 0, open: Vec::new(), levels: Vec::new(), last: (0, 0), opener }
+    }
+
+    /// What the sketch that comes with the tree holds of some of its entries.
+    pub(super) fn join(&mut self, part: &Cells) {
+        self.opener.join(part);
     }
 
     pub(super) fn push(&mut self, leaf: Leaf) {
@@ -289,7 +226,13 @@ impl NodeStack {
         let (height, top) = self.close_all();
         self.levels.truncate(height);
         let levels = self.levels.into_iter().map(Level::finish).collect::<Result<_, _>>()?;
-        Ok(Tree { root: self.key.root(self.count, top), count: self.count, levels, key: self.key })
+        Ok(Tree {
+            root: self.key.root(self.count, top),
+            count: self.count,
+            levels,
+            key: self.key,
+            opener: self.opener,
+        })
     }
 }
 
@@ -306,6 +249,7 @@ impl TreeBuilder {
     }
 
     pub fn push(&mut self, key: &[u8], digest: RowDigest) {
+        self.nodes.opener.add(digest);
         if let Some(leaf) = self.leaves.push(key, digest) {
             self.nodes.push(leaf);
         }
@@ -331,6 +275,7 @@ pub struct Tree {
     count: u64,
     levels: Vec<Level>,
     key: TreeKey,
+    opener: Cells,
 }
 
 impl Tree {
@@ -341,6 +286,11 @@ impl Tree {
     /// Rows under the root.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The first sketch over all entries.
+    pub fn opener(&self) -> &Cells {
+        &self.opener
     }
 
     /// Number of levels; a level above them would hold the same one node as the highest.
@@ -405,17 +355,6 @@ impl Tree {
             (span.clone(), Leaf { digest, rows: span.end - span.start, mark: Mark { hash: 0, bits, tag } })
         };
         Ok(bytes.as_chunks::<26>().0.iter().map(leaf).collect())
-    }
-}
-
-/// Leaves read together.
-const LEAVES_READ: u64 = 256;
-
-/// Where a node begins: where the one before it ends.
-fn border(level: &Level, node: u64) -> Result<u64, RunError> {
-    match node.checked_sub(1) {
-        Some(before) => Ok(end_of(&level.get(before)?)),
-        None => Ok(0),
     }
 }
 
