@@ -34,7 +34,10 @@ pub(crate) fn get_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
 
 /// How many bytes two keys share from the start.
 pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+    let (words_a, words_b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let same = words_a.iter().zip(words_b).take_while(|(x, y)| x == y).count() * 8;
+    let rest = a.get(same..).unwrap_or_default().iter().zip(b.get(same..).unwrap_or_default());
+    same + rest.take_while(|(x, y)| x == y).count()
 }
 
 /// The eight bytes of `key` behind its first `skip`, as a number that sorts as they do (shorter keys padded with zero).

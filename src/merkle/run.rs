@@ -15,7 +15,7 @@ use super::error::RunError;
 use super::merge::merge;
 use super::node::Leaves;
 use super::segment::{Place, Segment, SegmentWriter};
-use super::sort::sorted_segment;
+use super::sort::sorted_segments;
 use super::tree::{LeafBuilder, NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
@@ -194,13 +194,15 @@ struct Part {
     opener: Cells,
 }
 
-/// Sorts the batches as one segment per thread.
+/// Sorts the batches as one segment or two per thread.
 fn sort_groups(batches: &[EntryBatch], place: &Place<'_>) -> Result<Vec<Segment>, RunError> {
     if batches.is_empty() {
         return Ok(Vec::new());
     }
     let per_group = batches.len().div_ceil(rayon::current_num_threads());
-    batches.par_chunks(per_group).map(|group| sorted_segment(group, place)).collect()
+    let segments: Vec<Vec<Segment>> =
+        batches.par_chunks(per_group).map(|group| sorted_segments(group, place)).collect::<Result<_, _>>()?;
+    Ok(segments.into_iter().flatten().collect())
 }
 
 /// What all keys start with.

@@ -7,29 +7,58 @@ use super::segment::{Place, Segment, SegmentWriter};
 
 const GATHER: usize = 128;
 
-/// Sorts by the eight key bytes behind what all keys share; the whole key decides only among equals.
-/// Entries that arrive in order are written as they are.
-pub(super) fn sorted_segment(batches: &[EntryBatch], place: &Place<'_>) -> Result<Segment, RunError> {
-    let mut writer = SegmentWriter::new(place)?;
-    let entries = || batches.iter().flat_map(EntryBatch::iter);
-    let Some((first, _)) = entries().next() else { return writer.finish() };
-
-    let mut shared = first.len();
-    let mut in_order = true;
-    let mut before = first;
-    for (key, _) in entries().skip(1) {
-        shared = shared.min(common_prefix(first.get(..shared).unwrap_or_default(), key));
-        in_order &= before <= key;
-        before = key;
-    }
-    if in_order {
-        for (key, digest) in entries() {
-            writer.push(key, digest)?;
+/// Sorts by the eight key bytes behind what all keys share; the whole key decides only among equals. Batches that are in order
+/// and apart from each other, which is what readers deliver of a table that lies in the order of its key, are written as
+/// they are; the rest is sorted for itself.
+pub(super) fn sorted_segments(batches: &[EntryBatch], place: &Place<'_>) -> Result<Vec<Segment>, RunError> {
+    let (chain, rest) = part(batches);
+    let mut segments = Vec::new();
+    if !chain.is_empty() {
+        let mut writer = SegmentWriter::new(place)?;
+        for batch in chain {
+            for (key, digest) in batch.iter() {
+                writer.push(key, digest)?;
+            }
         }
-        return writer.finish();
+        segments.push(writer.finish()?);
     }
+    if !rest.is_empty() {
+        segments.push(sorted_segment(&rest, place)?);
+    }
+    Ok(segments)
+}
 
-    let mut order = Vec::with_capacity(batches.iter().map(EntryBatch::len).sum());
+/// As many batches as lie one behind the other, in their order, and the rest.
+fn part(batches: &[EntryBatch]) -> (Vec<&EntryBatch>, Vec<&EntryBatch>) {
+    let in_order = |batch: &&EntryBatch| (1..batch.len()).all(|at| batch.key(at - 1) < batch.key(at));
+    let (mut candidates, mut rest): (Vec<_>, Vec<_>) =
+        batches.iter().filter(|batch| !batch.is_empty()).partition(in_order);
+    // By their ends: a batch that spans many others would keep them all out if it came first.
+    let last = |batch: &EntryBatch| batch.len().saturating_sub(1);
+    candidates.sort_unstable_by(|a, b| a.key(last(a)).cmp(b.key(last(b))));
+    let mut chain: Vec<&EntryBatch> = Vec::with_capacity(candidates.len());
+    for batch in candidates {
+        match chain.last() {
+            Some(before) if before.key(last(before)) >= batch.key(0) => rest.push(batch),
+            _ => chain.push(batch),
+        }
+    }
+    // A few by chance are not worth a segment of their own.
+    if chain.len() < rest.len() {
+        rest.append(&mut chain);
+    }
+    (chain, rest)
+}
+
+fn sorted_segment(batches: &[&EntryBatch], place: &Place<'_>) -> Result<Segment, RunError> {
+    let mut writer = SegmentWriter::new(place)?;
+    let mut entries = batches.iter().flat_map(|batch| batch.iter());
+    let Some((first, _)) = entries.next() else { return writer.finish() };
+    let shared = entries.fold(first.len(), |shared, (key, _)| {
+        shared.min(common_prefix(first.get(..shared).unwrap_or_default(), key))
+    });
+
+    let mut order = Vec::with_capacity(batches.iter().map(|batch| batch.len()).sum());
     for (batch_at, batch) in batches.iter().enumerate() {
         for at in 0..batch.len() {
             let (Ok(batch_at), Ok(at32)) = (u32::try_from(batch_at), u32::try_from(at)) else {
@@ -38,7 +67,7 @@ pub(super) fn sorted_segment(batches: &[EntryBatch], place: &Place<'_>) -> Resul
             order.push((sort_prefix(batch.key(at), shared), batch_at, at32));
         }
     }
-    let batch_of = |at: u32| &batches[index(u64::from(at))];
+    let batch_of = |at: u32| batches[index(u64::from(at))];
     let key_of = |batch: u32, at: u32| batch_of(batch).key(index(u64::from(at)));
     // The stable sort finds stretches that are in order already, which is what parallel readers deliver.
     order.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| key_of(a.1, a.2).cmp(key_of(b.1, b.2))));

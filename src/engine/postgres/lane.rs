@@ -22,17 +22,17 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// A buffer is handed on when it holds this much; a row may make it longer.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 512 * 1024;
 /// What a buffer holds before a long row makes it longer.
 const BUFFER_BYTES: usize = PIECE_BYTES + PIECE_BYTES / 4;
 /// Rows of one piece: what is hashed by one task.
-const PIECE_ROWS: usize = 4096;
+const PIECE_ROWS: usize = 8192;
 /// Before each row: a tag and a length.
 const FRAME_HEAD: usize = 5;
 /// After a read that brought less, the lane sleeps before the next: the server sends 8 KiB at a time, and a wake-up for each
 /// costs it and us more than the rows do.
 const READ_ENOUGH: usize = 128 * 1024;
-const PAUSE: Duration = Duration::from_micros(250);
+const PAUSE: Duration = Duration::from_micros(500);
 /// So often a lane that waits looks whether anyone still wants its rows.
 const LOOK_UP: Duration = Duration::from_millis(200);
 
