@@ -66,7 +66,7 @@ async fn read(
     agent.permit(if role == Role::Source { &plan.source } else { &plan.target })?;
     let access = Arc::new(plan.access(role));
     check_columns(agent, &access, role).await?;
-    let scanned = scan_table((&agent.engine, &agent.pace), &access, session, limits, &Arc::default()).await?;
+    let scanned = scan_table(agent, &access, session, limits, &Arc::default()).await?;
     Ok((scanned.tree.root(), scanned.tree.count()))
 }
 

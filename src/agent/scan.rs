@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::error::{AgentError, FailureKind};
-use super::local::AgentLimits;
-use super::pace::Pace;
-use crate::engine::{Engine, EngineError, RawBatch, RowError};
+use super::local::{AgentLimits, LocalAgent};
+use crate::engine::{EngineError, RawBatch, RowError};
 use crate::merkle::{
     DigestRun, EntryBatch, RowHasher, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey,
 };
@@ -24,16 +23,16 @@ pub(super) struct Scanned {
     pub(super) tree: Tree,
 }
 
-/// Reads the whole table once. `rows` counts as it goes. Dropping the future stops the scan.
+/// Reads the whole table once, within `limits`: the agent's, or its share of them. `rows` counts as it goes. Dropping the future stops the scan.
 pub(super) async fn scan_table(
-    (engine, pace): (&Arc<dyn Engine>, &Pace),
+    agent: &LocalAgent,
     access: &Arc<TableAccess>,
     session: &SessionKey,
     limits: &AgentLimits,
     rows: &Arc<AtomicU64>,
 ) -> Result<Scanned, AgentError> {
     let during = format!("read {}", access.table);
-    let snapshot = engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
+    let snapshot = agent.engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
     let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
     // Unbounded, but each batch holds a permit until it is in the run: a rayon thread that waited for the builder here
     // would keep the builder's own sort from ever running.
@@ -55,7 +54,7 @@ pub(super) async fn scan_table(
     let hash = async move {
         let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
         while let Some(batch) = batch_rx.recv().await {
-            pace.admit(engine, batch.rows()).await?;
+            agent.pace.admit(&agent.engine, batch.rows()).await?;
             let Ok(permit) = hashing.clone().acquire_owned().await else { break };
             if entry_tx.is_closed() {
                 break;

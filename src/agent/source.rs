@@ -104,7 +104,7 @@ async fn scan(
     session: &SessionKey,
 ) -> Result<Option<(Scanned, Option<Kind>)>, AgentError> {
     let rows = Arc::new(AtomicU64::new(0));
-    let scan = scan_table((&agent.engine, &agent.pace), access, session, &agent.limits, &rows);
+    let scan = scan_table(agent, access, session, &agent.limits, &rows);
     tokio::pin!(scan);
     let sender = link.sender();
     let mut pending = None;

@@ -10,10 +10,9 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::command::stop_signal;
-use super::endpoint::warn_if_readable;
+use super::endpoint::token_in;
 use super::evidence::open_ledger;
 use super::evidence_args::LedgerArgs;
-use crate::agent::security::PeerToken;
 use crate::dashboard::{Dashboard, Settings, Tokens, router};
 
 #[derive(Debug, Args)]
@@ -46,14 +45,7 @@ pub(super) async fn run(args: &DashboardArgs) -> Result<u8, Failure> {
             "listen on 127.0.0.1 behind a proxy that adds TLS; --insecure accepts the risk",
         ));
     }
-    let text = std::fs::read_to_string(&args.token_file).map_err(|error| {
-        Failure::new(
-            format!("cannot read {}: {error}", args.token_file.display()),
-            "make one with: openssl rand -hex 32",
-        )
-    })?;
-    warn_if_readable(&args.token_file);
-    let view = PeerToken::new(&text, &args.token_file.display().to_string())?;
+    let view = token_in(&args.token_file, "make one with: openssl rand -hex 32")?;
     let ledger = open_ledger(&args.ledger, false).await?;
     let dashboard = Dashboard::new(Settings {
         ledger,

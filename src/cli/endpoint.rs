@@ -106,16 +106,7 @@ pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
 
 pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
     let token = match (&args.token_file, &args.token_env) {
-        (Some(path), _) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::new(
-                    format!("cannot read the token in {}: {error}", path.display()),
-                    "check the path and its permissions",
-                )
-            })?;
-            warn_if_readable(path);
-            PeerToken::new(&text, &path.display().to_string())?
-        }
+        (Some(path), _) => token_in(path, "check the path and its permissions")?,
         (None, Some(name)) => {
             let text = std::env::var(name).map_err(|_| {
                 Failure::new(format!("the environment variable {name} is not set"), "set it to the token")
@@ -125,6 +116,15 @@ pub(super) fn token(args: &PeerArgs) -> Result<Option<PeerToken>, Failure> {
         (None, None) => return Ok(None),
     };
     Ok(Some(token))
+}
+
+/// The token that a file holds; `hint` is for one that cannot be read.
+pub(super) fn token_in(path: &Path, hint: &str) -> Result<PeerToken, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("cannot read the token in {}: {error}", path.display()), hint)
+    })?;
+    warn_if_readable(path);
+    Ok(PeerToken::new(&text, &path.display().to_string())?)
 }
 
 #[cfg(unix)]

@@ -278,37 +278,23 @@ pub(super) fn alert(
     };
     let key = secret(faults, raw.secret.as_ref(), raw.secret_file.as_ref(), "secret");
     let smtp = secret(faults, raw.smtp.as_ref(), raw.smtp_file.as_ref(), "smtp");
+    let no_url = raw.url.is_none() && raw.url_file.is_none();
+    let no_secret = raw.secret.is_none() && raw.secret_file.is_none();
     let kind = match raw.kind.get_ref().as_str() {
         "webhook" => match url {
             Some(url) => AlertKind::Webhook { url, secret: key },
-            None => {
-                return missing(
-                    faults,
-                    raw.url.is_none() && raw.url_file.is_none(),
-                    needs,
-                    "url",
-                    "where to post to",
-                );
-            }
+            None => return missing(faults, no_url, needs, "url", "where to post to"),
         },
         "slack" => match url {
             Some(url) => AlertKind::Slack { url },
-            None => {
-                return missing(
-                    faults,
-                    raw.url.is_none() && raw.url_file.is_none(),
-                    needs,
-                    "url",
-                    "the incoming webhook, env:NAME",
-                );
-            }
+            None => return missing(faults, no_url, needs, "url", "the incoming webhook, env:NAME"),
         },
         "pagerduty" => match key {
             Some(routing_key) => AlertKind::PagerDuty { routing_key, url },
             None => {
                 return missing(
                     faults,
-                    raw.secret.is_none() && raw.secret_file.is_none(),
+                    no_secret,
                     needs,
                     "secret",
                     "the integration's routing key, env:NAME",

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::look::t;
-use crate::report::render::grouped;
+use crate::report::render::{grouped, heat_level};
 
 const BARS_WIDTH: u64 = 400;
 /// Columns of a picture of steps; more steps share one.
@@ -84,7 +84,7 @@ pub(super) fn heat(parts: &[u64]) -> Markup {
         h3 { "Where in the order of keys" }
         svg viewBox={ "0 0 " (STEPS_WIDTH) " 62" } role="img" aria-label=(spoken) {
             @for (at, count) in parts.iter().enumerate() {
-                rect.(heat_class(*count, most)) x=(at * each) y="2" width=(each.saturating_sub(1).max(1)) height="34" {
+                rect class={ "h" (heat_level(*count, most)) } x=(at * each) y="2" width=(each.saturating_sub(1).max(1)) height="34" {
                     title { "part " (at + 1) ": " (grouped(*count)) }
                 }
             }
@@ -99,17 +99,6 @@ pub(super) fn heat(parts: &[u64]) -> Markup {
                 }
             }
         }
-    }
-}
-
-/// None, then by powers of the most.
-fn heat_class(count: u64, most: u64) -> &'static str {
-    match count {
-        0 => "h0",
-        count if count == most => "h4",
-        count if count.saturating_mul(4) >= most => "h3",
-        count if count.saturating_mul(16) >= most => "h2",
-        _ => "h1",
     }
 }
 
@@ -152,7 +141,7 @@ mod tests {
 
     #[test]
     fn heat_is_by_the_most() {
-        assert_eq!([0, 1, 3, 10, 40].map(|count| heat_class(count, 40)), ["h0", "h1", "h2", "h3", "h4"]);
+        assert_eq!([0, 1, 3, 10, 40].map(|count| heat_level(count, 40)), [0, 1, 2, 3, 4]);
         assert!(heat(&[0, 0]).into_string().is_empty());
         assert!(heat(&[0, 7]).into_string().contains("1 have some, the most in one is 7"));
     }

@@ -11,10 +11,9 @@ use maud::{Markup, html};
 use super::look::{Frame, Oops, enc, outcome, run_link, short, t, time, wide};
 use super::session::Session;
 use super::{Site, checks, picture, steps};
-use crate::ledger::RunFilter;
 use crate::report::export::{self, counts, plan_columns, proof, roots};
 use crate::report::page;
-use crate::report::record::{Evidence, RunRecord, TableRecord, TrailSummary};
+use crate::report::record::{RunRecord, TableRecord};
 use crate::report::render::{bytes, grouped};
 
 /// Rows named on the page, of each table; the report has all.
@@ -28,35 +27,23 @@ pub(super) async fn page(
 ) -> Result<Html<String>, Oops> {
     let session = session.ok_or_else(|| Oops::refused("log in first"))?;
     let run = site.ledger().run(&id).await?;
-    let undoing = RunFilter { undoes: Some(run.id.clone()), ..RunFilter::default() };
-    let undone_by: Vec<String> = site.ledger().runs(&undoing).await?.into_iter().map(|run| run.id).collect();
+    let undone_by = site.ledger().undone_by(&run.id).await?;
     let title = format!("{} {}", run.kind, short(&run.id));
     let live = run.ended_at.is_none();
-    // Without the trail: the facts need none.
-    let trail = TrailSummary {
-        entries: 0,
-        first: 0,
-        last: 0,
-        hash: String::new(),
-        outcomes: Vec::new(),
-        faults: Vec::new(),
-    };
-    let evidence = Evidence { schema_version: crate::report::SCHEMA_VERSION, run, trail, undone_by };
     let frame = Frame::new(&title, "/runs", &session);
     let frame = if live { frame.live() } else { frame };
-    Ok(frame.page(&body(&evidence)))
+    Ok(frame.page(&body(&run, &undone_by)))
 }
 
-pub(super) fn body(evidence: &Evidence) -> Markup {
-    let run = &evidence.run;
+pub(super) fn body(run: &RunRecord, undone_by: &[String]) -> Markup {
     let checks_of_run: Vec<_> =
         run.checks.iter().map(|result| (run.started_at.as_str(), None, result)).collect();
     html! {
         p { (outcome(run.outcome_text())) ", " (time(&run.started_at)) " UTC" }
         (links(run))
         h2 { "The run" }
-        (facts("The run", &export::facts(evidence)))
-        @let options = export::options(evidence);
+        (facts("The run", &export::facts(run, undone_by)))
+        @let options = export::options(run);
         @if !options.is_empty() {
             details {
                 summary { "What was asked for" }

@@ -130,8 +130,12 @@ impl Ledger {
         .await?;
         trail.outcomes = outcomes.into_iter().collect();
         trail.faults = self.verify(None).await?.faults.iter().map(ToString::to_string).collect();
-        let filter = RunFilter { undoes: Some(run.id.clone()), ..RunFilter::default() };
-        let undone_by = self.runs(&filter).await?.into_iter().map(|run| run.id).collect();
+        let undone_by = self.undone_by(&run.id).await?;
         Ok(Evidence { schema_version: SCHEMA_VERSION, run, trail, undone_by })
+    }
+    /// Runs that took back what this one wrote.
+    pub async fn undone_by(&self, run: &str) -> Result<Vec<String>, LedgerError> {
+        let filter = RunFilter { undoes: Some(run.to_owned()), ..RunFilter::default() };
+        Ok(self.runs(&filter).await?.into_iter().map(|run| run.id).collect())
     }
 }

@@ -3,13 +3,12 @@
 use std::fmt::Write;
 
 use super::checks::CheckResult;
-use super::record::{Evidence, TableRecord};
+use super::record::{Evidence, RunRecord, TableRecord};
 use super::render::{bytes, grouped};
 use crate::model::Plan;
 
 /// The facts of a run, for every format.
-pub(crate) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
-    let run = &evidence.run;
+pub(crate) fn facts(run: &RunRecord, undone_by: &[String]) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("Run", run.id.clone()),
         ("Kind", run.kind.clone()),
@@ -31,7 +30,7 @@ pub(crate) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
     };
     add("Error", run.error.clone());
     add("Takes back run", run.undoes.clone());
-    add("Taken back by", Some(evidence.undone_by.join(", ")));
+    add("Taken back by", Some(undone_by.join(", ")));
     add("Only in the source", Some(run.only_in_source.join(", ")));
     add("Only in the target", Some(run.only_in_target.join(", ")));
     facts
@@ -123,8 +122,8 @@ pub(super) fn check_cells(check: &CheckResult) -> [String; 7] {
 }
 
 /// What was asked for, but for what is empty or off.
-pub(crate) fn options(evidence: &Evidence) -> Vec<(String, String)> {
-    let serde_json::Value::Object(options) = &evidence.run.options else { return Vec::new() };
+pub(crate) fn options(run: &RunRecord) -> Vec<(String, String)> {
+    let serde_json::Value::Object(options) = &run.options else { return Vec::new() };
     options
         .iter()
         .filter(|(_, value)| match value {
@@ -173,10 +172,10 @@ fn plain(text: &str) -> String {
 
 pub fn markdown(evidence: &Evidence) -> String {
     let mut out = format!("# Run {}\n\n| | |\n| --- | --- |\n", plain(&evidence.run.id));
-    for (name, value) in facts(evidence).into_iter().skip(1) {
+    for (name, value) in facts(&evidence.run, &evidence.undone_by).into_iter().skip(1) {
         let _ = writeln!(out, "| {name} | {} |", plain(&value));
     }
-    for (name, value) in options(evidence) {
+    for (name, value) in options(&evidence.run) {
         let _ = writeln!(out, "| Option: {} | {} |", plain(&name), plain(&value));
     }
     if !evidence.run.checks.is_empty() {

@@ -6,7 +6,7 @@ use super::export::{
     CHECK_HEADINGS, check_cells, counts, facts, options, plan_columns, proof, roots, trail_text,
 };
 use super::record::{Evidence, TableRecord};
-use super::render::{bytes, grouped};
+use super::render::{bytes, grouped, heat_level};
 
 /// Pairs that stand out enough on both backgrounds; the words beside them say the same.
 const STYLE: &str = "
@@ -79,9 +79,9 @@ pub fn html(evidence: &Evidence) -> String {
         started = esc(&run.started_at),
     );
     out += "<h2>The run</h2>\n<table>\n";
-    facts(evidence).iter().for_each(|(name, value)| row(&mut out, name, value));
+    facts(&evidence.run, &evidence.undone_by).iter().for_each(|(name, value)| row(&mut out, name, value));
     out += "</table>\n";
-    let options = options(evidence);
+    let options = options(&evidence.run);
     if !options.is_empty() {
         out += "<h3>What was asked for</h3>\n<table>\n";
         options.iter().for_each(|(name, value)| row(&mut out, name, value));
@@ -211,7 +211,11 @@ fn heat(out: &mut String, parts: &[u64]) {
         grouped(most)
     );
     for (at, count) in parts.iter().enumerate() {
-        let (x, width, depth) = (at * each, each.saturating_sub(1).max(1), depth(*count, most));
+        let (x, width, depth) = (
+            at * each,
+            each.saturating_sub(1).max(1),
+            [".15", ".35", ".55", ".75", "1"][heat_level(*count, most)],
+        );
         let _ = write!(
             out,
             "<rect style=\"fill:var(--{})\" x=\"{x}\" y=\"2\" width=\"{width}\" height=\"24\" fill-opacity=\"{depth}\">\
@@ -224,17 +228,6 @@ fn heat(out: &mut String, parts: &[u64]) {
     let end = each * parts.len();
     *out += "<text x=\"0\" y=\"42\">first key</text>";
     let _ = writeln!(out, "<text x=\"{end}\" y=\"42\" text-anchor=\"end\">last key</text></svg>");
-}
-
-/// None, then by powers of the most.
-fn depth(count: u64, most: u64) -> &'static str {
-    match count {
-        0 => ".15",
-        count if count == most => "1",
-        count if count.saturating_mul(4) >= most => ".75",
-        count if count.saturating_mul(16) >= most => ".55",
-        _ => ".35",
-    }
 }
 
 /// Bars of counts. The longest is the whole width; a count above nothing is at least visible.

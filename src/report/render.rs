@@ -26,6 +26,17 @@ pub fn line(line: &Line<'_>) -> String {
     serde_json::to_string(line).unwrap_or_default() + "\n"
 }
 
+/// How dark a part of a heat map is: none, then by powers of four of the most, up to 4.
+pub(crate) fn heat_level(count: u64, most: u64) -> usize {
+    match count {
+        0 => 0,
+        count if count == most => 4,
+        count if count.saturating_mul(4) >= most => 3,
+        count if count.saturating_mul(16) >= most => 2,
+        _ => 1,
+    }
+}
+
 /// How the text is marked; nothing depends on colour alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {

@@ -26,6 +26,17 @@ struct Team {
 }
 
 impl Team {
+    /// Waits until an alert has told this of each check.
+    fn until_told(&self, action: &str) {
+        for check in ["days", "every-row", "total"] {
+            self.receiver.until(check, |received| {
+                let told = received.json();
+                let mut alerts = told["alerts"].as_array().unwrap().iter();
+                alerts.any(|alert| alert["check"] == check && alert["action"] == action)
+            });
+        }
+    }
+
     fn new() -> Self {
         let (source, target, ledger) = (PostgresDb::create(), PostgresDb::create(), PostgresDb::create());
         for db in [&source, &target] {
@@ -171,15 +182,7 @@ fn from_an_empty_copy_to_evidence_and_back() {
         "DELETE FROM orders WHERE at >= '2026-01-20 00:00Z' AND at < '2026-01-21 00:00Z';
          UPDATE orders SET amount = amount + 1 WHERE id % 500 = 3",
     );
-    for check in ["days", "every-row", "total"] {
-        team.receiver.until(check, |received| {
-            received.json()["alerts"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|a| a["check"] == check && a["action"] == "firing")
-        });
-    }
+    team.until_told("firing");
     let is_rows =
         |received: &super::support::receiver::Received| received.body.contains("144 missing, 12 changed");
     let alert = team.receiver.until("the count of rows", is_rows).json();
@@ -197,15 +200,7 @@ fn from_an_empty_copy_to_evidence_and_back() {
     let repaired = team.run(&repair, true);
     assert_eq!(repaired.status, 0, "{repaired:?}");
     assert!(team.same());
-    for check in ["days", "every-row", "total"] {
-        team.receiver.until(check, |received| {
-            received.json()["alerts"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|a| a["check"] == check && a["action"] == "resolved")
-        });
-    }
+    team.until_told("resolved");
 
     // Every row that was written is in the trail, once; the repair can be taken back, and is told as a discrepancy again.
     let written = |operation: &str| {

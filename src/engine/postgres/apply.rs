@@ -1,13 +1,12 @@
 //! Changes in one transaction, each only if its row still holds what was compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sqlx::Executor;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::fetch::{BY_INDEX, Found, Reading, Target, read_keys, read_keys_with};
-use super::live::get;
+use super::fetch::{BY_INDEX, Reading, Target, read_keys};
 use super::statement::changed_cells;
 use super::write::{self, Guard, Prepared};
 use super::{bind, errors, run};
@@ -72,19 +71,19 @@ async fn attempt(
     Ok(Some(batch.outcomes()))
 }
 
-struct Batch<'a> {
-    connection: &'a mut PgConnection,
-    target: Target<'a>,
-    changes: &'a [Change],
-    prepared: Vec<Prepared>,
+pub(super) struct Batch<'a> {
+    pub(super) connection: &'a mut PgConnection,
+    pub(super) target: Target<'a>,
+    pub(super) changes: &'a [Change],
+    pub(super) prepared: Vec<Prepared>,
     /// One for each change, once it is known.
-    fates: Vec<Option<ChangeOutcome>>,
+    pub(super) fates: Vec<Option<ChangeOutcome>>,
     guard: Guard,
 }
 
 impl<'a> Batch<'a> {
     /// Opens the transaction and turns the changes into texts; what cannot be is set aside here.
-    async fn begin(
+    pub(super) async fn begin(
         connection: &'a mut PgConnection,
         access: &'a TableAccess,
         changes: &'a [Change],
@@ -116,7 +115,7 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    async fn run(&mut self, sql: &str) -> Result<(), EngineError> {
+    pub(super) async fn run(&mut self, sql: &str) -> Result<(), EngineError> {
         run(self.connection, &self.target.during, sql).await
     }
 
@@ -353,7 +352,7 @@ fn judge(change: &Change, row: Option<&CanonicalRow>) -> Option<ChangeOutcome> {
     }
 }
 
-fn respell(prepared: &mut Prepared, spelled: Vec<Option<String>>) {
+pub(super) fn respell(prepared: &mut Prepared, spelled: Vec<Option<String>>) {
     for (text, stored) in prepared.texts.iter_mut().zip(spelled) {
         if stored.is_some() {
             *text = stored;
@@ -362,7 +361,7 @@ fn respell(prepared: &mut Prepared, spelled: Vec<Option<String>>) {
 }
 
 /// The change as texts for its columns, or why the table cannot hold it.
-fn prepare(
+pub(super) fn prepare(
     target: &Target<'_>,
     at: usize,
     change: &Change,
@@ -420,151 +419,4 @@ fn prepare(
         }
     }
     Ok(Ok(prepared))
-}
-
-/// Deletes and inserts the rows; columns outside the access keep their values.
-pub(super) async fn replace(
-    connection: &mut PgConnection,
-    access: &Arc<TableAccess>,
-    changes: &[Change],
-) -> Result<Vec<ChangeOutcome>, EngineError> {
-    let all = |fate: ChangeOutcome| vec![fate; changes.len()];
-    let mut batch = Batch::begin(connection, access, changes).await?;
-    // One that cannot be written holds back all of them.
-    if let Some(fate) = batch.fates.iter().flatten().next().cloned() {
-        batch.run("ROLLBACK").await?;
-        return Ok(all(fate));
-    }
-    let deletes = changes.iter().any(|change| change.before.is_some());
-    if deletes && let Some(rejection) = batch.spreading_delete().await? {
-        batch.run("ROLLBACK").await?;
-        return Ok(all(ChangeOutcome::Failed(rejection)));
-    }
-    let kept = batch.kept_columns();
-    let (found, conflict) = batch.lock_for_replacement(&kept).await?;
-    if conflict {
-        batch.run("ROLLBACK").await?;
-        return Ok(all(ChangeOutcome::Stale));
-    }
-    match batch.exchange(found, &kept).await? {
-        None => {
-            batch.run("COMMIT").await?;
-            Ok(all(ChangeOutcome::Written))
-        }
-        Some(fate) => {
-            batch.run("ROLLBACK").await?;
-            Ok(all(fate))
-        }
-    }
-}
-
-impl Batch<'_> {
-    fn kept_columns(&self) -> Vec<String> {
-        let known = |name: &str| self.target.access.columns.iter().any(|column| column.name == name);
-        let live = self.target.live.iter().filter(|live| !live.generated && !known(&live.name));
-        live.map(|live| live.name.clone()).collect()
-    }
-
-    /// A delete that would take or rewrite rows of other tables is no way to exchange values.
-    async fn spreading_delete(&mut self) -> Result<Option<Rejection>, EngineError> {
-        let query = sqlx::query(
-            "SELECT conname::text FROM pg_catalog.pg_constraint \
-             WHERE contype = 'f' AND confrelid = $1::int8::oid AND confdeltype IN ('c', 'n', 'd') LIMIT 1",
-        )
-        .bind(self.target.relation.oid);
-        let row = self
-            .connection
-            .fetch_optional(query)
-            .await
-            .map_err(|e| errors::engine_error(&self.target.during, &e))?;
-        let Some(row) = row else { return Ok(None) };
-        let name: String = get(&row, 0)?;
-        Ok(Some(Rejection {
-            kind: RejectionKind::ForeignKey,
-            reason: format!("foreign key {name} would carry the delete into another table"),
-        }))
-    }
-
-    /// The rows as they are, locked; `true` where one is not what was compared.
-    async fn lock_for_replacement(
-        &mut self,
-        kept: &[String],
-    ) -> Result<(HashMap<Key, Found>, bool), EngineError> {
-        let keys: Vec<&Key> = self.changes.iter().map(|change| &change.key).collect();
-        let found = read_keys_with(self.connection, &self.target, &keys, Reading::Locked, kept).await?;
-        let conflict = !found.ambiguous.is_empty()
-            || self
-                .changes
-                .iter()
-                .any(|c| found.rows.get(&c.key).map(|found| &found.row) != c.before.as_ref());
-        Ok((found.rows, conflict))
-    }
-
-    /// `None` once all is done, else what stood in the way of all.
-    async fn exchange(
-        &mut self,
-        mut found: HashMap<Key, Found>,
-        kept: &[String],
-    ) -> Result<Option<ChangeOutcome>, EngineError> {
-        // The whole row is written, so the cells that did not change are needed too.
-        for prepared in &mut self.prepared {
-            let Some(change) = self.changes.get(prepared.at) else { continue };
-            if change.after.is_some() {
-                let whole = Change { key: change.key.clone(), before: None, after: change.after.clone() };
-                match prepare(&self.target, prepared.at, &whole)? {
-                    Ok(whole) => prepared.texts = whole.texts,
-                    Err(rejection) => return Ok(Some(ChangeOutcome::Failed(rejection))),
-                }
-            }
-            if let Some(row) = found.remove(&prepared.key) {
-                if let Some(spelled) = row.spelled {
-                    respell(prepared, spelled);
-                }
-                prepared.kept = row.more;
-            }
-        }
-        let has_before = |p: &&Prepared| self.changes.get(p.at).is_some_and(|c| c.before.is_some());
-        let has_after = |p: &&Prepared| self.changes.get(p.at).is_some_and(|c| c.after.is_some());
-        let old: Vec<&Prepared> = self.prepared.iter().filter(has_before).collect();
-        // A row that was not there has nothing to keep; its other columns take their defaults.
-        let (renewed, fresh): (Vec<&Prepared>, Vec<&Prepared>) =
-            self.prepared.iter().filter(has_after).partition(has_before);
-        let none: &[String] = &[];
-        let steps = [
-            (Operation::Delete, old, none),
-            (Operation::Insert, renewed, kept),
-            (Operation::Insert, fresh, none),
-        ];
-        for (operation, rows, kept) in steps {
-            if rows.is_empty() {
-                continue;
-            }
-            let done = match operation {
-                Operation::Delete => write::delete(self.connection, &self.target, &rows).await,
-                _ => write::insert(self.connection, &self.target, &rows, Guard::Refusal, kept).await,
-            };
-            match done {
-                Ok(done) if done.len() == rows.len() => {}
-                Ok(_) => {
-                    let reason = "a trigger, rule or policy of the database left a row as it was".to_owned();
-                    let kind = RejectionKind::Other;
-                    return Ok(Some(ChangeOutcome::Failed(Rejection { kind, reason })));
-                }
-                Err(error) => {
-                    let rejection = errors::database(&error).and_then(errors::rejection);
-                    return match rejection {
-                        Some(rejection) => Ok(Some(ChangeOutcome::Failed(rejection))),
-                        None => Err(errors::engine_error(&self.target.during, &error)),
-                    };
-                }
-            }
-        }
-        if let Err(error) = self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE").await {
-            return match errors::database(&error).and_then(errors::rejection) {
-                Some(rejection) => Ok(Some(ChangeOutcome::Failed(rejection))),
-                None => Err(errors::engine_error(&self.target.during, &error)),
-            };
-        }
-        Ok(None)
-    }
 }

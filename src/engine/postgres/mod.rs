@@ -26,6 +26,7 @@ mod live;
 pub(in crate::engine) mod measure;
 mod near;
 mod pressure;
+mod replace;
 mod scan;
 mod statement;
 mod types;
@@ -259,7 +260,7 @@ impl Engine for PgEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcomes = apply::replace(&mut connection, access, changes).await?;
+        let outcomes = replace::replace(&mut connection, access, changes).await?;
         self.release(connection);
         Ok(outcomes)
     }

@@ -1,0 +1,162 @@
+//! Rows that exchange values of a unique column: deleted and inserted again, all of them or none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::Executor;
+use sqlx::postgres::PgConnection;
+
+use super::apply::{Batch, prepare, respell};
+use super::errors;
+use super::fetch::{Found, Reading, read_keys_with};
+use super::live::get;
+use super::write::{self, Guard, Prepared};
+use crate::engine::EngineError;
+use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess};
+
+/// Deletes and inserts the rows; columns outside the access keep their values.
+pub(super) async fn replace(
+    connection: &mut PgConnection,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<ChangeOutcome>, EngineError> {
+    let all = |fate: ChangeOutcome| vec![fate; changes.len()];
+    let mut batch = Batch::begin(connection, access, changes).await?;
+    // One that cannot be written holds back all of them.
+    if let Some(fate) = batch.fates.iter().flatten().next().cloned() {
+        batch.run("ROLLBACK").await?;
+        return Ok(all(fate));
+    }
+    let deletes = changes.iter().any(|change| change.before.is_some());
+    if deletes && let Some(rejection) = batch.spreading_delete().await? {
+        batch.run("ROLLBACK").await?;
+        return Ok(all(ChangeOutcome::Failed(rejection)));
+    }
+    let kept = batch.kept_columns();
+    let (found, conflict) = batch.lock_for_replacement(&kept).await?;
+    if conflict {
+        batch.run("ROLLBACK").await?;
+        return Ok(all(ChangeOutcome::Stale));
+    }
+    match batch.exchange(found, &kept).await? {
+        None => {
+            batch.run("COMMIT").await?;
+            Ok(all(ChangeOutcome::Written))
+        }
+        Some(fate) => {
+            batch.run("ROLLBACK").await?;
+            Ok(all(fate))
+        }
+    }
+}
+
+impl Batch<'_> {
+    fn kept_columns(&self) -> Vec<String> {
+        let known = |name: &str| self.target.access.columns.iter().any(|column| column.name == name);
+        let live = self.target.live.iter().filter(|live| !live.generated && !known(&live.name));
+        live.map(|live| live.name.clone()).collect()
+    }
+
+    /// A delete that would take or rewrite rows of other tables is no way to exchange values.
+    async fn spreading_delete(&mut self) -> Result<Option<Rejection>, EngineError> {
+        let query = sqlx::query(
+            "SELECT conname::text FROM pg_catalog.pg_constraint \
+             WHERE contype = 'f' AND confrelid = $1::int8::oid AND confdeltype IN ('c', 'n', 'd') LIMIT 1",
+        )
+        .bind(self.target.relation.oid);
+        let row = self
+            .connection
+            .fetch_optional(query)
+            .await
+            .map_err(|e| errors::engine_error(&self.target.during, &e))?;
+        let Some(row) = row else { return Ok(None) };
+        let name: String = get(&row, 0)?;
+        Ok(Some(Rejection {
+            kind: RejectionKind::ForeignKey,
+            reason: format!("foreign key {name} would carry the delete into another table"),
+        }))
+    }
+
+    /// The rows as they are, locked; `true` where one is not what was compared.
+    async fn lock_for_replacement(
+        &mut self,
+        kept: &[String],
+    ) -> Result<(HashMap<Key, Found>, bool), EngineError> {
+        let keys: Vec<&Key> = self.changes.iter().map(|change| &change.key).collect();
+        let found = read_keys_with(self.connection, &self.target, &keys, Reading::Locked, kept).await?;
+        let conflict = !found.ambiguous.is_empty()
+            || self
+                .changes
+                .iter()
+                .any(|c| found.rows.get(&c.key).map(|found| &found.row) != c.before.as_ref());
+        Ok((found.rows, conflict))
+    }
+
+    /// `None` once all is done, else what stood in the way of all.
+    async fn exchange(
+        &mut self,
+        mut found: HashMap<Key, Found>,
+        kept: &[String],
+    ) -> Result<Option<ChangeOutcome>, EngineError> {
+        // The whole row is written, so the cells that did not change are needed too.
+        for prepared in &mut self.prepared {
+            let Some(change) = self.changes.get(prepared.at) else { continue };
+            if change.after.is_some() {
+                let whole = Change { key: change.key.clone(), before: None, after: change.after.clone() };
+                match prepare(&self.target, prepared.at, &whole)? {
+                    Ok(whole) => prepared.texts = whole.texts,
+                    Err(rejection) => return Ok(Some(ChangeOutcome::Failed(rejection))),
+                }
+            }
+            if let Some(row) = found.remove(&prepared.key) {
+                if let Some(spelled) = row.spelled {
+                    respell(prepared, spelled);
+                }
+                prepared.kept = row.more;
+            }
+        }
+        let has_before = |p: &&Prepared| self.changes.get(p.at).is_some_and(|c| c.before.is_some());
+        let has_after = |p: &&Prepared| self.changes.get(p.at).is_some_and(|c| c.after.is_some());
+        let old: Vec<&Prepared> = self.prepared.iter().filter(has_before).collect();
+        // A row that was not there has nothing to keep; its other columns take their defaults.
+        let (renewed, fresh): (Vec<&Prepared>, Vec<&Prepared>) =
+            self.prepared.iter().filter(has_after).partition(has_before);
+        let none: &[String] = &[];
+        let steps = [
+            (Operation::Delete, old, none),
+            (Operation::Insert, renewed, kept),
+            (Operation::Insert, fresh, none),
+        ];
+        for (operation, rows, kept) in steps {
+            if rows.is_empty() {
+                continue;
+            }
+            let done = match operation {
+                Operation::Delete => write::delete(self.connection, &self.target, &rows).await,
+                _ => write::insert(self.connection, &self.target, &rows, Guard::Refusal, kept).await,
+            };
+            match done {
+                Ok(done) if done.len() == rows.len() => {}
+                Ok(_) => {
+                    let reason = "a trigger, rule or policy of the database left a row as it was".to_owned();
+                    let kind = RejectionKind::Other;
+                    return Ok(Some(ChangeOutcome::Failed(Rejection { kind, reason })));
+                }
+                Err(error) => {
+                    let rejection = errors::database(&error).and_then(errors::rejection);
+                    return match rejection {
+                        Some(rejection) => Ok(Some(ChangeOutcome::Failed(rejection))),
+                        None => Err(errors::engine_error(&self.target.during, &error)),
+                    };
+                }
+            }
+        }
+        if let Err(error) = self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE").await {
+            return match errors::database(&error).and_then(errors::rejection) {
+                Some(rejection) => Ok(Some(ChangeOutcome::Failed(rejection))),
+                None => Err(errors::engine_error(&self.target.during, &error)),
+            };
+        }
+        Ok(None)
+    }
+}
