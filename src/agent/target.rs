@@ -142,7 +142,7 @@ impl Target<'_> {
     async fn scan(&mut self) -> Result<(Scanned, (RootDigest, u64)), AgentError> {
         self.tell(Event::Phase { phase: Phase::Scan }).await?;
         let rows = Arc::new(AtomicU64::new(0));
-        let scan = scan_table(&self.agent, &self.access, &self.session, &self.agent.limits, &rows);
+        let scan = scan_table(self.agent, &self.access, &self.session, &self.agent.limits, &rows);
         tokio::pin!(scan);
         let mut ticks = tokio::time::interval(PROGRESS_EVERY);
         let (mut scanned, mut accepted, mut theirs) = (None, false, None);

@@ -68,7 +68,7 @@ impl Shape {
         let mut state = if self.stage == 0 { mixed } else { mix(mixed ^ u64::from(self.stage) << 56) };
         let places = (0..u32::from(self.parts)).map(move |part| {
             state = state.wrapping_mul(0xda94_2042_e4dd_58b5);
-            let within = (state >> 32) * u64::from(self.part) >> 32;
+            let within = ((state >> 32) * u64::from(self.part)) >> 32;
             part * self.part + u32::try_from(within).unwrap_or(0)
         });
         (cell, places)
