@@ -1,5 +1,7 @@
 //! Filling gaps: long runs of rows that only the source has are streamed in key order and inserted as they come.
 
+use std::collections::BTreeMap;
+
 use super::error::AgentError;
 use super::judge::Reread;
 use super::proto::{StreamRun, frame::Kind};
@@ -20,7 +22,7 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
-        let mut arrived = 0;
+        let (mut arrived, mut look) = (0, true);
         loop {
             let packed = self.receive_packed().await?;
             let rows = unpack_rows(&self.target.session, &packed)?;
@@ -28,7 +30,7 @@ impl Settlement<'_, '_> {
                 break;
             }
             arrived += rows.len() as u64;
-            self.insert_run_part(rows).await?;
+            look = self.insert_run_part(rows, look).await?;
         }
         // Rows that the source deleted since its snapshot.
         let gone = run.count.saturating_sub(arrived);
@@ -37,14 +39,19 @@ impl Settlement<'_, '_> {
         Ok(())
     }
 
-    async fn insert_run_part(&mut self, rows: Vec<KeyedRow>) -> Result<(), AgentError> {
-        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
-        let own = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
-        let mut own: std::collections::BTreeMap<Key, _> =
-            own.into_iter().map(|row| (row.key, row.row)).collect();
+    /// An insert is conditional, so rows that are there by now need not be looked for: they come out as stale. Where
+    /// that happens the target follows, and the next rows are looked for before they are called missing.
+    async fn insert_run_part(&mut self, rows: Vec<KeyedRow>, look: bool) -> Result<bool, AgentError> {
+        let mut own = BTreeMap::new();
+        if look {
+            let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+            let found = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
+            own.extend(found.into_iter().map(|row| (row.key, row.row)));
+            self.target.outcome.target_rows_reread += rows.len() as u64;
+        }
         self.target.outcome.source_rows_reread += rows.len() as u64;
-        self.target.outcome.target_rows_reread += rows.len() as u64;
-        let rereads = rows
+        let found = own.len();
+        let rereads: Vec<Reread> = rows
             .into_iter()
             .map(|KeyedRow { key, row }| {
                 let digest = self.target.session.row_digest(key.as_bytes(), row.as_bytes());
@@ -53,6 +60,12 @@ impl Settlement<'_, '_> {
                 Reread { suspect, source: Some(row), target }
             })
             .collect();
-        self.judge(rereads, Pass::Confirm).await
+        if found > 0 {
+            self.judge(rereads, Pass::Confirm).await?;
+            return Ok(true);
+        }
+        let before = self.again.len();
+        self.confirm_all(rereads, Pass::Confirm).await?;
+        Ok(self.again.len() > before)
     }
 }

@@ -6,7 +6,7 @@ use super::event::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 use super::spool::Suspect;
 use crate::merkle::SessionKey;
 use crate::model::canonical::{DecodeError, decode_key, decode_row, split_cells};
-use crate::model::{CanonicalRow, Key, Plan, TableAccess, Value};
+use crate::model::{CanonicalRow, ComparisonType, Key, Plan, TableAccess, Value};
 
 /// A suspect with what both sides hold now.
 #[derive(Debug, Clone)]
@@ -71,6 +71,7 @@ impl Reread {
 #[derive(Debug)]
 pub(super) struct Describer {
     access: TableAccess,
+    key_types: Vec<ComparisonType>,
     source_names: Vec<String>,
     /// By position behind the key.
     tolerances: Vec<Option<f64>>,
@@ -87,13 +88,21 @@ impl Describer {
         let source_names: Vec<String> = plan.columns.iter().map(|column| column.source.clone()).collect();
         let tolerances =
             source_names[plan.key_len..].iter().map(|name| tolerance.get(name).copied()).collect();
-        Self { access: access.clone(), source_names, tolerances, show_values }
+        Self { access: access.clone(), key_types: access.key_types(), source_names, tolerances, show_values }
     }
 
     pub(super) fn key(&self, key: &Key) -> Result<Vec<(String, String)>, DecodeError> {
-        let values = decode_key(&self.access.key_types(), key.as_bytes())?;
-        let text = |value: &Value| value.to_text().unwrap_or_default();
-        Ok(self.source_names.iter().cloned().zip(values.iter().map(text)).collect())
+        Ok(self.source_names.iter().cloned().zip(self.key_texts(key)?).collect())
+    }
+
+    /// The names of the columns, those of the key first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.source_names.iter().map(String::as_str)
+    }
+
+    pub(super) fn key_texts(&self, key: &Key) -> Result<Vec<String>, DecodeError> {
+        let values = decode_key(&self.key_types, key.as_bytes())?;
+        Ok(values.iter().map(|value| value.to_text().unwrap_or_default()).collect())
     }
 
     /// The positions, behind the key, of the columns that differ.

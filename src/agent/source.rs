@@ -25,8 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 const KEYS_MAX: usize = 20_000;
 /// Keys fetched with one query.
 const KEYS_PER_QUERY: usize = 500;
-/// Entries of a streamed run fetched with one query, and queries under way at once.
-const RUN_CHUNK: u64 = 2_000;
+/// Entries of a streamed run fetched with one query at first, then as many as make up so many bytes; and queries under way
+/// at once.
+const RUN_CHUNK: u64 = 1_000;
+const RUN_CHUNK_MIN: u64 = 16;
+const RUN_CHUNK_MAX: u64 = 10_000;
+const RUN_CHUNK_BYTES: u64 = 4 << 20;
 const RUN_QUERIES: usize = 2;
 /// Progress is told at these seconds of a scan, and then every last one: often enough to show life on both
 /// ends, seldom enough that an equal table costs few bytes.
@@ -215,18 +219,27 @@ impl Source<'_> {
             .locator
             .missing_run(run_id)
             .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
-        let chunks = (range.start..range.end).step_by(usize::try_from(RUN_CHUNK).unwrap_or(1));
         let (engine, access, session) = (&self.agent.engine, &self.access, &self.session);
         let view = self.locator.view().as_ref();
-        let mut parts = futures::stream::iter(chunks)
-            .map(|start| async move {
-                let keys = keys_between(view, start, range.end.min(start + RUN_CHUNK))?;
-                let mut rows: Vec<KeyedRow> = Vec::with_capacity(keys.len());
-                for chunk in keys.chunks(KEYS_PER_QUERY) {
-                    rows.extend(engine.fetch(access, chunk).await?);
+        let chunk = AtomicU64::new(RUN_CHUNK);
+        let chunks = futures::stream::unfold(range.start, |start| {
+            let end = range.end.min(start + chunk.load(Ordering::Relaxed));
+            std::future::ready((start < end).then_some((start..end, end)))
+        });
+        let mut parts = chunks
+            .map(|part| {
+                let chunk = &chunk;
+                async move {
+                    let keys = keys_between(view, part.start, part.end)?;
+                    let mut rows: Vec<KeyedRow> = engine.fetch_run(access, &keys).await?;
+                    rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                    let bytes: usize =
+                        rows.iter().map(|row| row.row.as_bytes().len() + row.key.as_bytes().len()).sum();
+                    let each = bytes as u64 / (rows.len() as u64).max(1);
+                    let fitting = RUN_CHUNK_BYTES / each.max(1);
+                    chunk.store(fitting.clamp(RUN_CHUNK_MIN, RUN_CHUNK_MAX), Ordering::Relaxed);
+                    Ok::<_, AgentError>(rows)
                 }
-                rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                Ok::<_, AgentError>(rows)
             })
             .buffered(RUN_QUERIES);
         while let Some(rows) = parts.try_next().await? {

@@ -22,7 +22,7 @@ use crate::merkle::{DigestRun, RootDigest, SessionKey, Tree};
 use crate::model::{Key, Role, TableAccess};
 
 /// How often a scan's progress is told to the coordinator.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// A run of rows that only the source has, to be streamed and not named one by one.
 #[derive(Debug, Clone)]

@@ -15,30 +15,42 @@ use super::judge::Describer;
 use super::settle::decode_error;
 use super::target::Target;
 use super::undo::own::OwnAccess;
-use super::undo::{Journal, JournalHead, Overwritten, UndoStore};
+use super::undo::{Journal, JournalHead, UndoStore};
 use crate::engine::{Engine, EngineError};
 use crate::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, TableSchema};
 
 /// The secret behind the hashes of one ledger's trail: who has it can find a key's entries, who has it not cannot guess
 /// keys or rows from the trail.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TrailSecret([u8; 32]);
+pub struct TrailSecret {
+    bytes: [u8; 32],
+    /// Derived from it: one for the keys of rows, one for rows.
+    keys: [u8; 32],
+    rows: [u8; 32],
+}
 
 impl TrailSecret {
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self {
+            bytes,
+            keys: blake3::derive_key("trueup 2026 audit trail, key of a row", &bytes),
+            rows: blake3::derive_key("trueup 2026 audit trail, digest of a row", &bytes),
+        }
     }
 
     /// Reads the secret from a file; makes one, for its owner's eyes alone, where there is none.
     pub fn load_or_make(path: &Path) -> Result<Self, AgentError> {
-        super::undo::secret_file(path).map(Self)
+        super::undo::secret_file(path).map(Self::new)
     }
 
     /// Of a key as it is shown: pairs of column and text. 16 bytes in hex.
     pub fn key_hash(&self, table: &str, key: &[(String, String)]) -> String {
-        let secret = blake3::derive_key("trueup 2026 audit trail, key of a row", &self.0);
-        let mut hasher = blake3::Hasher::new_keyed(&secret);
-        let parts = std::iter::once(table).chain(key.iter().flat_map(|(name, text)| [&**name, &**text]));
+        self.hash_of(table, key.iter().map(|(name, text)| (name.as_str(), text.as_str())))
+    }
+
+    fn hash_of<'k>(&self, table: &'k str, key: impl Iterator<Item = (&'k str, &'k str)>) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.keys);
+        let parts = std::iter::once(table).chain(key.flat_map(|(name, text)| [name, text]));
         for part in parts {
             hasher.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
         }
@@ -47,8 +59,7 @@ impl TrailSecret {
 
     /// Of a row's canonical bytes: the same row has the same digest in every run under the same plan.
     fn row_digest(&self, key: &Key, row: &CanonicalRow) -> String {
-        let secret = blake3::derive_key("trueup 2026 audit trail, digest of a row", &self.0);
-        let mut hasher = blake3::Hasher::new_keyed(&secret);
+        let mut hasher = blake3::Hasher::new_keyed(&self.rows);
         hasher.update(&(key.as_bytes().len() as u64).to_be_bytes());
         hasher.update(key.as_bytes()).update(row.as_bytes());
         short(&hasher)
@@ -56,7 +67,9 @@ impl TrailSecret {
 }
 
 fn short(hasher: &blake3::Hasher) -> String {
-    hasher.finalize().to_hex().chars().take(32).collect()
+    let mut hex = hasher.finalize().to_hex().to_string();
+    hex.truncate(32);
+    hex
 }
 
 impl fmt::Debug for TrailSecret {
@@ -67,14 +80,14 @@ impl fmt::Debug for TrailSecret {
 
 impl Serialize for TrailSecret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::undo::hex(&self.0))
+        serializer.serialize_str(&super::undo::hex(&self.bytes))
     }
 }
 
 impl<'de> Deserialize<'de> for TrailSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        super::undo::unhex(&text).map(Self).ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
+        super::undo::unhex(&text).map(Self::new).ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
     }
 }
 
@@ -88,13 +101,21 @@ pub struct TrailWish {
 
 impl TrailWish {
     pub fn key(&self, table: &str, key: &[(String, String)]) -> String {
-        if self.plain_keys { plain_key(key) } else { self.secret.key_hash(table, key) }
+        self.key_of(table, key.iter().map(|(name, text)| (name.as_str(), text.as_str())))
+    }
+
+    fn key_of<'k>(&self, table: &'k str, key: impl Iterator<Item = (&'k str, &'k str)>) -> String {
+        if self.plain_keys { plain_key_of(key) } else { self.secret.hash_of(table, key) }
     }
 }
 
 /// `id=7 line=2`.
 pub fn plain_key(key: &[(String, String)]) -> String {
-    key.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    plain_key_of(key.iter().map(|(name, text)| (name.as_str(), text.as_str())))
+}
+
+fn plain_key_of<'k>(key: impl Iterator<Item = (&'k str, &'k str)>) -> String {
+    key.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The trail of one table's writes.
@@ -187,21 +208,16 @@ impl Trail {
         self.journal.open().await?;
         if let Keeping::Open { journal, own } = &mut self.journal {
             let before = own.fetch(self.engine.as_ref(), changes).await?;
-            let rows: Vec<Overwritten> = changes
-                .iter()
-                .zip(before)
-                .map(|(change, own_before)| Overwritten { change: change.clone(), own_before })
-                .collect();
-            journal.batch(self.batch, replace, &rows).await?;
+            journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
         }
         let Some(wish) = &self.wish else { return Ok(()) };
         let mut rows = Vec::with_capacity(changes.len());
         for change in changes {
-            let key = describer.key(&change.key).map_err(decode_error)?;
+            let key = describer.key_texts(&change.key).map_err(decode_error)?;
             let digest =
                 |row: &Option<CanonicalRow>| row.as_ref().map(|row| wish.secret.row_digest(&change.key, row));
             rows.push(RowIntent {
-                key: wish.key(&self.table, &key),
+                key: wish.key_of(&self.table, describer.names().zip(key.iter().map(String::as_str))),
                 operation: change.operation(),
                 before: digest(&change.before),
                 after: digest(&change.after),

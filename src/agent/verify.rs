@@ -1,30 +1,38 @@
-//! The proof of a repair: the written rows are read again, and the target's new root is compared with the source's.
+//! The proof of a repair: the written rows are read again, or after many the whole target, and the target's new root is
+//! compared with the source's.
 //!
 //! What the target holds after a repair, as changes over its digest run: enough to compute its new root without
 //! reading the table again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use super::error::AgentError;
 use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
-use super::scan::run_error;
+use super::scan::{run_error, scan_table};
 use super::settle::{ASKED_AHEAD, Asked, CHUNK, Settlement};
 use super::spool::{Spool, Suspect};
+use super::target::PROGRESS_EVERY;
 use super::wire::{Answer, sum_of, unpack_answers};
 use crate::merkle::{
     DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
     Tree, TreeKey,
 };
-use crate::model::{CanonicalRow, Key};
+use crate::model::{CanonicalRow, Key, Role};
 
 /// Stands for "no row" among the digests; no row has it but by a chance of 2^-128.
 const GONE: [u8; 16] = [0; 16];
 const BATCH: usize = 4_096;
 /// Written rows that are asked for with one question: their digests are small.
 const VERIFIED_TOGETHER: usize = 2_000;
+/// Written rows from which a scan of the table may be the better proof; asking for a row by its key costs both sides as
+/// much as scanning some sixteen.
+const SCAN_FROM: u64 = 10_000;
+const SCAN_ABOVE: u64 = 16;
 
 pub(super) struct Overlay {
     builder: Option<RunBuilder>,
@@ -159,11 +167,55 @@ impl Settlement<'_, '_> {
         Ok(rest)
     }
 
-    /// Reads the written rows again on both sides, then compares the target's new root with the source's.
+    /// Proves that the target holds what the source's snapshot held: by a scan where that is less work, else row by row.
     #[tracing::instrument(level = "info", skip_all)]
     pub(super) async fn verify(&mut self) -> Result<(), AgentError> {
         let since = Instant::now();
         self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
+        let nothing_left = {
+            let outcome = &self.target.outcome;
+            outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0
+        };
+        let root = match self.scan_again(nothing_left).await? {
+            // What was written and what was there already, in one: the source need not be asked again.
+            Some(root) => root,
+            None => self.verify_written().await?,
+        };
+        let outcome = &mut self.target.outcome;
+        outcome.repaired_root = Some(root.to_string());
+        outcome.proved = root == self.located.source_root && nothing_left && outcome.unsettled == 0;
+        outcome.seconds.verify = since.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// The target's root after many writes, read from the table itself; `None` where few rows were written, or where
+    /// it is not the source's: then the rows tell which of them have changed since.
+    async fn scan_again(&mut self, nothing_left: bool) -> Result<Option<RootDigest>, AgentError> {
+        let written = self.overlay.written.len();
+        let rows = self.target.outcome.source_rows.max(self.target.outcome.target_rows);
+        if !nothing_left || written < SCAN_FROM || written.saturating_mul(SCAN_ABOVE) < rows {
+            return Ok(None);
+        }
+        let target = &self.target;
+        let rows = Arc::new(AtomicU64::new(0));
+        let scan = scan_table(target.agent, &target.access, &target.session, &target.agent.limits, &rows);
+        tokio::pin!(scan);
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        let scanned = loop {
+            tokio::select! {
+                done = &mut scan => break done?,
+                _ = ticks.tick() => {
+                    let rows = rows.load(Ordering::Relaxed);
+                    target.tell(Event::Progress { side: Role::Target, rows }).await?;
+                }
+            }
+        };
+        let root = scanned.tree.root();
+        Ok((root == self.located.source_root).then_some(root))
+    }
+
+    /// Reads the written rows again on both sides, and computes the target's new root from its old one.
+    async fn verify_written(&mut self) -> Result<RootDigest, AgentError> {
         let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
         let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
         loop {
@@ -185,14 +237,6 @@ impl Settlement<'_, '_> {
                 unanswered.push_back(rest);
             }
         }
-        let root = self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)?;
-        let outcome = &mut self.target.outcome;
-        outcome.repaired_root = Some(root.to_string());
-        outcome.proved = root == self.located.source_root
-            && outcome.left == 0
-            && outcome.set_aside == 0
-            && outcome.unsettled == 0;
-        outcome.seconds.verify = since.elapsed().as_secs_f64();
-        Ok(())
+        self.overlay.root(&self.located.run, &self.located.tree, &self.target.session)
     }
 }

@@ -61,6 +61,8 @@ fn text(link: &Link) -> String {
     if entry.kind == "row" {
         let short = |digest: &str| digest.get(..8).unwrap_or("none").to_owned();
         words.push(format!("{} -> {}", short(&entry.before), short(&entry.after)));
+    } else if entry.rows() > 0 {
+        words.push(format!("{} rows", grouped(entry.rows() as u64)));
     }
     words.retain(|word| !word.is_empty());
     words.join("  ")

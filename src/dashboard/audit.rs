@@ -157,7 +157,7 @@ fn table(entries: &[Link]) -> Markup {
                             td { @if !entry.run.is_empty() { (run_link(&entry.run)) } }
                             td { (t(&entry.kind)) " " (t(&entry.operation)) }
                             td { (t(&entry.table)) }
-                            td { code { (t(&entry.key)) } }
+                            td { @if entry.kind == "rows" { (grouped(entry.rows() as u64)) " rows" } @else { code { (t(&entry.key)) } } }
                             td { (t(&entry.outcome)) }
                         }
                     }

@@ -26,6 +26,9 @@ use crate::model::{
     ServerInfo, TableAccess, TableName, TableSchema,
 };
 
+/// Keys looked up with one query, where a run of rows is not read as a range.
+const KEYS_PER_QUERY: usize = 500;
+
 /// How a database is to be treated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Manners {
@@ -66,6 +69,16 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// The rows of these keys as they are now, in any order; keys without a row (or beyond the filter) are left out.
     /// A row whose key is equal only by the database's collation is left out too: keys are compared by bytes.
     async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError>;
+
+    /// As `fetch`, for keys in their order that were all a snapshot had between the first and the last of them: an engine
+    /// may read the range instead of looking up each key.
+    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+        let mut rows = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_PER_QUERY) {
+            rows.extend(self.fetch(access, keys).await?);
+        }
+        Ok(rows)
+    }
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
     /// the changes. A row that holds `after` already counts as written, so that the same changes can be applied again. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means

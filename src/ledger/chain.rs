@@ -22,6 +22,8 @@ pub enum EntryKind {
     Intent,
     /// What became of one row.
     Row,
+    /// What became of many rows, all in the same way.
+    Rows,
     /// A run has ended.
     End,
     /// What retention removed from the front of the trail.
@@ -34,6 +36,7 @@ impl EntryKind {
             Self::Begin => "begin",
             Self::Intent => "intent",
             Self::Row => "row",
+            Self::Rows => "rows",
             Self::End => "end",
             Self::Checkpoint => "checkpoint",
         }

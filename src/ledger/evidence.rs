@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::chain::{Entry, EntryKind};
 use super::runs::{RunFilter, RunStart, entry};
 use super::trail::EntryFilter;
@@ -69,17 +71,23 @@ pub fn backfill_record(
     TableRecord { backfill: Some(backfill), ..table_record(&report, key) }
 }
 
+#[derive(Serialize)]
+struct Intended<'a> {
+    batch: u64,
+    keys: Vec<&'a str>,
+}
+
 /// The entry that says which rows a batch is about to write.
 pub fn intent_entry(start: &RunStart, at: &str, table: &str, batch: u64, rows: &[RowIntent]) -> Entry {
-    let keys: Vec<&str> = rows.iter().map(|row| row.key.as_str()).collect();
+    let detail = Intended { batch, keys: rows.iter().map(|row| row.key.as_str()).collect() };
     Entry {
         table: table.to_owned(),
-        detail: serde_json::json!({ "batch": batch, "keys": keys }).to_string(),
+        detail: serde_json::to_string(&detail).unwrap_or_default(),
         ..entry(start, at, EntryKind::Intent)
     }
 }
 
-/// One entry for each row of a batch, with what became of it.
+/// What became of each row of a batch.
 pub fn batch_entries(
     start: &RunStart,
     at: &str,
@@ -88,17 +96,8 @@ pub fn batch_entries(
     rows: Vec<RowIntent>,
     outcomes: &[RowOutcome],
 ) -> Vec<Entry> {
-    let row = |(at_row, row): (usize, RowIntent)| Entry {
-        table: table.to_owned(),
-        key: row.key,
-        operation: row.operation.as_str().to_owned(),
-        before: row.before.unwrap_or_default(),
-        after: row.after.unwrap_or_default(),
-        outcome: outcomes.get(at_row).copied().unwrap_or(RowOutcome::Unknown).as_str().to_owned(),
-        detail: format!("batch {batch}"),
-        ..entry(start, at, EntryKind::Row)
-    };
-    rows.into_iter().enumerate().map(row).collect()
+    let blank = Entry { table: table.to_owned(), ..entry(start, at, EntryKind::Row) };
+    super::rows::entries(&blank, batch, rows, outcomes)
 }
 
 impl Ledger {
@@ -122,8 +121,10 @@ impl Ledger {
             }
             trail.last = link.entry.seq;
             trail.hash = link.hash;
-            if link.entry.kind == EntryKind::Row.as_str() {
-                *outcomes.entry(format!("{} {}", link.entry.operation, link.entry.outcome)).or_default() += 1;
+            let rows = link.entry.rows() as u64;
+            if rows > 0 {
+                let became = format!("{} {}", link.entry.operation, link.entry.outcome);
+                *outcomes.entry(became).or_default() += rows;
             }
             Ok(())
         })

@@ -17,6 +17,7 @@ mod leases;
 mod outbox;
 mod postgres;
 mod retention;
+mod rows;
 mod runs;
 mod schema;
 mod sqlite;

@@ -12,7 +12,7 @@ const ATTEMPTS_MAX: u32 = 200;
 /// Entries inserted with one statement.
 const INSERT_ROWS: usize = 500;
 /// Entries read with one query.
-const PAGE: i64 = 5_000;
+const PAGE: i64 = 500;
 const COLUMNS: &str =
     "seq, at, who, host, run, kind, target_table, key, operation, before, after, outcome, detail, prev, hash";
 
@@ -21,7 +21,7 @@ const COLUMNS: &str =
 pub struct EntryFilter {
     pub run: Option<String>,
     pub table: Option<String>,
-    /// Any of these.
+    /// Any of these. Of an entry of many rows come those that have them.
     pub keys: Vec<String>,
 }
 
@@ -94,7 +94,12 @@ impl Ledger {
             let places: Vec<String> =
                 (1..=filter.keys.len()).map(|at| format!("${}", cells.len() + at)).collect();
             cells.extend(filter.keys.iter().map(Cell::text));
-            sql += &format!(" AND key IN ({})", places.join(", "));
+            sql += &format!(" AND (key IN ({})", places.join(", "));
+            for key in &filter.keys {
+                cells.push(Cell::text(like(key)));
+                sql += &format!(" OR (kind = 'rows' AND detail LIKE ${} ESCAPE '!')", cells.len());
+            }
+            sql += ")";
         }
         cells.push(Cell::int(limit));
         sql += &format!(" ORDER BY seq LIMIT ${}", cells.len());
@@ -112,7 +117,12 @@ impl Ledger {
             let page = self.entries(after, PAGE, filter).await?;
             let Some(last) = page.last().map(|link| link.entry.seq) else { return Ok(()) };
             after = last;
-            page.into_iter().try_for_each(&mut each)?;
+            for Link { entry, prev, hash } in page {
+                let parts = if filter.keys.is_empty() { vec![entry] } else { entry.split(&filter.keys) };
+                for entry in parts {
+                    each(Link { entry, prev: prev.clone(), hash: hash.clone() })?;
+                }
+            }
         }
     }
 
@@ -147,6 +157,19 @@ impl Ledger {
         }
         Ok(verification)
     }
+}
+
+/// A pattern for texts of JSON that hold this one.
+fn like(key: &str) -> String {
+    let json = serde_json::to_string(key).unwrap_or_default();
+    let mut pattern = String::from("%");
+    for letter in json.chars() {
+        if matches!(letter, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(letter);
+    }
+    pattern + "%"
 }
 
 fn insert(links: &[Link]) -> Step {

@@ -125,6 +125,11 @@ fn trail_knows(ledger: &str, source: &PostgresDb) {
             );
         } else if entry["kind"] == "row" && entry["outcome"] == "written" {
             *written.entry(entry["key"].as_str().unwrap().to_owned()).or_default() += 1;
+        } else if entry["kind"] == "rows" && entry["outcome"] == "written" {
+            let detail: serde_json::Value = serde_json::from_str(entry["detail"].as_str().unwrap()).unwrap();
+            for row in detail["rows"].as_array().unwrap() {
+                *written.entry(row[0].as_str().unwrap().to_owned()).or_default() += 1;
+            }
         }
     }
     let rows: usize = source.scalar("SELECT count(*) FROM t").unwrap().parse().unwrap();

@@ -205,7 +205,11 @@ fn from_an_empty_copy_to_evidence_and_back() {
     // Every row that was written is in the trail, once; the repair can be taken back, and is told as a discrepancy again.
     let written = |operation: &str| {
         let sql = format!(
-            "SELECT count(*) || ' ' || count(DISTINCT key) FROM trueup_audit WHERE kind = 'row' AND outcome = 'written' AND operation = '{operation}'"
+            "WITH written AS (SELECT kind, key, detail FROM trueup_audit WHERE outcome = 'written' AND operation = '{operation}'), \
+             keys AS (SELECT key FROM written WHERE kind = 'row' UNION ALL \
+                      SELECT r.value ->> 0 FROM written, \
+                        json_array_elements(CASE kind WHEN 'rows' THEN detail::json -> 'rows' ELSE '[]' END) r) \
+             SELECT count(*) || ' ' || count(DISTINCT key) FROM keys"
         );
         team.ledger.scalar(&sql).unwrap()
     };

@@ -132,17 +132,17 @@ impl Journal {
         Ok(Some(Self { file, path: path.to_owned(), sealer }))
     }
 
-    /// On the disk when this returns.
-    pub(in super::super) async fn batch(
+    /// On the disk when this returns. With each change comes the row as it was, where the head has the table's own types.
+    pub(in super::super) async fn batch<'r>(
         &mut self,
         batch: u64,
         replace: bool,
-        rows: &[Overwritten],
+        rows: impl Iterator<Item = (&'r Change, &'r Option<CanonicalRow>)>,
     ) -> Result<(), AgentError> {
         let mut plain = vec![BATCH];
         plain.extend_from_slice(&batch.to_be_bytes());
         plain.push(u8::from(replace));
-        for Overwritten { change, own_before } in rows {
+        for (change, own_before) in rows {
             let parts = [&change.before, &change.after, own_before];
             plain
                 .push((0u8..).zip(parts).fold(0, |flags, (at, part)| flags | u8::from(part.is_some()) << at));

@@ -50,6 +50,7 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
         let length = || std::fs::metadata(path).unwrap().len();
         let mut lengths = vec![length()];
         for (at, (replace, rows, outcomes)) in (1..).zip(batches) {
+            let rows = rows.iter().map(|row| (&row.change, &row.own_before));
             journal.batch(at, *replace, rows).await.unwrap();
             lengths.push(length());
             if let Some(outcomes) = outcomes {

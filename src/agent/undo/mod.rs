@@ -11,7 +11,7 @@ pub(super) mod own;
 mod run;
 mod store;
 
-pub(super) use journal::{Journal, JournalHead, Overwritten};
+pub(super) use journal::{Journal, JournalHead};
 pub(super) use run::run;
 pub use store::{UndoKey, UndoStore};
 pub(super) use store::{hex, secret_file, unhex};

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::fetch::{BY_INDEX, Reading, Target, read_keys};
 use super::statement::changed_cells;
 use super::write::{self, Guard, Prepared};
-use super::{bind, errors, run};
+use super::{bind, errors, load, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{
@@ -79,6 +79,8 @@ pub(super) struct Batch<'a> {
     /// One for each change, once it is known.
     pub(super) fates: Vec<Option<ChangeOutcome>>,
     guard: Guard,
+    /// Whether inserts may go by COPY, once that was asked.
+    loads: Option<bool>,
 }
 
 impl<'a> Batch<'a> {
@@ -99,6 +101,7 @@ impl<'a> Batch<'a> {
             prepared: Vec::with_capacity(changes.len()),
             fates: vec![None; changes.len()],
             guard: Guard::Arbiter,
+            loads: None,
         };
         let mut seen = HashSet::with_capacity(changes.len());
         for (at, change) in changes.iter().enumerate() {
@@ -183,10 +186,45 @@ impl<'a> Batch<'a> {
         for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
             let open = self.open(operation);
             for group in open.chunks(GROUP_MAX) {
+                if operation == Operation::Insert && self.load(group).await? {
+                    continue;
+                }
                 self.write_group(operation, group.to_vec()).await?;
             }
         }
         Ok(())
+    }
+
+    /// Inserts a large group all at once; `false` where that is no way, or where the database refuses it.
+    async fn load(&mut self, group: &[usize]) -> Result<bool, EngineError> {
+        if group.len() < load::ROWS_MIN {
+            return Ok(false);
+        }
+        let loads = match self.loads {
+            Some(loads) => loads,
+            None => *self.loads.insert(load::takes(self.connection, &self.target).await?),
+        };
+        if !loads {
+            return Ok(false);
+        }
+        self.run("SAVEPOINT piece").await?;
+        let rows: Vec<&Prepared> = group.iter().filter_map(|at| self.prepared.get(*at)).collect();
+        let places: Vec<usize> = rows.iter().map(|row| row.at).collect();
+        match load::insert(self.connection, &self.target, &rows).await {
+            Ok(count) if usize::try_from(count) == Ok(group.len()) => {
+                self.run("RELEASE SAVEPOINT piece").await?;
+                places.into_iter().for_each(|at| self.settle(at, ChangeOutcome::Written));
+                return Ok(true);
+            }
+            Err(error) if errors::database(&error).is_none() => {
+                return Err(errors::engine_error(&self.target.during, &error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.run("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await?;
+        // Rows that are there by now seldom come alone.
+        self.loads = Some(false);
+        Ok(false)
     }
 
     /// Writes a group, or halves of it where the database refuses it, down to the rows it refuses.
@@ -369,10 +407,10 @@ pub(super) fn prepare(
     let access = target.access;
     let malformed =
         || EngineError::new(ErrorKind::Row, target.during.clone(), "a change's bytes do not fit the plan");
-    let key = decode_key(&access.key_types(), change.key.as_bytes()).map_err(|_| malformed())?;
+    let key = decode_key(&target.key_types, change.key.as_bytes()).map_err(|_| malformed())?;
     let mut values = key;
     if let Some(after) = &change.after {
-        values.extend(decode_row(&access.row_types(), after.as_bytes()).map_err(|_| malformed())?);
+        values.extend(decode_row(&target.row_types, after.as_bytes()).map_err(|_| malformed())?);
     }
     let operation = change.operation();
     let changed = match (&change.before, &change.after) {

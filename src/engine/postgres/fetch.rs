@@ -27,6 +27,8 @@ pub(super) struct Target<'a> {
     pub access: &'a TableAccess,
     pub relation: Relation,
     pub live: Vec<LiveColumn>,
+    pub key_types: Vec<ComparisonType>,
+    pub row_types: Vec<ComparisonType>,
     pub decoder: Arc<Decoder>,
     /// Reads the key columns alone.
     pub key_decoder: Arc<Decoder>,
@@ -48,7 +50,8 @@ impl<'a> Target<'a> {
             Decoder::new(access, check_text).map(Arc::new).map_err(|e| EngineError::row(&during, &e))
         };
         let (decoder, key_decoder) = (decoder(access)?, decoder(&key_access)?);
-        Ok(Self { access, relation, live, decoder, key_decoder, during })
+        let (key_types, row_types) = (access.key_types(), access.row_types());
+        Ok(Self { access, relation, live, key_types, row_types, decoder, key_decoder, during })
     }
 
     /// The columns as they are now, in the access's order.
@@ -178,10 +181,9 @@ fn is_data_error(error: &sqlx::Error) -> bool {
 /// The texts of each key column for each key; keys that no row can have are left out.
 fn key_arrays(target: &Target<'_>, keys: &[&Key]) -> Result<Vec<Vec<Option<String>>>, EngineError> {
     let columns = target.access.key_columns();
-    let types = target.access.key_types();
     let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(keys.len()); columns.len()];
     for key in keys {
-        let values = decode_key(&types, key.as_bytes()).map_err(|_| {
+        let values = decode_key(&target.key_types, key.as_bytes()).map_err(|_| {
             EngineError::new(ErrorKind::Row, target.during.clone(), "a key's bytes do not fit the plan")
         })?;
         // Every combination of the spellings that a column may hold.

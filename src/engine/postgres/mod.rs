@@ -23,9 +23,11 @@ mod errors;
 mod fetch;
 mod lane;
 mod live;
+mod load;
 pub(in crate::engine) mod measure;
 mod near;
 mod pressure;
+mod range;
 mod replace;
 mod scan;
 mod statement;
@@ -233,6 +235,16 @@ impl Engine for PgEngine {
         }
         let mut connection = self.acquire().await?;
         let rows = fetch::fetch(&mut connection, access, keys).await?;
+        self.release(connection);
+        Ok(rows)
+    }
+
+    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.acquire().await?;
+        let rows = range::fetch_run(&mut connection, access, keys).await?;
         self.release(connection);
         Ok(rows)
     }

@@ -387,7 +387,7 @@ fn read_lane(
 }
 
 /// COPY's binary header: a signature of eleven bytes, flags, and an extension behind its length.
-fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(b"PGCOPY\n\xff\r\n\0")?;
     let (_flags, rest) = rest.split_at_checked(4)?;
     let (extension, rest) = rest.split_first_chunk::<4>()?;
