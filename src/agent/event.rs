@@ -271,7 +271,7 @@ pub enum Event {
         batch: u64,
         rows: Vec<RowIntent>,
     },
-    /// What became of the rows of the batch that was told last, in their order.
+    /// What became of the rows of a batch that was told, in their order.
     Applied {
         batch: u64,
         outcomes: Vec<RowOutcome>,

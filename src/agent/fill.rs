@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::error::AgentError;
+use super::event::Event;
 use super::judge::Reread;
 use super::proto::{StreamRun, frame::Kind};
 use super::settle::{Pass, Settlement};
 use super::spool::Suspect;
 use super::target::MissingRun;
 use super::wire::unpack_rows;
+use super::write::Writing;
 use crate::model::{Key, KeyedRow};
+
+/// Rows of a run that have arrived.
+enum Part {
+    /// None is there; those that may be written are on their way.
+    Missing(Option<Writing>),
+    /// Some are there by now.
+    Mixed(Vec<Reread>),
+}
 
 impl Settlement<'_, '_> {
     /// Rows that only the source has, streamed in key order and inserted as they come.
@@ -23,14 +33,31 @@ impl Settlement<'_, '_> {
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
+        // One batch is written while the next one is received and announced.
+        let mut writing = None;
         loop {
             let packed = self.receive_packed().await?;
             let rows = unpack_rows(&self.target.session, &packed)?;
-            if rows.is_empty() {
-                break;
+            let count = rows.len() as u64;
+            let next = if count > 0 { Some(self.confirm_part(rows, look).await?) } else { None };
+            let stale = self.again.len();
+            if let Some(writing) = writing.take() {
+                self.end_writing(writing).await?;
+                self.target.tell(Event::Worked { done: self.worked, of: self.of }).await?;
             }
-            arrived += rows.len() as u64;
-            look = self.insert_run_part(rows, look).await?;
+            arrived += count;
+            look = match next {
+                None => break,
+                Some(Part::Missing(begun)) => {
+                    writing = begun;
+                    self.again.len() > stale
+                }
+                // They are judged when nothing else is being written.
+                Some(Part::Mixed(rereads)) => {
+                    self.judge(rereads, Pass::Confirm).await?;
+                    true
+                }
+            };
         }
         // Rows that the source deleted since its snapshot.
         let gone = run.count.saturating_sub(arrived);
@@ -41,7 +68,7 @@ impl Settlement<'_, '_> {
 
     /// An insert is conditional, so rows that are there by now need not be looked for: they come out as stale. Where
     /// that happens the target follows, and the next rows are looked for before they are called missing.
-    async fn insert_run_part(&mut self, rows: Vec<KeyedRow>, look: bool) -> Result<bool, AgentError> {
+    async fn confirm_part(&mut self, rows: Vec<KeyedRow>, look: bool) -> Result<Part, AgentError> {
         let mut own = BTreeMap::new();
         if look {
             let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
@@ -50,7 +77,7 @@ impl Settlement<'_, '_> {
             self.target.outcome.target_rows_reread += rows.len() as u64;
         }
         self.target.outcome.source_rows_reread += rows.len() as u64;
-        let found = own.len();
+        let some_there = !own.is_empty();
         let rereads: Vec<Reread> = rows
             .into_iter()
             .map(|KeyedRow { key, row }| {
@@ -60,12 +87,10 @@ impl Settlement<'_, '_> {
                 Reread { suspect, source: Some(row), target }
             })
             .collect();
-        if found > 0 {
-            self.judge(rereads, Pass::Confirm).await?;
-            return Ok(true);
+        if some_there {
+            return Ok(Part::Mixed(rereads));
         }
-        let before = self.again.len();
-        self.confirm_all(rereads, Pass::Confirm).await?;
-        Ok(self.again.len() > before)
+        let (changes, rereads) = self.confirm_all(rereads).await?;
+        Ok(Part::Missing(self.begin_writing(changes, rereads).await?))
     }
 }

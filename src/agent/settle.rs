@@ -314,18 +314,20 @@ impl<'a, 'b> Settlement<'a, 'b> {
         self.target.tell(Event::Worked { done: self.worked, of: self.of }).await
     }
 
-    /// What is a difference beyond doubt is counted, told and repaired.
-    pub(super) async fn confirm_all(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
+    /// What is a difference beyond doubt is counted and told; with the changes to make come their rows.
+    pub(super) async fn confirm_all(
+        &mut self,
+        rereads: Vec<Reread>,
+    ) -> Result<(Vec<Change>, Vec<Reread>), AgentError> {
         let mut changes = Vec::with_capacity(rereads.len());
         let mut written = Vec::with_capacity(rereads.len());
         for reread in rereads {
-            if let Some(change) = self.confirm(&reread, pass).await? {
+            if let Some(change) = self.confirm(&reread, Pass::Confirm).await? {
                 changes.push(change);
                 written.push(reread);
             }
         }
-        self.apply(changes, written).await?;
-        self.target.tell(Event::Worked { done: self.worked, of: self.of }).await
+        Ok((changes, written))
     }
 
     /// A row that was scanned and is not found by its key, where the key may be spelled otherwise: it may be gone or not.

@@ -126,8 +126,15 @@ pub(super) struct Trail {
     /// The table's name at the target.
     table: String,
     journal: Keeping,
+    /// Of the batch that was told last.
     batch: u64,
-    /// Of the batch that was told and not yet answered.
+}
+
+/// A batch that was told, and is to be answered for.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Intent {
+    batch: u64,
     rows: usize,
 }
 
@@ -175,7 +182,7 @@ impl Trail {
         journal: Keeping,
     ) -> Self {
         let (table, events) = (plan.target.to_string(), events.clone());
-        Self { wish, events, engine, table, journal, batch: 0, rows: 0 }
+        Self { wish, events, engine, table, journal, batch: 0 }
     }
 
     /// For an undo of a journal with this head, which keeps a journal of its own.
@@ -202,15 +209,15 @@ impl Trail {
         describer: &Describer,
         changes: &[Change],
         replace: bool,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Intent, AgentError> {
         self.batch += 1;
-        self.rows = changes.len();
+        let intent = Intent { batch: self.batch, rows: changes.len() };
         self.journal.open().await?;
         if let Keeping::Open { journal, own } = &mut self.journal {
             let before = own.fetch(self.engine.as_ref(), changes).await?;
             journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
         }
-        let Some(wish) = &self.wish else { return Ok(()) };
+        let Some(wish) = &self.wish else { return Ok(intent) };
         let mut rows = Vec::with_capacity(changes.len());
         for change in changes {
             let key = describer.key_texts(&change.key).map_err(decode_error)?;
@@ -223,25 +230,27 @@ impl Trail {
                 after: digest(&change.after),
             });
         }
-        self.tell(Event::Intended { table: self.table.clone(), batch: self.batch, rows }).await
+        self.tell(Event::Intended { table: self.table.clone(), batch: self.batch, rows }).await?;
+        Ok(intent)
     }
 
     /// After a batch, also after one that failed; passes on what it was given.
     pub(super) async fn done(
         &mut self,
+        intent: Intent,
         given: Result<Vec<ChangeOutcome>, EngineError>,
     ) -> Result<Vec<ChangeOutcome>, AgentError> {
         let outcomes: Vec<RowOutcome> = match &given {
             Ok(outcomes) => outcomes.iter().map(row_outcome).collect(),
             // Most errors mean that nothing was written; a connection lost in the commit means that nobody knows.
-            Err(_) => vec![RowOutcome::Unknown; self.rows],
+            Err(_) => vec![RowOutcome::Unknown; intent.rows],
         };
         let noted = match &mut self.journal {
-            Keeping::Open { journal, .. } => journal.outcomes(self.batch, &outcomes).await,
+            Keeping::Open { journal, .. } => journal.outcomes(intent.batch, &outcomes).await,
             _ => Ok(()),
         };
         let told = match self.wish {
-            Some(_) => self.tell(Event::Applied { batch: self.batch, outcomes }).await,
+            Some(_) => self.tell(Event::Applied { batch: intent.batch, outcomes }).await,
             None => Ok(()),
         };
         let given = given?;

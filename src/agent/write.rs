@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
 use super::error::AgentError;
 use super::event::{DifferenceKind, Event};
 use super::judge::Reread;
 use super::settle::{Asked, CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
-use crate::engine::{Engine, EngineError};
+use super::trail::Intent;
+use crate::engine::{Engine, EngineError, ErrorKind};
 use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, TableAccess};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
@@ -36,20 +40,55 @@ pub(super) async fn apply_patiently(
     }
 }
 
+/// A batch that is being written.
+pub(super) struct Writing {
+    changes: Arc<Vec<Change>>,
+    rereads: Vec<Reread>,
+    intent: Intent,
+    work: AbortOnDropHandle<Result<Vec<ChangeOutcome>, EngineError>>,
+}
+
 impl Settlement<'_, '_> {
     pub(super) async fn apply(
         &mut self,
         changes: Vec<Change>,
         rereads: Vec<Reread>,
     ) -> Result<(), AgentError> {
-        if changes.is_empty() {
-            return Ok(());
+        match self.begin_writing(changes, rereads).await? {
+            Some(writing) => self.end_writing(writing).await,
+            None => Ok(()),
         }
-        let engine = self.target.agent.engine.clone();
+    }
+
+    /// The batch is announced and on its way to the database when this returns; `None` where there is nothing to write.
+    pub(super) async fn begin_writing(
+        &mut self,
+        changes: Vec<Change>,
+        rereads: Vec<Reread>,
+    ) -> Result<Option<Writing>, AgentError> {
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, changes.len()).await?;
-        self.trail.intend(&self.describer, &changes, false).await?;
-        let outcomes = apply_patiently(engine.as_ref(), &self.target.access, &changes).await;
-        let outcomes = self.trail.done(outcomes).await?;
+        let intent = self.trail.intend(&self.describer, &changes, false).await?;
+        let changes = Arc::new(changes);
+        let work = {
+            let changes = Arc::clone(&changes);
+            async move { apply_patiently(engine.as_ref(), &access, &changes).await }
+        };
+        let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+        Ok(Some(Writing { changes, rereads, intent, work }))
+    }
+
+    /// Waits for the batch, and answers for it.
+    pub(super) async fn end_writing(&mut self, writing: Writing) -> Result<(), AgentError> {
+        let Writing { changes, rereads, intent, work } = writing;
+        let outcomes = work.await.unwrap_or_else(|_| {
+            let during = format!("write {}", self.target.access.table);
+            Err(EngineError::new(ErrorKind::Database, during, "the writer ended before its time"))
+        });
+        let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
         for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
             match outcome {
@@ -147,14 +186,14 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         let engine = self.target.agent.engine.clone();
-        self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
+        let intent = self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
         // A delete that spreads to other tables is no way to make an update.
         let outcomes = if self.deletes_spread {
             engine.apply(&self.target.access, &changes).await
         } else {
             engine.replace(&self.target.access, &changes).await
         };
-        let outcomes = self.trail.done(outcomes).await?;
+        let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
         for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
             match outcome {

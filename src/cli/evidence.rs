@@ -211,8 +211,8 @@ struct Open {
     ledger: Ledger,
     start: RunStart,
     wish: TrailWish,
-    /// Batches that are about to be written, by table: their name, number and rows.
-    intended: BTreeMap<usize, (String, u64, Vec<RowIntent>)>,
+    /// Batches that are about to be written, by table and number: the table's name, and their rows.
+    intended: BTreeMap<(usize, u64), (String, Vec<RowIntent>)>,
 }
 
 impl Recorder {
@@ -256,13 +256,11 @@ impl Recorder {
         let entries = match event {
             Event::Intended { table: name, batch, rows } => {
                 let entry = ledger::intent_entry(&open.start, &at, name, *batch, rows);
-                open.intended.insert(*table, (name.clone(), *batch, rows.clone()));
+                open.intended.insert((*table, *batch), (name.clone(), rows.clone()));
                 vec![entry]
             }
-            Event::Applied { outcomes, .. } => match open.intended.remove(table) {
-                Some((name, batch, rows)) => {
-                    ledger::batch_entries(&open.start, &at, &name, batch, rows, outcomes)
-                }
+            Event::Applied { batch, outcomes } => match open.intended.remove(&(*table, *batch)) {
+                Some((name, rows)) => ledger::batch_entries(&open.start, &at, &name, *batch, rows, outcomes),
                 None => return Ok(()),
             },
             _ => return Ok(()),
@@ -364,7 +362,7 @@ impl Open {
     /// Batches whose end was never told: nobody knows what became of their rows.
     async fn unanswered(&mut self) {
         let at = timestamp(SystemTime::now());
-        for (name, batch, rows) in std::mem::take(&mut self.intended).into_values() {
+        for ((_, batch), (name, rows)) in std::mem::take(&mut self.intended) {
             let entries = ledger::batch_entries(&self.start, &at, &name, batch, rows, &[]);
             if let Err(error) = self.ledger.append(entries).await {
                 warn(&format!("the trail is not complete: {}", error.what));

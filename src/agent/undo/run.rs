@@ -207,14 +207,14 @@ impl<'a> Table<'a> {
         if writes.is_empty() {
             return Ok(());
         }
-        self.trail.intend(&self.describer, &by_plan, replace).await?;
+        let intent = self.trail.intend(&self.describer, &by_plan, replace).await?;
         let access = self.own.access().unwrap_or(&self.access);
         let outcomes = if replace {
             engine.replace(access, &writes).await
         } else {
             apply_patiently(engine.as_ref(), access, &writes).await
         };
-        let outcomes = self.trail.done(outcomes).await?;
+        let outcomes = self.trail.done(intent, outcomes).await?;
         for ((row, write), outcome) in tried.into_iter().zip(writes).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => match write.operation() {
