@@ -24,6 +24,9 @@ pub(super) async fn apply(
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
+    if load::load(connection, access, changes).await? {
+        return Ok(vec![ChangeOutcome::Written; changes.len()]);
+    }
     if let Some(outcomes) = attempt(connection, access, changes, Constraints::AsDeclared).await? {
         return Ok(outcomes);
     }
@@ -79,8 +82,6 @@ pub(super) struct Batch<'a> {
     /// One for each change, once it is known.
     pub(super) fates: Vec<Option<ChangeOutcome>>,
     guard: Guard,
-    /// Whether inserts may go by COPY, once that was asked.
-    loads: Option<bool>,
 }
 
 impl<'a> Batch<'a> {
@@ -101,7 +102,6 @@ impl<'a> Batch<'a> {
             prepared: Vec::with_capacity(changes.len()),
             fates: vec![None; changes.len()],
             guard: Guard::Arbiter,
-            loads: None,
         };
         let mut seen = HashSet::with_capacity(changes.len());
         for (at, change) in changes.iter().enumerate() {
@@ -186,45 +186,10 @@ impl<'a> Batch<'a> {
         for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
             let open = self.open(operation);
             for group in open.chunks(GROUP_MAX) {
-                if operation == Operation::Insert && self.load(group).await? {
-                    continue;
-                }
                 self.write_group(operation, group.to_vec()).await?;
             }
         }
         Ok(())
-    }
-
-    /// Inserts a large group all at once; `false` where that is no way, or where the database refuses it.
-    async fn load(&mut self, group: &[usize]) -> Result<bool, EngineError> {
-        if group.len() < load::ROWS_MIN {
-            return Ok(false);
-        }
-        let loads = match self.loads {
-            Some(loads) => loads,
-            None => *self.loads.insert(load::takes(self.connection, &self.target).await?),
-        };
-        if !loads {
-            return Ok(false);
-        }
-        self.run("SAVEPOINT piece").await?;
-        let rows: Vec<&Prepared> = group.iter().filter_map(|at| self.prepared.get(*at)).collect();
-        let places: Vec<usize> = rows.iter().map(|row| row.at).collect();
-        match load::insert(self.connection, &self.target, &rows).await {
-            Ok(count) if usize::try_from(count) == Ok(group.len()) => {
-                self.run("RELEASE SAVEPOINT piece").await?;
-                places.into_iter().for_each(|at| self.settle(at, ChangeOutcome::Written));
-                return Ok(true);
-            }
-            Err(error) if errors::database(&error).is_none() => {
-                return Err(errors::engine_error(&self.target.during, &error));
-            }
-            Ok(_) | Err(_) => {}
-        }
-        self.run("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await?;
-        // Rows that are there by now seldom come alone.
-        self.loads = Some(false);
-        Ok(false)
     }
 
     /// Writes a group, or halves of it where the database refuses it, down to the rows it refuses.

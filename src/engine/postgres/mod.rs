@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 mod apply;
+mod binary;
 mod bind;
 mod decode;
 mod describe;
