@@ -5,6 +5,7 @@
 //! - Only `wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
 
+mod asking;
 pub mod client;
 pub mod error;
 pub mod event;
@@ -15,6 +16,7 @@ pub mod link;
 pub mod local;
 mod pace;
 mod parts;
+mod patch;
 mod rendezvous;
 mod roll_call;
 mod scan;

@@ -12,15 +12,13 @@ use super::error::{AgentError, FailureKind};
 use super::event::{Allow, DifferenceKind, Event, Phase};
 use super::judge::{Describer, Finding, Reread};
 use super::parts::Parts;
-use super::proto::{Fetch, frame::Kind};
 use super::scan::run_error;
-use super::spool::{Spool, SpoolReader, Suspect};
+use super::spool::{Spool, Suspect};
 use super::target::{Located, Target};
 use super::trail::Trail;
 use super::verify::Overlay;
-use super::wire::{Answer, pack_keys, unpack_answers};
 use crate::model::canonical::DecodeError;
-use crate::model::{Change, Key, Operation, Role};
+use crate::model::{Change, Operation, Role};
 
 /// Suspects read again with one question; smaller where rows turn out to be large.
 pub(super) const CHUNK: usize = 500;
@@ -28,9 +26,6 @@ pub(super) const CHUNK: usize = 500;
 pub(super) const ASKED_AHEAD: usize = 4;
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
-/// An answer larger than this makes the next question smaller.
-const ANSWER_LARGE: usize = 2 << 20;
-
 /// Rows that a share may always overwrite.
 const OVERWRITES_ALWAYS: u64 = 1_000;
 
@@ -43,15 +38,6 @@ pub(super) enum Pass {
     Confirm,
     /// It was counted before: only try to write it.
     Retry,
-}
-
-/// How a question about keys is to be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    Rows,
-    Digests,
-    /// One digest of all.
-    Sum,
 }
 
 /// The work on one table's suspects.
@@ -72,6 +58,8 @@ pub(super) struct Settlement<'a, 'b> {
     /// A read by key that finds nothing proves that there is nothing: at the source, at the target.
     pub(super) exact_keys: [bool; 2],
     pub(super) chunk: usize,
+    /// Rows are so wide that their cells are asked for; unknown until the first are seen.
+    pub(super) wide: Option<bool>,
     /// Rows refused because of other rows, to be tried again.
     pub(super) refused: Spool,
     /// Suspects of this pass to look at in the next.
@@ -112,6 +100,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 .map(|role| target.task.plan.access(role).keys_are_exact()),
             deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
             chunk: CHUNK,
+            wide: None,
             refused,
             again,
             worked: 0,
@@ -201,88 +190,6 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 unanswered.push_back(rest);
             }
             self.judge(rereads, pass).await?;
-        }
-    }
-
-    async fn ask_next(
-        &mut self,
-        reader: &mut SpoolReader,
-        unanswered: &mut VecDeque<Vec<Suspect>>,
-    ) -> Result<Option<Vec<Suspect>>, AgentError> {
-        let chunk = match unanswered.pop_front() {
-            Some(chunk) => chunk,
-            None => reader.next_chunk(self.chunk)?,
-        };
-        if chunk.is_empty() {
-            return Ok(None);
-        }
-        self.ask(chunk.iter().map(|suspect| &suspect.key), Asked::Rows).await?;
-        Ok(Some(chunk))
-    }
-
-    pub(super) async fn ask<'k>(
-        &self,
-        keys: impl ExactSizeIterator<Item = &'k Key>,
-        asked: Asked,
-    ) -> Result<(), AgentError> {
-        let (digests_only, summed) = (asked == Asked::Digests, asked == Asked::Sum);
-        let fetch = Fetch { keys: pack_keys(keys)?.into(), digests_only, summed };
-        self.target.link.send(Kind::Fetch(fetch)).await
-    }
-
-    /// The answers to the oldest question, together with the own rows; and the suspects that were not answered.
-    pub(super) async fn reread(
-        &mut self,
-        mut chunk: Vec<Suspect>,
-    ) -> Result<(Vec<Reread>, Vec<Suspect>), AgentError> {
-        let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
-        let engine = self.target.agent.engine.clone();
-        let access = self.target.access.clone();
-        let session = self.target.session.clone();
-        let (packed, own) = tokio::join!(self.receive_packed(), engine.fetch(&access, &keys));
-        let packed = packed?;
-        self.chunk =
-            if packed.len() > ANSWER_LARGE { (self.chunk / 2).max(8) } else { (self.chunk * 2).min(CHUNK) };
-        let answers = unpack_answers(&session, &packed)?;
-        if answers.is_empty() || answers.len() > chunk.len() {
-            return Err(AgentError::protocol(
-                "the source agent answered another number of keys than were asked",
-            ));
-        }
-        let mut own: std::collections::BTreeMap<Key, _> =
-            own?.into_iter().map(|row| (row.key, row.row)).collect();
-        let rest = chunk.split_off(answers.len());
-        self.target.outcome.source_rows_reread += answers.len() as u64;
-        self.target.outcome.target_rows_reread += keys.len() as u64;
-        let mut rereads = Vec::with_capacity(chunk.len());
-        for (suspect, answer) in chunk.into_iter().zip(answers) {
-            let source = match answer {
-                Answer::Absent => None,
-                Answer::Row(row) => Some(row),
-                Answer::Digest(_) => {
-                    return Err(AgentError::protocol("the source agent sent a digest where a row was asked"));
-                }
-            };
-            let target = own.remove(&suspect.key);
-            rereads.push(Reread { suspect, source, target });
-        }
-        Ok((rereads, rest))
-    }
-
-    /// One packed answer, put together from its frames.
-    pub(super) async fn receive_packed(&mut self) -> Result<Vec<u8>, AgentError> {
-        let mut packed = Vec::new();
-        loop {
-            match self.target.link.recv().await? {
-                Kind::Rows(part) => {
-                    packed.extend_from_slice(&part.rows);
-                    if part.last {
-                        return Ok(packed);
-                    }
-                }
-                Kind::Progress(_) => {}
-                _ => return Err(AgentError::protocol("the source agent sent a frame out of order")),
-            }
         }
     }
 

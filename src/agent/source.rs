@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::error::{AgentError, FailureKind};
 use super::link::Link;
 use super::local::LocalAgent;
+use super::patch::{Patch, unpack_summaries};
 use super::proto::{Accepted, Fetch, Rows, Scanned as ScannedFrame, frame::Kind};
 use super::scan::{Scanned, run_error, scan_table};
 use super::wire::{
@@ -181,6 +182,10 @@ impl Source<'_> {
         if keys.len() > KEYS_MAX {
             return Err(AgentError::protocol("the peer asked for too many keys at once"));
         }
+        let summaries = match fetch.cells.is_empty() {
+            true => Vec::new(),
+            false => unpack_summaries(&fetch.cells, keys.len())?,
+        };
         let mut answers = Vec::with_capacity(keys.len());
         let mut bytes = 0;
         for chunk in keys.chunks(KEYS_PER_QUERY) {
@@ -195,7 +200,11 @@ impl Source<'_> {
                     }
                     Some(row) => {
                         bytes += row.as_bytes().len();
-                        Answer::Row(row)
+                        let told = summaries.get(answers.len()).filter(|summary| !summary.is_empty());
+                        match told.and_then(|told| Patch::between(&self.session, key, &row, told)) {
+                            Some(patch) => Answer::Patch(patch),
+                            None => Answer::Row(row),
+                        }
                     }
                 });
             }
@@ -206,7 +215,7 @@ impl Source<'_> {
         if fetch.summed {
             let digests = answers.iter().map(|answer| match answer {
                 Answer::Digest(digest) => Some(*digest),
-                Answer::Absent | Answer::Row(_) => None,
+                Answer::Absent | Answer::Row(_) | Answer::Patch(_) => None,
             });
             return send_packed(link, sum_of(&self.session, digests).0.to_vec()).await;
         }

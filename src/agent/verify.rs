@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
+use super::asking::Asked;
 use super::error::AgentError;
 use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
 use super::scan::{run_error, scan_table};
-use super::settle::{ASKED_AHEAD, Asked, CHUNK, Settlement};
+use super::settle::{ASKED_AHEAD, CHUNK, Settlement};
 use super::spool::{Spool, Suspect};
 use super::target::PROGRESS_EVERY;
 use super::wire::{Answer, sum_of, unpack_answers};
@@ -154,6 +155,9 @@ impl Settlement<'_, '_> {
                 Answer::Absent => None,
                 Answer::Digest(digest) => Some(*digest),
                 Answer::Row(row) => Some(digest(row)),
+                Answer::Patch(_) => {
+                    return Err(AgentError::protocol("the source agent sent cells where a digest was asked"));
+                }
             };
             let target = own.get(&suspect.key).map(digest);
             if source == target {

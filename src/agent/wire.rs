@@ -6,6 +6,7 @@ use crate::merkle::{RootDigest, RowDigest, SessionKey};
 use crate::model::{CanonicalRow, ENCODING_VERSION, Key, KeyedRow, Plan, TableSchema};
 
 use super::error::{AgentError, FailureKind};
+use super::patch::Patch;
 use super::{PROTOCOL_VERSION, SOFTWARE};
 
 /// An unpacked answer may be this large: one row of the largest size the engines allow, and room beside it.
@@ -26,6 +27,8 @@ pub enum Answer {
     Absent,
     Digest(RowDigest),
     Row(CanonicalRow),
+    /// What the row has that the one told with the question has not.
+    Patch(Patch),
 }
 
 fn malformed(what: &str) -> AgentError {
@@ -228,6 +231,10 @@ pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>,
                 put_varint(&mut plain, row.as_bytes().len() as u64);
                 plain.extend_from_slice(row.as_bytes());
             }
+            Answer::Patch(patch) => {
+                plain.push(3);
+                patch.put(&mut plain);
+            }
         }
     }
     seal(session, plain)
@@ -247,6 +254,7 @@ pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>,
                     let length = usize::try_from(take_varint(input)?).ok()?;
                     Answer::Row(CanonicalRow::new(take(input, length)?))
                 }
+                [3] => Answer::Patch(Patch::take(input)?),
                 _ => return None,
             });
         }
@@ -323,7 +331,7 @@ fn take_front_coded(input: &mut &[u8], before: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -331,7 +339,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push((value & 0x7f) as u8);
 }
 
-fn take_varint(input: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_varint(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..63).step_by(7) {
         let byte = *take(input, 1)?.first()?;
@@ -343,7 +351,7 @@ fn take_varint(input: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, rest) = input.split_at_checked(length)?;
     *input = rest;
     Some(taken)

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::error::AgentError;
 use super::event::{DifferenceKind, Event};
 use super::judge::Reread;
-use super::settle::{Asked, CHUNK, Pass, Settlement, decode_error};
+use super::settle::{CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
 use super::trail::Intent;
 use crate::engine::{Engine, EngineError, ErrorKind};
@@ -169,8 +169,8 @@ impl Settlement<'_, '_> {
         let (mut changes, mut rereads) = (Vec::new(), Vec::new());
         while !stuck.is_empty() {
             let rest = stuck.split_off(stuck.len().min(CHUNK));
-            self.ask(stuck.iter().map(|suspect| &suspect.key), Asked::Rows).await?;
-            let (chunk, unanswered) = self.reread(std::mem::replace(&mut stuck, rest)).await?;
+            let question = self.ask_rows(std::mem::replace(&mut stuck, rest)).await?;
+            let (chunk, unanswered) = self.reread(question).await?;
             stuck.splice(0..0, unanswered);
             for reread in chunk {
                 let (before, after) = (reread.target.clone(), reread.source.clone());

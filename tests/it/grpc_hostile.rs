@@ -122,8 +122,15 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
     let locate = |bytes: &[u8]| frame(Kind::Locate(bytes.to_vec().into()));
     let mut many: Vec<Key> = Vec::new();
     many.resize(30_000, Key::from(&b"k"[..]));
-    let fetch =
-        |keys: Vec<u8>| frame(Kind::Fetch(Fetch { keys: keys.into(), digests_only: false, summed: false }));
+    let fetch = |keys: Vec<u8>| frame(Kind::Fetch(Fetch { keys: keys.into(), ..Fetch::default() }));
+    let one = pack_keys([Key::from(&b"k"[..])].iter()).unwrap();
+    let cells = |cells: &[u8]| {
+        frame(Kind::Fetch(Fetch {
+            keys: one.clone().into(),
+            cells: cells.to_vec().into(),
+            ..Fetch::default()
+        }))
+    };
     let mut other_version = task.plan.clone();
     other_version.encoding_version += 1;
     let other_version: Bytes = pack_json(&other_version).unwrap().into();
@@ -153,6 +160,8 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
             "protocol",
         ),
         ("keys of garbage", vec![good(), fetch(vec![1; 50])], "protocol"),
+        ("cells of garbage", vec![good(), cells(&[0xff; 20])], "protocol"),
+        ("cells of more rows than keys", vec![good(), cells(&[0, 0, 0])], "protocol"),
         ("too many keys", vec![good(), fetch(pack_keys(many.iter()).unwrap())], "protocol"),
         ("an empty frame", vec![good(), Frame { kind: None, hop: 0 }], "protocol"),
         ("plans of garbage", vec![open_many(b"garbage")], "protocol"),

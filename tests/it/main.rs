@@ -20,6 +20,7 @@ mod dashboard;
 mod engine_mysql;
 mod engine_postgres;
 mod evidence;
+mod filling;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;

@@ -1,0 +1,165 @@
+//! Large gaps in PostgreSQL: what is written is what was there, whichever way it went in, and what the database refuses is
+//! set aside alone.
+
+use serde_json::Value;
+
+use super::support::process::{Output, trueup};
+use super::support::servers::PostgresDb;
+
+fn repair(source: &PostgresDb, target: &PostgresDb, more: &[&str]) -> Output {
+    let (source, target) = (source.url(), target.url());
+    let mut args = vec!["repair", &source, &target, "--format", "json", "--quiet"];
+    args.extend(["--recheck-delay", "10ms", "--max-changes", "100000", "--no-ledger"]);
+    args.extend(more);
+    trueup(&args)
+}
+
+fn table(output: &Output) -> Value {
+    output.json()["tables"][0].clone()
+}
+
+fn pair(ddl: &str) -> (PostgresDb, PostgresDb) {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute(ddl);
+    }
+    (source, target)
+}
+
+const CONTENT: &str = "SELECT count(*) || ' ' || md5(string_agg(t::text, E'\n' ORDER BY t::text)) FROM t";
+
+/// The types that go in the binary form, with values at their edges.
+const PLAIN: &str = "CREATE DOMAIN cents AS numeric(14,2) CHECK (VALUE > -1000000000);
+    CREATE TABLE t (id bigint PRIMARY KEY, flag boolean, small smallint, number integer, exact numeric, price cents, narrow real,
+        wide double precision, word varchar(20), padded char(8), note text, raw bytea, tag uuid, day date, at timestamp(3), moment timestamptz,
+        doc jsonb, plain json, kept bigint GENERATED ALWAYS AS (id * 2) STORED)";
+const PLAIN_ROWS: &str = r#"INSERT INTO t SELECT i, i % 3 = 0, i % 32767 * (i % 2 * 2 - 1), -i * 70000,
+        trim_scale(CASE i % 7 WHEN 0 THEN 'NaN' WHEN 1 THEN 0 WHEN 2 THEN -0.00012 * i WHEN 3 THEN i * 1e20 ELSE i / 7.0 END), i % 1000 / 100.0,
+        CASE i % 5 WHEN 0 THEN 'Infinity' ELSE i / 3.0 END, CASE i % 5 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE i / 3.0 END,
+        'w' || i, 'p' || i % 10, CASE i % 4 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN E'tab\t line\n return\r back\\slash \\N' ELSE 'ü ✓ ' || i END,
+        decode(md5(i::text), 'hex'), md5(i::text)::uuid,
+        CASE i % 6 WHEN 0 THEN 'infinity' WHEN 1 THEN '-infinity' WHEN 2 THEN '0044-03-15 BC' ELSE '2024-02-29'::date + i % 90000 END,
+        '1999-12-31 23:59:59.999'::timestamp + i * interval '61 seconds',
+        CASE i % 9 WHEN 0 THEN 'infinity' WHEN 1 THEN NULL ELSE '1969-12-31 23:59:59.999999+00'::timestamptz - i * interval '7 hours' END,
+        jsonb_build_object('i', i, 'text', E'a"\\b'), NULL FROM generate_series(1, 12000) i"#;
+
+#[test]
+fn rows_of_every_plain_type_arrive_as_they_were() {
+    let (source, target) = pair(PLAIN);
+    source.execute(PLAIN_ROWS);
+    target.execute(
+        "CREATE TABLE ways (way text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO ways SELECT substr(current_query(), 1, 4); RETURN NULL; END $$;
+        CREATE TRIGGER note AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION note()",
+    );
+    let output = repair(&source, &target, &["-t", "t"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
+    let table = table(&output);
+    assert_eq!((&table["inserted"], &table["proved"]), (&12_000.into(), &true.into()));
+    assert_eq!(table["repaired_root"], table["source_root"]);
+    // Proved by a scan: no keys went back.
+    assert!(table["bytes_to_source"].as_u64().unwrap() < 4_000, "{table}");
+    assert_eq!(target.scalar("SELECT string_agg(DISTINCT way, ',') FROM ways").as_deref(), Some("COPY"));
+}
+
+#[test]
+fn what_has_no_plain_binary_form_goes_as_text() {
+    let (source, target) = pair(
+        "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE t (a integer, b uuid, host inet, took interval, tags text[], mood mood, PRIMARY KEY (a, b))",
+    );
+    source.execute(
+        r#"INSERT INTO t SELECT i % 90, md5(i::text)::uuid, ('10.0.' || i % 250 || '.1')::inet, i * interval '1 day 3 seconds',
+            ARRAY['a', NULL, E'q"\\ ' || i], CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN 'sad'::mood ELSE 'glad' END FROM generate_series(1, 9000) i"#,
+    );
+    target.execute("INSERT INTO t SELECT 200, md5(i::text)::uuid FROM generate_series(1, 3) i");
+    let output = repair(&source, &target, &["-t", "t", "--allow", "insert,update,delete"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
+}
+
+#[test]
+fn a_text_key_is_streamed_whatever_its_collation() {
+    let (source, target) = pair("CREATE TABLE t (name text COLLATE \"und-x-icu\" PRIMARY KEY, n integer)");
+    source.execute(
+        "INSERT INTO t SELECT (ARRAY['a', 'B', 'ä', 'Z', '-'])[1 + i % 5] || i, i FROM generate_series(1, 6000) i",
+    );
+    let output = repair(&source, &target, &["-t", "t"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
+}
+
+#[test]
+fn what_the_database_refuses_is_set_aside_alone() {
+    let (source, target) = pair("CREATE TABLE t (id bigint PRIMARY KEY, n integer, code text)");
+    source.execute("INSERT INTO t SELECT i, i, 'c' || i FROM generate_series(1, 5000) i");
+    for (constraint, refused) in [
+        ("ALTER TABLE t ADD CHECK (n % 1000 <> 7)", 5),
+        ("ALTER TABLE t ADD UNIQUE (code); INSERT INTO t VALUES (-1, 0, 'c40')", 1),
+        (
+            "ALTER TABLE t ADD UNIQUE (code) DEFERRABLE INITIALLY DEFERRED; INSERT INTO t VALUES (-1, 0, 'c41')",
+            1,
+        ),
+        (
+            "CREATE TABLE parents (n integer PRIMARY KEY); INSERT INTO parents SELECT generate_series(1, 4990);
+             ALTER TABLE t ADD FOREIGN KEY (n) REFERENCES parents DEFERRABLE INITIALLY DEFERRED",
+            10,
+        ),
+        (
+            "CREATE FUNCTION mute() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n % 500 = 3 THEN RETURN NULL; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER mute BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION mute()",
+            10,
+        ),
+    ] {
+        target.execute("DROP TABLE t; CREATE TABLE t (id bigint PRIMARY KEY, n integer, code text)");
+        target.execute(constraint);
+        let output = repair(&source, &target, &["-t", "t", "--allow", "insert"]);
+        assert_eq!(output.status, 1, "{constraint}: {output:?}");
+        let table = table(&output);
+        assert_eq!(table["set_aside"], refused, "{constraint}");
+        assert_eq!(table["inserted"], 5000 - refused, "{constraint}");
+        assert_ne!(table["proved"], true, "{constraint}");
+        let there = "SELECT count(*) FROM t WHERE id > 0";
+        assert_eq!(target.scalar(there), Some((5000 - refused).to_string()), "{constraint}");
+    }
+}
+
+#[test]
+fn rows_that_come_to_the_target_meanwhile_are_left_as_they_are() {
+    let (source, target) = pair("CREATE TABLE t (id bigint PRIMARY KEY, n integer)");
+    source.execute("INSERT INTO t SELECT i, i FROM generate_series(1, 8000) i");
+    // The first statement that writes finds that somebody else was quicker with some of the rows, alike and otherwise.
+    target.execute(
+        "CREATE FUNCTION race() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF pg_trigger_depth() = 1 AND NOT EXISTS (SELECT 1 FROM t) THEN
+                INSERT INTO t SELECT i, CASE i % 2 WHEN 0 THEN i ELSE -i END FROM generate_series(500, 7500, 500) i;
+            END IF; RETURN NULL; END $$;
+         CREATE TRIGGER race BEFORE INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION race()",
+    );
+    let output = repair(&source, &target, &["-t", "t", "--allow", "insert,update"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
+    assert_eq!(table(&output)["proved"], true);
+}
+
+#[test]
+fn of_wide_rows_only_the_cells_that_differ_cross() {
+    let columns: Vec<String> = (0..30).map(|at| format!("c{at} text")).collect();
+    let (source, target) = pair(&format!("CREATE TABLE t (id bigint PRIMARY KEY, {})", columns.join(", ")));
+    let cells: Vec<String> =
+        (0..30).map(|at| format!("md5((i * 31 + {at})::text) || md5((i * 37 + {at})::text)")).collect();
+    for db in [&source, &target] {
+        db.execute(&format!("INSERT INTO t SELECT i, {} FROM generate_series(1, 4000) i", cells.join(", ")));
+    }
+    source.execute("UPDATE t SET c7 = 'new ' || id WHERE id % 4 = 0");
+    source.execute("UPDATE t SET c0 = NULL, c29 = repeat('x', 300) WHERE id % 40 = 1");
+    target.execute("DELETE FROM t WHERE id = 77");
+    let output = repair(&source, &target, &["-t", "t", "--allow", "insert,update"]);
+    assert_eq!(output.status, 0, "{output:?}");
+    assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
+    let table = table(&output);
+    assert_eq!((&table["updated"], &table["inserted"]), (&1_100.into(), &1.into()));
+    let [back, forth] = ["bytes_to_source", "bytes_to_target"].map(|name| table[name].as_u64().unwrap());
+    // 1,100 rows are 2 MB, half of it where they are packed.
+    assert!(back < 180_000 && forth < 120_000, "{back} and {forth} bytes");
+}
