@@ -10,7 +10,8 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use trueup::locate::{LocateOptions, Locator, Role};
 use trueup::merkle::{
-    Cells, DigestRun, EntryBatch, RowDigest, RowHasher, RunBuilder, RunOptions, SessionKey, Shape, Tree, TreeKey,
+    Cells, DigestRun, EntryBatch, RowDigest, RowHasher, RunBuilder, RunOptions, SessionKey, Shape, Tree,
+    TreeKey,
 };
 use trueup::model::RowBuffer;
 

@@ -6,28 +6,29 @@ use super::error::RunError;
 use super::segment::Cursor;
 
 struct Source<'a> {
+    number: usize,
     cursor: Cursor<'a>,
     /// What is compared first; `None` when the source is used up.
     head: Option<u64>,
 }
 
-/// Hands the entries of all sources over in key order (equal keys one after the other). `shared` bytes at the start
-/// are the same in all keys.
+/// Hands the entries of all sources over in key order (equal keys one after the other), each with the number that its cursor
+/// came with and its place there. `shared` bytes at the start are the same in all keys.
 pub(super) fn merge(
-    cursors: Vec<Cursor<'_>>,
+    cursors: Vec<(usize, Cursor<'_>)>,
     shared: usize,
-    mut each: impl FnMut(&[u8], RowDigest) -> Result<(), RunError>,
+    mut each: impl FnMut(usize, u64, &[u8], RowDigest) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let mut sources = Vec::with_capacity(cursors.len());
-    for mut cursor in cursors {
+    for (number, mut cursor) in cursors {
         if cursor.advance()? {
             let head = Some(sort_prefix(cursor.key(), shared));
-            sources.push(Source { cursor, head });
+            sources.push(Source { number, cursor, head });
         }
     }
     if let [only] = sources.as_mut_slice() {
         loop {
-            each(only.cursor.key(), only.cursor.digest())?;
+            each(only.number, only.cursor.position(), only.cursor.key(), only.cursor.digest())?;
             if !only.cursor.advance()? {
                 return Ok(());
             }
@@ -44,7 +45,7 @@ pub(super) fn merge(
         if source.head.is_none() {
             return Ok(());
         }
-        each(source.cursor.key(), source.cursor.digest())?;
+        each(source.number, source.cursor.position(), source.cursor.key(), source.cursor.digest())?;
         source.head =
             if source.cursor.advance()? { Some(sort_prefix(source.cursor.key(), shared)) } else { None };
         let mut node = (winner + count) / 2;

@@ -16,6 +16,7 @@ mod error;
 mod merge;
 mod node;
 mod overlay;
+mod pieces;
 mod rows;
 mod run;
 mod segment;

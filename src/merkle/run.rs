@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -14,13 +15,14 @@ use super::digest::RowDigest;
 use super::error::RunError;
 use super::merge::merge;
 use super::node::Leaves;
-use super::segment::{Place, Segment, SegmentWriter};
+use super::pieces::{Assembler, Piece, lower_bound, touched};
+use super::segment::{Place, Segment};
 use super::sort::sorted_segments;
 use super::tree::{LeafBuilder, NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
 /// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
-const FAN_IN: usize = 128;
+const FAN_IN: usize = 64;
 /// What sorting adds to an entry's key while a chunk is in memory: its digest, its end, its place in the order.
 const ENTRY_OVERHEAD: usize = 16 + 8 + 16 + 8;
 const READ_AT_LEAST: usize = 8 * 1024;
@@ -49,8 +51,8 @@ pub struct RunBuilder {
     rows_per_part: u64,
     batches: Vec<EntryBatch>,
     held: usize,
-    chunks: Vec<Segment>,
-    merged: Vec<Segment>,
+    chunks: Vec<Arc<Segment>>,
+    merged: Vec<Arc<Segment>>,
 }
 
 impl RunBuilder {
@@ -98,7 +100,8 @@ impl RunBuilder {
         if self.chunks.len() >= FAN_IN {
             let chunks = std::mem::take(&mut self.chunks);
             let parts = self.merge_parts(&chunks, &Place::Scratch(&self.dir), None)?;
-            self.merged.extend(parts.into_iter().map(|part| part.segment));
+            let pieces = parts.into_iter().flat_map(|part| part.pieces);
+            self.merged.extend(pieces.map(|piece| piece.segment));
         }
         Ok(())
     }
@@ -116,13 +119,15 @@ impl RunBuilder {
         drop(segments);
 
         let mut nodes = NodeStack::new(key.clone(), Some(&place));
-        let mut run = DigestRun { parts: Vec::new(), starts: Vec::new(), len: 0 };
+        let mut run = DigestRun { pieces: Vec::new(), starts: Vec::new(), len: 0 };
         for part in parts {
             part.leaves.for_each(|leaf| nodes.push(leaf))?;
             nodes.join(&part.opener);
-            run.starts.push(run.len);
-            run.len += part.segment.len();
-            run.parts.push(part.segment);
+            for piece in part.pieces {
+                run.starts.push(run.len);
+                run.len += piece.len();
+                run.pieces.push(piece);
+            }
         }
         Ok((run, nodes.tree()?))
     }
@@ -131,11 +136,11 @@ impl RunBuilder {
     /// leaf borders.
     fn merge_parts(
         &self,
-        segments: &[Segment],
+        segments: &[Arc<Segment>],
         place: &Place<'_>,
         key: Option<&TreeKey>,
     ) -> Result<Vec<Part>, RunError> {
-        let rows: u64 = segments.iter().map(Segment::len).sum();
+        let rows: u64 = segments.iter().map(|segment| segment.len()).sum();
         let threads = rayon::current_num_threads();
         let wanted = index(rows / self.rows_per_part).min(threads * 4);
         let pivots = pivots(segments, rows, wanted, key)?;
@@ -151,23 +156,24 @@ impl RunBuilder {
             ranges.push((from, to.clone()));
             from = to;
         }
-        ranges.push((from, segments.iter().map(Segment::len).collect()));
+        ranges.push((from, segments.iter().map(|segment| segment.len()).collect()));
 
         ranges
             .into_par_iter()
             .map(|(from, to)| {
                 let mut cursors = Vec::new();
-                for ((segment, from), to) in segments.iter().zip(from).zip(to) {
+                for (number, ((segment, from), to)) in segments.iter().zip(from).zip(to).enumerate() {
                     if from < to {
-                        cursors.push(segment.cursor(from..to, read_bytes)?);
+                        cursors.push((number, segment.cursor(from..to, read_bytes)?));
                     }
                 }
-                let mut writer = SegmentWriter::new(place)?;
+                // Merged among themselves, segments are to become fewer.
+                let mut run = Assembler::new(segments.to_vec(), place, key.is_none());
                 let mut leaves = Leaves::new(place);
                 let mut opener = Cells::counted(Shape::OPENER);
                 let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));
-                merge(cursors, shared, |key, digest| {
-                    writer.push(key, digest)?;
+                merge(cursors, shared, |source, position, key, digest| {
+                    run.push(source, position, key, digest)?;
                     if let Some(cutter) = &mut cutter {
                         opener.add(digest);
                         cutter.push(key, digest).into_iter().for_each(|leaf| leaves.push(leaf));
@@ -175,7 +181,7 @@ impl RunBuilder {
                     Ok(())
                 })?;
                 cutter.and_then(|mut cutter| cutter.finish()).into_iter().for_each(|leaf| leaves.push(leaf));
-                Ok(Part { segment: writer.finish()?, leaves, opener })
+                Ok(Part { pieces: run.finish()?, leaves, opener })
             })
             .collect()
     }
@@ -189,24 +195,24 @@ impl fmt::Debug for RunBuilder {
 }
 
 struct Part {
-    segment: Segment,
+    pieces: Vec<Piece>,
     leaves: Leaves,
     opener: Cells,
 }
 
 /// Sorts the batches as one segment or two per thread.
-fn sort_groups(batches: &[EntryBatch], place: &Place<'_>) -> Result<Vec<Segment>, RunError> {
+fn sort_groups(batches: &[EntryBatch], place: &Place<'_>) -> Result<Vec<Arc<Segment>>, RunError> {
     if batches.is_empty() {
         return Ok(Vec::new());
     }
     let per_group = batches.len().div_ceil(rayon::current_num_threads());
     let segments: Vec<Vec<Segment>> =
         batches.par_chunks(per_group).map(|group| sorted_segments(group, place)).collect::<Result<_, _>>()?;
-    Ok(segments.into_iter().flatten().collect())
+    Ok(segments.into_iter().flatten().map(Arc::new).collect())
 }
 
 /// What all keys start with.
-fn shared_prefix(segments: &[Segment]) -> usize {
+fn shared_prefix(segments: &[Arc<Segment>]) -> usize {
     let bounds = || segments.iter().filter(|segment| segment.len() > 0).flat_map(|s| [s.first(), s.last()]);
     match (bounds().min(), bounds().max()) {
         (Some(least), Some(greatest)) => common_prefix(least, greatest),
@@ -216,7 +222,7 @@ fn shared_prefix(segments: &[Segment]) -> usize {
 
 /// Keys that cut the whole into about `parts` equal parts, from a sample of blocks; leaf borders where a tree is built.
 fn pivots(
-    segments: &[Segment],
+    segments: &[Arc<Segment>],
     rows: u64,
     parts: usize,
     key: Option<&TreeKey>,
@@ -257,7 +263,8 @@ fn pivots(
 
 /// Entries in key order; its scratch files are gone when it is dropped.
 pub struct DigestRun {
-    parts: Vec<Segment>,
+    pieces: Vec<Piece>,
+    /// Where each piece begins.
     starts: Vec<u64>,
     len: u64,
 }
@@ -265,21 +272,15 @@ pub struct DigestRun {
 impl DigestRun {
     /// The run did not fit the memory budget.
     pub fn on_disk(&self) -> bool {
-        self.parts.iter().any(Segment::on_disk)
+        self.pieces.iter().any(|piece| piece.segment.on_disk())
     }
 
-    /// The parts that a range of entries touches, each with its own range.
-    fn pieces(&self, range: Range<u64>) -> Result<impl Iterator<Item = (&Segment, Range<u64>)>, RunError> {
+    /// The segments that a range of entries touches, each with its own range.
+    fn touched(&self, range: Range<u64>) -> Result<impl Iterator<Item = (&Segment, Range<u64>)>, RunError> {
         if range.end > self.len || range.start > range.end {
             return Err(RunError::Misuse("entries beyond the end of the run"));
         }
-        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
-        let parts = self.parts.iter().zip(&self.starts).skip(first);
-        Ok(parts.take_while(move |(_, start)| **start < range.end).filter_map(move |(part, start)| {
-            let from = range.start.max(*start) - start;
-            let to = range.end.min(start + part.len()) - start;
-            (from < to).then_some((part, from..to))
-        }))
+        Ok(touched(&self.pieces, &self.starts, range))
     }
 }
 
@@ -289,11 +290,11 @@ impl RunView for DigestRun {
     }
 
     fn digests(&self, range: Range<u64>, out: &mut Vec<RowDigest>) -> Result<(), RunError> {
-        self.pieces(range)?.try_for_each(|(part, range)| part.digests(range, out))
+        self.touched(range)?.try_for_each(|(part, range)| part.digests(range, out))
     }
 
     fn for_each_entry(&self, range: Range<u64>, each: &mut EachEntry<'_>) -> Result<(), RunError> {
-        for (part, range) in self.pieces(range)? {
+        for (part, range) in self.touched(range)? {
             let mut cursor = part.entries(range)?;
             while cursor.advance()? {
                 each(cursor.key(), cursor.digest())?;
@@ -303,12 +304,7 @@ impl RunView for DigestRun {
     }
 
     fn lower_bound(&self, key: &[u8], from: u64) -> Result<u64, RunError> {
-        for (part, start) in self.parts.iter().zip(&self.starts) {
-            if part.len() > 0 && part.last() >= key && start + part.len() > from {
-                return Ok(start + part.lower_bound(key, from.saturating_sub(*start))?);
-            }
-        }
-        Ok(self.len.max(from))
+        lower_bound(&self.pieces, &self.starts, self.len, key, from)
     }
 }
 

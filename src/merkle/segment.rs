@@ -109,6 +109,11 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// The key that was pushed last.
+    pub(super) fn last(&self) -> &[u8] {
+        &self.last
+    }
+
     fn end_block(&mut self) -> Result<(), RunError> {
         if self.digests.is_empty() {
             return Ok(());
@@ -380,6 +385,11 @@ impl Cursor<'_> {
 
     pub(super) fn digest(&self) -> RowDigest {
         self.digest
+    }
+
+    /// Where the entry lies that it stands at.
+    pub(super) fn position(&self) -> u64 {
+        self.next - 1
     }
 
     fn enter_block(&mut self, block: u64) -> Result<(), RunError> {

@@ -49,7 +49,7 @@ fn rows_of_every_plain_type_arrive_as_they_were() {
     source.execute(PLAIN_ROWS);
     target.execute(
         "CREATE TABLE ways (way text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO ways SELECT substr(current_query(), 1, 4); RETURN NULL; END $$;
+        INSERT INTO ways SELECT regexp_replace(current_query(), '^(COPY).*(binary).*$', '\\1 \\2'); RETURN NULL; END $$;
         CREATE TRIGGER note AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION note()",
     );
     let output = repair(&source, &target, &["-t", "t"]);
@@ -60,7 +60,10 @@ fn rows_of_every_plain_type_arrive_as_they_were() {
     assert_eq!(table["repaired_root"], table["source_root"]);
     // Proved by a scan: no keys went back.
     assert!(table["bytes_to_source"].as_u64().unwrap() < 4_000, "{table}");
-    assert_eq!(target.scalar("SELECT string_agg(DISTINCT way, ',') FROM ways").as_deref(), Some("COPY"));
+    assert_eq!(
+        target.scalar("SELECT string_agg(DISTINCT way, ',') FROM ways").as_deref(),
+        Some("COPY binary")
+    );
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Receive {
             (Self::Numeric, Value::Decimal(Decimal::Finite { negative, weight, digits })) => {
                 numeric(*negative, *weight, digits, out)?;
             }
+            (Self::Numeric, Value::Decimal(Decimal::NaN)) => field(out, &[0, 0, 0, 0, 0xc0, 0, 0, 0])?,
             (Self::Float32, Value::Float32(number)) => field(out, &number.to_be_bytes())?,
             (Self::Float64, Value::Float64(number)) => field(out, &number.to_be_bytes())?,
             (Self::Text, Value::Text(text)) | (Self::Json, Value::Json(text)) => field(out, text.as_bytes())?,
@@ -265,7 +266,7 @@ mod tests {
         for (receive, value) in [
             (Receive::Bool, Value::Int(2)),
             (Receive::Int { bytes: 2 }, Value::Int(1 << 20)),
-            (Receive::Numeric, Value::Decimal(Decimal::NaN)),
+            (Receive::Numeric, Value::Decimal(Decimal::Infinity)),
             (Receive::Date, Value::Date(i32::MIN + 5)),
             (Receive::Timestamp, Value::Timestamp(i64::MIN + 5)),
             (Receive::TimestampTz, Value::Timestamp(0)),
