@@ -141,7 +141,8 @@ fn conversations(c: &mut Criterion) {
     let source = side(|_| false);
     let mut group = c.benchmark_group("conversation over a million rows");
     group.sample_size(10);
-    let sides: [(&str, fn(u64) -> bool, usize); 3] = [
+    type Changed = fn(u64) -> bool;
+    let sides: [(&str, Changed, usize); 3] = [
         ("100 changed", |n| n % 10_486 == 7, 100),
         ("10,000 changed", |n| n % 105 == 7, 9_987),
         ("10,000 side by side", |n| (5_000..15_000).contains(&n), 10_000),

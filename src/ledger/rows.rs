@@ -13,12 +13,14 @@ const TOGETHER_MIN: usize = 100;
 /// More have several entries, so that none is large.
 const TOGETHER_MAX: usize = 1_000;
 
+/// Key, digest before, digest after; as an entry of one row has them.
+type Told = (String, String, String);
+
 /// What such an entry's detail holds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Rows {
     batch: u64,
-    /// Key, digest before, digest after; as an entry of one row has them.
-    rows: Vec<(String, String, String)>,
+    rows: Vec<Told>,
 }
 
 /// What became of a batch's rows. Each entry begins as `blank` does.
@@ -28,7 +30,7 @@ pub(super) fn entries(
     rows: Vec<RowIntent>,
     outcomes: &[RowOutcome],
 ) -> Vec<Entry> {
-    let mut alike: BTreeMap<(&str, &str), Vec<(String, String, String)>> = BTreeMap::new();
+    let mut alike: BTreeMap<(&str, &str), Vec<Told>> = BTreeMap::new();
     for (at, row) in rows.into_iter().enumerate() {
         let outcome = outcomes.get(at).copied().unwrap_or(RowOutcome::Unknown);
         let digests = (row.key, row.before.unwrap_or_default(), row.after.unwrap_or_default());

@@ -10,10 +10,8 @@ use super::error::RunError;
 use super::segment::{Place, Segment, SegmentWriter};
 use crate::model::Key;
 
-/// A shorter stretch is written: each piece is found by a search of its own.
-const STRETCH_MIN: u64 = 1_024;
-/// Entries after which it is clear whether stretches are long.
-const PROBE: u64 = 16 * STRETCH_MIN;
+/// Stretches of the least length after which it is clear whether they are long.
+const PROBE: u64 = 16;
 
 /// A stretch of a segment, as a part of a run.
 pub(super) struct Piece {
@@ -47,13 +45,15 @@ pub(super) struct Assembler<'a> {
     last: Vec<u8>,
     taken: u64,
     kept: u64,
+    /// A shorter stretch is written: each piece is found by a search of its own.
+    stretch_min: u64,
     /// Everything is written.
     plain: bool,
 }
 
 impl<'a> Assembler<'a> {
-    /// With `plain`, all entries go into one new segment.
-    pub(super) fn new(sources: Vec<Arc<Segment>>, place: &'a Place<'a>, plain: bool) -> Self {
+    /// Stretches of at least `stretch_min` entries stay where they are; with `None` all entries go into one new segment.
+    pub(super) fn new(sources: Vec<Arc<Segment>>, place: &'a Place<'a>, stretch_min: Option<u64>) -> Self {
         Self {
             sources,
             place,
@@ -66,7 +66,8 @@ impl<'a> Assembler<'a> {
             last: Vec::new(),
             taken: 0,
             kept: 0,
-            plain,
+            stretch_min: stretch_min.unwrap_or(u64::MAX).max(1),
+            plain: stretch_min.is_none(),
         }
     }
 
@@ -85,7 +86,7 @@ impl<'a> Assembler<'a> {
             if self.taken > 0 && self.last == key {
                 return Err(RunError::DuplicateKey { key: Key::from(key) });
             }
-            if self.taken >= PROBE && self.kept < self.taken / 2 {
+            if self.taken >= PROBE * self.stretch_min && self.kept < self.taken / 2 {
                 self.plain = true;
                 return self.write(key, digest);
             }
@@ -96,9 +97,9 @@ impl<'a> Assembler<'a> {
         self.last.clear();
         self.last.extend_from_slice(key);
         let len = self.range.end - self.range.start;
-        if len < STRETCH_MIN {
+        if len < self.stretch_min {
             self.held.push(key, digest);
-        } else if len == STRETCH_MIN {
+        } else if len == self.stretch_min {
             self.held.clear();
         }
         Ok(())
@@ -117,16 +118,12 @@ impl<'a> Assembler<'a> {
     fn end_stretch(&mut self) -> Result<(), RunError> {
         let range = std::mem::take(&mut self.range);
         let len = range.end - range.start;
-        if len >= STRETCH_MIN
+        if len >= self.stretch_min
             && let Some(segment) = self.sources.get(self.source).cloned()
         {
             self.end_written();
             self.kept += len;
-            self.done.push(Stretch::Kept(Piece {
-                segment: Arc::clone(segment),
-                range,
-                last: self.last.clone(),
-            }));
+            self.done.push(Stretch::Kept(Piece { segment, range, last: self.last.clone() }));
             return Ok(());
         }
         let held = std::mem::take(&mut self.held);
@@ -199,4 +196,50 @@ pub(super) fn lower_bound(
     let base = piece.range.start;
     let found = piece.segment.lower_bound(key, base + from.saturating_sub(*start))?;
     Ok(start + (found.min(piece.range.end) - base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(keys: Range<u64>, step: usize) -> Arc<Segment> {
+        let mut writer = SegmentWriter::new(&Place::Memory).unwrap();
+        for n in keys.step_by(step) {
+            writer.push(&n.to_be_bytes(), RowDigest([u8::try_from(n % 251).unwrap(); 16])).unwrap();
+        }
+        Arc::new(writer.finish().unwrap())
+    }
+
+    /// Merges by hand: (source, its place, key) in key order.
+    fn assemble(sources: &[Arc<Segment>], entries: &[(usize, u64, u64)]) -> Result<Vec<Piece>, RunError> {
+        let mut run = Assembler::new(sources.to_vec(), &Place::Memory, Some(10));
+        for (source, position, n) in entries {
+            let digest = RowDigest([u8::try_from(n % 251).unwrap(); 16]);
+            run.push(*source, *position, &n.to_be_bytes(), digest)?;
+        }
+        run.finish()
+    }
+
+    #[test]
+    fn long_stretches_stay_where_they_are_and_short_ones_are_written() {
+        // 0..50 of the first, then three of each in turn, then the rest of the second.
+        let sources = [segment(0..53, 1), segment(53..200, 1)];
+        let entries: Vec<_> = (0..53).map(|n| (0, n, n)).chain((53..200).map(|n| (1, n - 53, n))).collect();
+        let pieces = assemble(&sources, &entries).unwrap();
+        assert_eq!(pieces.iter().map(Piece::len).collect::<Vec<_>>(), [53, 147]);
+        assert!(pieces.iter().zip(&sources).all(|(piece, source)| Arc::ptr_eq(&piece.segment, source)));
+
+        let sources = [segment(0..400, 2), segment(1..400, 2)];
+        let entries: Vec<_> = (0..400).map(|n| (usize::try_from(n % 2).unwrap(), n / 2, n)).collect();
+        let pieces = assemble(&sources, &entries).unwrap();
+        assert_eq!(pieces.iter().map(Piece::len).collect::<Vec<_>>(), [400]);
+        assert!(!sources.iter().any(|source| Arc::ptr_eq(&pieces[0].segment, source)));
+    }
+
+    #[test]
+    fn a_key_that_comes_again_is_an_error_also_between_stretches() {
+        let sources = [segment(0..50, 1), segment(49..100, 1)];
+        let entries: Vec<_> = (0..50).map(|n| (0, n, n)).chain((49..100).map(|n| (1, n - 49, n))).collect();
+        assert!(matches!(assemble(&sources, &entries), Err(RunError::DuplicateKey { .. })));
+    }
 }

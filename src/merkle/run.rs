@@ -28,6 +28,8 @@ const ENTRY_OVERHEAD: usize = 16 + 8 + 16 + 8;
 const READ_AT_LEAST: usize = 8 * 1024;
 const READ_AT_MOST: usize = 256 * 1024;
 const ROWS_PER_PART: u64 = 32 * 1024;
+/// What is longer than such a share of a part stays where it was sorted.
+const STRETCHES_PER_PART: u64 = 32;
 
 /// How a run is built.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ impl RunBuilder {
         let wanted = index(rows / self.rows_per_part).min(threads * 4);
         let pivots = pivots(segments, rows, wanted, key)?;
         let shared = shared_prefix(segments);
+        let stretch_min = self.rows_per_part / STRETCHES_PER_PART;
         let read_bytes =
             (self.memory_bytes / 2 / threads / segments.len().max(1)).clamp(READ_AT_LEAST, READ_AT_MOST);
 
@@ -168,7 +171,7 @@ impl RunBuilder {
                     }
                 }
                 // Merged among themselves, segments are to become fewer.
-                let mut run = Assembler::new(segments.to_vec(), place, key.is_none());
+                let mut run = Assembler::new(segments.to_vec(), place, key.map(|_| stretch_min));
                 let mut leaves = Leaves::new(place);
                 let mut opener = Cells::counted(Shape::OPENER);
                 let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));

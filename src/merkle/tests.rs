@@ -91,6 +91,20 @@ fn naive_root(map: &Map) -> RootDigest {
     RootDigest(*blake3::keyed_hash(&node_key, &root).as_bytes())
 }
 
+/// As two readers bring them, each half in order.
+fn two_readers(entries: &[(Vec<u8>, RowDigest)], batch: usize) -> Vec<(Vec<u8>, RowDigest)> {
+    let (left, right) = entries.split_at(entries.len() / 2);
+    let (mut left, mut right) = (left.chunks(batch), right.chunks(batch));
+    let mut all = Vec::new();
+    loop {
+        let some = [left.next(), right.next()];
+        if some == [None, None] {
+            return all;
+        }
+        some.into_iter().flatten().for_each(|chunk| all.extend_from_slice(chunk));
+    }
+}
+
 fn maps() -> impl Strategy<Value = Map> {
     let key = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..12),
@@ -108,8 +122,10 @@ proptest! {
         map in maps(), seed in any::<u64>(), batch in 1..200usize, memory in 100..40_000usize, part in 5..400u64,
     ) {
         let mut entries: Vec<_> = map.iter().map(|(key, digest)| (key.clone(), *digest)).collect();
-        if seed % 4 != 0 {
-            entries.sort_by_key(|(key, _)| session().row_digest(key, &seed.to_le_bytes()));
+        match seed % 4 {
+            0 => {}
+            1 => entries = two_readers(&entries, batch),
+            _ => entries.sort_by_key(|(key, _)| session().row_digest(key, &seed.to_le_bytes())),
         }
         let (run, tree) = build(&entries, batch, memory, part).unwrap();
         prop_assert_eq!(read(&run), map.clone());
@@ -133,7 +149,7 @@ proptest! {
         map in maps(), memory in 100..40_000usize, part in 5..400u64, probes in prop::collection::vec(any::<u64>(), 1..20),
     ) {
         let list: Vec<_> = map.iter().map(|(key, digest)| (key.clone(), *digest)).collect();
-        let (run, _) = build(&list, 50, memory, part).unwrap();
+        let (run, _) = build(&two_readers(&list, 50), 50, memory, part).unwrap();
         let len = list.len() as u64;
         for probe in probes {
             let (a, b) = (probe % (len + 1), (probe >> 32) % (len + 1));
