@@ -81,7 +81,7 @@ pub struct TaskOptions {
     /// Tell what is done to each row, for an audit trail.
     #[serde(default)]
     pub trail: Option<TrailWish>,
-    /// Bytes are dearer than round trips: no sketch is sent ahead.
+    /// Bytes are dearer than round trips: little is sent ahead.
     #[serde(default)]
     pub metered: bool,
 }

@@ -193,7 +193,8 @@ impl Target<'_> {
         let (run, tree) = (Arc::new(scanned.run), Arc::new(scanned.tree));
         let options = LocateOptions {
             bulk,
-            peer: (!self.task.options.metered).then_some(theirs),
+            peer: Some(theirs),
+            metered: self.task.options.metered,
             ..LocateOptions::default()
         };
         let mut locator =

@@ -44,6 +44,10 @@ pub struct Locator<V> {
     pub(super) round: u8,
     pub(super) window: Window,
     pub(super) bulk: bool,
+    /// Target: root and count that the source has said it has; nothing else may come of the conversation.
+    theirs: Option<(RootDigest, u64)>,
+    /// Target: the opener is small.
+    pub(super) metered: bool,
     pub(super) phase: Phase<V>,
     pub(super) asked: VecDeque<Asked>,
     pub(super) open_rows: u64,
@@ -81,7 +85,9 @@ impl<V: RunView> Locator<V> {
             peer: None,
             runs: Vec::new(),
             outcome: None,
+            theirs: options.peer,
             offered: Offered::new(options.peer),
+            metered: options.metered,
         })
     }
 
@@ -165,7 +171,12 @@ impl<V: RunView> Locator<V> {
             (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,
             (Role::Target, Message::MissingRun(run)) if self.bulk => self.hearing(name)?.take_run(run)?,
-            (Role::Target, Message::End(end)) => self.hearing(name)?.take_end(end),
+            (Role::Target, Message::End(end)) => {
+                if self.theirs.is_some_and(|theirs| theirs != (end.root, end.count)) {
+                    return Err(unexpected(name, "another root or count than at first").into());
+                }
+                self.hearing(name)?.take_end(end);
+            }
             (Role::Source, Message::Closed) if matches!(self.phase, Phase::Told) => {
                 let proof = if self.runs.is_empty() { Proof::Proved } else { Proof::Deferred };
                 self.finish(self.peer, proof);
@@ -188,6 +199,7 @@ impl<V: RunView> Locator<V> {
             && matches!(self.phase, Phase::Locating)
             && self.asked.len() == 1
             && self.outbox.is_empty()
+            && self.theirs.is_none_or(|theirs| theirs == (self.own.tree.root(), self.own.len()))
     }
 
     fn receive_open(&mut self, open: Open) -> Result<(), LocateError> {

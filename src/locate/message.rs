@@ -1,6 +1,6 @@
 //! What the two sides say to each other.
 
-use crate::merkle::{EntryBatch, NodeDigest, RootDigest, RowDigest};
+use crate::merkle::{Cells, EntryBatch, NodeDigest, RootDigest, RowDigest, Shape};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -64,8 +64,25 @@ pub struct Open {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sketch {
     pub sums: Vec<u64>,
-    /// Of the first cells: how many entries fell into each, without the higher bits.
+    /// Of the first cells: how many entries fell into each, as its lowest byte; of the small opener its lowest two, for each
+    /// of its cells stands for many.
     pub counts: Vec<u8>,
+}
+
+impl Sketch {
+    pub(super) fn of(cells: &Cells) -> Self {
+        let bytes = Self::count_bytes(cells.shape());
+        let counts = cells.counts().iter();
+        Self {
+            sums: cells.sums().to_vec(),
+            counts: counts.flat_map(|count| count.to_le_bytes().into_iter().take(bytes)).collect(),
+        }
+    }
+
+    /// Bytes of one count.
+    pub(super) fn count_bytes(shape: Shape) -> usize {
+        if shape == Shape::SMALL_OPENER { 2 } else { 1 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,9 +59,13 @@ mod step;
 mod tell;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod cost_tests;
 #[cfg(test)]
 mod duet;
+#[cfg(test)]
+mod simulation_tests;
 #[cfg(test)]
 mod sketch_tests;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use super::message::Sketch;
 use crate::merkle::{Cells, RunError, RunView, Shape, element, shown};
 
 /// More would cost more than other ways to find as much.
@@ -155,15 +156,18 @@ impl Stage {
 
 /// How many entries differ, from the counts of an opener's cells: how far the two sides' are apart varies with the number of
 /// entries that only one of them has. `surplus` is by how many rows the own side has more.
-pub(super) fn estimate(own: &[u8], peer: &[u8], surplus: i64) -> u64 {
-    let share = 1.0 / f64::from(Shape::OPENER.part());
+pub(super) fn estimate(own: &Cells, peer: &[u8], surplus: i64) -> u64 {
+    let share = 1.0 / f64::from(own.shape().part());
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let expected = surplus as f64 * share;
+    let bytes = Sketch::count_bytes(own.shape());
+    let wrap = if bytes == 1 { 256 } else { 65_536 };
     let (mut sum, mut cells) = (0.0, 0.0);
-    for (own, peer) in own.iter().zip(peer) {
+    for (own, peer) in own.counts().iter().zip(peer.chunks(bytes)) {
+        let peer = peer.iter().rev().fold(0, |count, byte| count << 8 | i32::from(*byte));
         // Counts come without their higher bits: the difference nearest to what is expected.
-        let apart = (f64::from(own.wrapping_sub(*peer)) - expected).rem_euclid(256.0);
-        let apart = if apart > 128.0 { apart - 256.0 } else { apart };
+        let apart = (f64::from((i32::from(*own) - peer).rem_euclid(wrap)) - expected).rem_euclid(f64::from(wrap));
+        let apart = if apart > f64::from(wrap / 2) { apart - f64::from(wrap) } else { apart };
         sum += apart * apart;
         cells += 1.0;
     }

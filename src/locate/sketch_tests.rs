@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::Sketch;
 use super::duet::Table;
 use super::sketch::*;
 use crate::merkle::{RowDigest, RunView, SessionKey, Shape, element};
@@ -149,6 +150,19 @@ fn the_opener_holds_three_hundred_changed_rows() {
     assert!(failed <= 1, "{failed} of 100");
 }
 
+/// What a metered link sees first: 480 bytes for up to 20 changed rows.
+#[test]
+fn the_small_opener_holds_twenty_changed_rows() {
+    let mut failed = 0;
+    for case in 0..400 {
+        let a = table((0..40u64).map(|n| (n, case * 100_000 + n)));
+        let b = table(std::iter::empty());
+        let (own, peer) = (a.tree.opener().small(), b.tree.opener().small());
+        failed += u32::from(!Decoder::default().take(own.shape(), own.sums(), peer.sums()));
+    }
+    assert!(failed <= 12, "{failed} of 400");
+}
+
 #[test]
 fn the_counts_tell_about_how_many_differ() {
     for (rows, changed, missing) in [
@@ -163,9 +177,13 @@ fn the_counts_tell_about_how_many_differ() {
         let b =
             table((missing..rows).map(|n| if n < missing + changed { (n, n + 10_000_000) } else { (n, n) }));
         let surplus = i64::try_from(a.run.len()).unwrap() - i64::try_from(b.run.len()).unwrap();
-        let estimate = estimate(a.tree.opener().counts(), b.tree.opener().counts(), surplus);
         let real = 2 * changed + missing;
-        assert!(estimate * 10 >= real * 7 && estimate * 10 <= real * 13, "{estimate} for {real}");
+        let (own, peer) = (a.tree.opener(), b.tree.opener());
+        let full = estimate(own, &Sketch::of(peer).counts, surplus);
+        assert!(full * 10 >= real * 7 && full * 10 <= real * 13, "{full} for {real}");
+        // A fifteenth of the counts tells less.
+        let small = estimate(&own.small(), &Sketch::of(&peer.small()).counts, surplus);
+        assert!(small * 10 >= real * 4 && small * 10 <= real * 20, "{small} for {real}");
     }
 }
 

@@ -52,7 +52,7 @@ impl<V: RunView> Locator<V> {
     pub(super) fn faces_holes(&self) -> bool {
         let own = self.own.len();
         let more = self.offered.peer.map_or(0, |(_, count)| count.saturating_sub(own));
-        self.round == 0 && self.bulk && own >= ROWS_MIN && more > SURPLUS_MAX
+        self.round == 0 && self.bulk && !self.metered && own >= ROWS_MIN && more > SURPLUS_MAX
     }
 
     /// Target: whether the source may ask for cells of a sketch, and the first of them.
@@ -67,9 +67,10 @@ impl<V: RunView> Locator<V> {
         if count.abs_diff(self.own.len()) > SURPLUS_MAX {
             return Ok((true, None));
         }
-        let cells = self.own.tree.opener();
-        self.offered.sent = cells.shape().cells();
-        Ok((true, Some(Sketch { sums: cells.sums().to_vec(), counts: cells.counts().to_vec() })))
+        let opener = self.own.tree.opener();
+        let sketch = if self.metered { Sketch::of(&opener.small()) } else { Sketch::of(opener) };
+        self.offered.sent = u32::try_from(sketch.sums.len()).unwrap_or(0);
+        Ok((true, Some(sketch)))
     }
 
     /// Source: `false` where the sketch, or one still to be asked for, is not the way.
@@ -77,8 +78,10 @@ impl<V: RunView> Locator<V> {
         let mut decoder = Decoder::default();
         let mut differing = self.own.len().abs_diff(open.count);
         if let Some(sketch) = &open.sketch {
-            let own = self.own.tree.opener();
-            if sketch.sums.len() != own.sums().len() || sketch.counts.len() != own.counts().len() {
+            let full = self.own.tree.opener();
+            let own = if sketch.sums.len() < full.sums().len() { full.small() } else { full.clone() };
+            let counts = own.counts().len() * Sketch::count_bytes(own.shape());
+            if sketch.sums.len() != own.sums().len() || sketch.counts.len() != counts {
                 return Err(unexpected("open", "a sketch of another size").into());
             }
             if decoder.take(own.shape(), own.sums(), &sketch.sums) {
@@ -87,7 +90,7 @@ impl<V: RunView> Locator<V> {
             }
             let surplus =
                 i64::try_from(self.own.len()).unwrap_or(i64::MAX).saturating_sub_unsigned(open.count);
-            let estimate = sketch::estimate(own.counts(), &sketch.counts, surplus);
+            let estimate = sketch::estimate(&own, &sketch.counts, surplus);
             // What the opener could not hold is more than it can hold, whatever its counts say.
             differing = (estimate.saturating_mul(107) / 100).max(u64::from(decoder.len()) * 2 / 3);
         }

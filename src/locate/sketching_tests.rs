@@ -1,94 +1,6 @@
-//! Conversations over a sketch: the right answer whatever happens to it, within the budget.
+//! Conversations over a sketch: the right answer within the budget.
 
-use std::collections::BTreeMap;
-
-use super::duet::{Report, Table, duet};
-use super::*;
-use crate::merkle::{RowDigest, RunView, SessionKey};
-
-type Rows = BTreeMap<u64, u64>;
-
-fn digest(key: u64, row: u64) -> RowDigest {
-    SessionKey::new([3; 32]).row_digest(&key.to_be_bytes(), &row.to_be_bytes())
-}
-
-fn table(rows: &Rows) -> Table {
-    Table::new(rows.iter().map(|(key, row)| (key.to_be_bytes(), digest(*key, *row))))
-}
-
-fn locators(
-    source: &Table,
-    target: &Table,
-) -> (Locator<crate::merkle::DigestRun>, Locator<crate::merkle::DigestRun>) {
-    let peer = Some((source.tree.root(), source.run.len()));
-    let options = LocateOptions { peer, bulk: true, ..LocateOptions::default() };
-    (source.locator(Role::Source, LocateOptions::default()), target.locator(Role::Target, options))
-}
-
-fn converse(source: &Table, target: &Table) -> Report {
-    let (mut source, mut target) = locators(source, target);
-    duet(&mut source, &mut target).unwrap()
-}
-
-/// What differs, by a comparison of the tables themselves.
-fn naive(source: &Rows, target: &Rows) -> BTreeMap<u64, FindingKind> {
-    let keys: std::collections::BTreeSet<u64> = source.keys().chain(target.keys()).copied().collect();
-    let kind = |key: &u64| match (source.get(key), target.get(key)) {
-        (Some(_), None) => Some(FindingKind::Missing),
-        (None, Some(_)) => Some(FindingKind::Extra),
-        (a, b) => (a != b).then_some(FindingKind::Changed),
-    };
-    keys.into_iter().filter_map(|key| kind(&key).map(|kind| (key, kind))).collect()
-}
-
-fn assert_right(report: &Report, source: &Rows, target: &Rows, case: &str) {
-    let mut found: BTreeMap<u64, FindingKind> = report
-        .findings
-        .iter()
-        .map(|finding| (u64::from_be_bytes(finding.key.as_bytes().try_into().unwrap()), finding.kind))
-        .collect();
-    assert_eq!(found.len(), report.findings.len(), "{case}: a row is named once");
-    for run in &report.missing_runs {
-        let bound = |key: &crate::model::Key| u64::from_be_bytes(key.as_bytes().try_into().unwrap());
-        let rows =
-            source.range(bound(&run.first)..=bound(&run.last)).map(|(key, _)| (*key, FindingKind::Missing));
-        found.extend(rows);
-    }
-    assert_eq!(found, naive(source, target), "{case}");
-}
-
-/// The same numbers for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound.max(1)
-    }
-}
-
-fn plain(rows: u64) -> Rows {
-    (0..rows).map(|n| (n * 3, n)).collect()
-}
-
-/// Updates, deletes and inserts, scattered or side by side.
-fn drift(rows: &Rows, random: &mut Random, much: u64) -> Rows {
-    let mut other = rows.clone();
-    let span = rows.len() as u64 * 3;
-    for _ in 0..random.below(4) {
-        let (kind, count) = (random.below(6), 1 + random.below(much));
-        let from = random.below(span);
-        for n in 0..count {
-            let key = if kind < 3 { random.below(span) } else { (from + n) % span };
-            match kind % 3 {
-                0 => drop(other.insert(key / 3 * 3, u64::MAX - n)),
-                1 => drop(other.remove(&(key / 3 * 3))),
-                _ => drop(other.insert(key / 3 * 3 + 1, n)),
-            }
-        }
-    }
-    other
-}
+use super::cases::{Random, Rows, assert_right, converse, converse_with, drift, metered, plain, table, without};
 
 #[test]
 fn hundreds_of_seeded_conversations_end_in_the_right_answer() {
@@ -98,84 +10,9 @@ fn hundreds_of_seeded_conversations_end_in_the_right_answer() {
         let much = [5, 60, 600, 3_000][usize::try_from(seed % 4).unwrap()];
         let target = drift(&source, &mut random, much);
         let (source, target) = if seed % 2 == 0 { (source, target) } else { (target, source) };
-        let report = converse(&table(&source), &table(&target));
-        assert_right(&report, &source, &target, &format!("seed {seed}"));
-    }
-}
-
-/// Any word of any message may be wrong: then there is an error, or the right answer all the same.
-#[test]
-fn a_damaged_conversation_is_never_believed() {
-    let (mut errors, mut right) = (0, 0);
-    for seed in 0..1_500u64 {
-        let mut random = Random(seed);
-        let source = plain(if seed % 8 == 0 { 9_000 } else { 2_100 + random.below(400) });
-        let mut target = drift(&source, &mut random, 400);
-        if seed % 8 == 0 {
-            let from = random.below(20_000);
-            target = without(&target, from..from + 6_000);
-        }
         let (a, b) = (table(&source), table(&target));
-        let (mut from, mut to) = locators(&a, &b);
-        let hit = random.below(6);
-        match damaged(&mut from, &mut to, hit, &mut random) {
-            Err(_) => errors += 1,
-            Ok(report) => {
-                right += 1;
-                assert_right(&report, &source, &target, &format!("seed {seed}"));
-            }
-        }
-    }
-    assert!(errors > 100 && right > 100, "{errors} errors, {right} right answers");
-}
-
-/// As `duet`, with some bytes of the message number `hit` changed. A conversation that stands still is an error too.
-fn damaged<V: RunView>(
-    source: &mut Locator<V>,
-    target: &mut Locator<V>,
-    hit: u64,
-    random: &mut Random,
-) -> Result<Report, LocateError> {
-    let (mut report, mut number) = (Report::default(), 0);
-    loop {
-        let mut quiet = true;
-        for to_source in [true, false] {
-            let (from, to) =
-                if to_source { (&mut *target, &mut *source) } else { (&mut *source, &mut *target) };
-            while let Some(message) = from.next_outgoing()? {
-                let mut bytes = message.encode();
-                if number == hit {
-                    let places = if random.below(2) == 0 { 1 } else { 40 };
-                    for _ in 0..places {
-                        let at = usize::try_from(random.below(bytes.len() as u64)).unwrap();
-                        bytes[at] ^= u8::try_from(1 + random.below(255)).unwrap();
-                    }
-                }
-                number += 1;
-                quiet = false;
-                let mut step = to.receive(Message::decode(&bytes)?)?;
-                loop {
-                    if step.restarted {
-                        report.findings.clear();
-                        report.missing_runs.clear();
-                    }
-                    report.findings.extend(step.findings);
-                    report.missing_runs.extend(step.missing_runs);
-                    if !step.more {
-                        break;
-                    }
-                    step = to.resume()?;
-                }
-            }
-        }
-        if quiet {
-            break;
-        }
-    }
-    match target.outcome() {
-        // Only the rows themselves will prove or disprove what was named by its bounds.
-        Some(outcome) if outcome.proof != Proof::Deferred => Ok(report),
-        _ => Err(LocateError::Misuse("no answer")),
+        assert_right(&converse(&a, &b), &source, &target, &format!("seed {seed}"));
+        assert_right(&converse_with(&a, &b, metered()), &source, &target, &format!("seed {seed}, metered"));
     }
 }
 
@@ -192,6 +29,24 @@ fn few_changed_rows_take_one_round_trip_and_sixteen_kilobytes() {
         assert_right(&report, &source, &target, &format!("{changed} changed"));
         assert!(report.bytes() <= 16_000, "{changed} changed: {} bytes", report.bytes());
         assert_eq!(report.turns_to_findings, 2, "{changed} changed");
+    }
+}
+
+/// A metered link: a small opener for a few rows, and for more as many cells as they need.
+#[test]
+fn a_metered_link_pays_for_the_differences_alone() {
+    let source = plain(120_000);
+    let a = table(&source);
+    for (changed, most, turns) in [(1u64, 700, 2), (10, 1_000, 2), (1_000, 52_000, 4), (5_000, 230_000, 4)] {
+        let mut target = source.clone();
+        for n in 0..changed {
+            target.insert(n * (120_000 / changed) * 3, u64::MAX);
+        }
+        let report = converse_with(&a, &table(&target), metered());
+        assert_right(&report, &source, &target, &format!("{changed} changed"));
+        assert!(report.bytes() <= most, "{changed} changed: {} bytes", report.bytes());
+        // Where the estimate from few counts was too low, one stage more.
+        assert!(report.turns_to_findings <= turns + 2 * usize::from(changed > 100), "{changed} changed");
     }
 }
 
@@ -214,10 +69,6 @@ fn scattered_rows_take_two_round_trips_and_some_forty_bytes_each() {
     target.extend((0..3_000).map(|n| (n * 300 + 1, 7)));
     let report = converse(&a, &table(&target));
     assert_right(&report, &source, &target, "re-keyed");
-}
-
-fn without(rows: &Rows, hole: std::ops::Range<u64>) -> Rows {
-    rows.iter().filter(|(key, _)| !hole.contains(*key)).map(|(key, row)| (*key, *row)).collect()
 }
 
 #[test]

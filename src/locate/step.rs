@@ -17,6 +17,8 @@ pub struct LocateOptions {
     pub bulk: bool,
     /// Target: root and count that the source has, if they are known already: they tell whether a sketch is worth sending.
     pub peer: Option<(RootDigest, u64)>,
+    /// Target: bytes are dear, so that a sketch begins small.
+    pub metered: bool,
     /// Target: short digests of the first round other than the usual, for tests that want them to collide.
     pub first_window: Option<Window>,
 }
