@@ -105,4 +105,3 @@ pub(super) fn drift(rows: &Rows, random: &mut Random, much: u64) -> Rows {
 pub(super) fn without(rows: &Rows, hole: Range<u64>) -> Rows {
     rows.iter().filter(|(key, _)| !hole.contains(*key)).map(|(key, row)| (*key, *row)).collect()
 }
-

@@ -221,7 +221,9 @@ fn made_up_messages_are_never_an_answer() {
             let mut bytes = vec![1, u8::try_from(1 + random.below(10)).unwrap()];
             let length = random.below([4, 40, 400][usize::try_from(random.below(3)).unwrap()]);
             let small = random.below(2) == 0;
-            bytes.extend((0..length).map(|_| u8::try_from(random.below(if small { 4 } else { 256 })).unwrap()));
+            bytes.extend(
+                (0..length).map(|_| u8::try_from(random.below(if small { 4 } else { 256 })).unwrap()),
+            );
             let Ok(message) = Message::decode(&bytes) else {
                 refused += 1;
                 continue;

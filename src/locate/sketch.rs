@@ -166,7 +166,8 @@ pub(super) fn estimate(own: &Cells, peer: &[u8], surplus: i64) -> u64 {
     for (own, peer) in own.counts().iter().zip(peer.chunks(bytes)) {
         let peer = peer.iter().rev().fold(0, |count, byte| count << 8 | i32::from(*byte));
         // Counts come without their higher bits: the difference nearest to what is expected.
-        let apart = (f64::from((i32::from(*own) - peer).rem_euclid(wrap)) - expected).rem_euclid(f64::from(wrap));
+        let apart =
+            (f64::from((i32::from(*own) - peer).rem_euclid(wrap)) - expected).rem_euclid(f64::from(wrap));
         let apart = if apart > f64::from(wrap / 2) { apart - f64::from(wrap) } else { apart };
         sum += apart * apart;
         cells += 1.0;

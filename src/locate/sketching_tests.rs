@@ -1,6 +1,8 @@
 //! Conversations over a sketch: the right answer within the budget.
 
-use super::cases::{Random, Rows, assert_right, converse, converse_with, drift, metered, plain, table, without};
+use super::cases::{
+    Random, Rows, assert_right, converse, converse_with, drift, metered, plain, table, without,
+};
 
 #[test]
 fn hundreds_of_seeded_conversations_end_in_the_right_answer() {

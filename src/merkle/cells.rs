@@ -166,7 +166,11 @@ mod tests {
     }
 
     fn shapes() -> impl Strategy<Value = Shape> {
-        prop_oneof![Just(Shape::OPENER), Just(Shape::SMALL_OPENER), (1u8..4, 1u32..5_000).prop_map(|(s, c)| Shape::of_stage(s, c))]
+        prop_oneof![
+            Just(Shape::OPENER),
+            Just(Shape::SMALL_OPENER),
+            (1u8..4, 1u32..5_000).prop_map(|(s, c)| Shape::of_stage(s, c))
+        ]
     }
 
     proptest! {

@@ -53,7 +53,8 @@ impl fmt::Debug for SessionKey {
     }
 }
 
-const BLOCK: usize = 64;
+/// BLAKE3's block.
+pub(super) const BLOCK: usize = 64;
 
 fn length(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes()
@@ -65,13 +66,17 @@ pub(super) fn padded(key: &[u8], row: &[u8]) -> usize {
 }
 
 /// What is hashed of a row: both lengths, so that the border between key and row counts; key; row; zeros to a whole block.
+#[inline]
 pub(super) fn frame_row(key: &[u8], row: &[u8], out: &mut Vec<u8>) {
     let end = out.len() + padded(key, row);
+    out.reserve(end - out.len() + BLOCK);
     out.extend_from_slice(&length(key));
     out.extend_from_slice(&length(row));
     out.extend_from_slice(key);
     out.extend_from_slice(row);
-    out.resize(end, 0);
+    // One copy of a length that is known, of which the most is cut off again.
+    out.extend_from_slice(&[0; BLOCK]);
+    out.truncate(end);
 }
 
 pub(super) fn framed_digest(hash: &[u8; 32]) -> RowDigest {

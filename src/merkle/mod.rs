@@ -13,6 +13,8 @@ mod coding;
 mod column;
 mod digest;
 mod error;
+mod leaf;
+mod many;
 mod merge;
 mod node;
 mod overlay;

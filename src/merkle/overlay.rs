@@ -8,8 +8,9 @@ use super::batch::EntryBatch;
 use super::boundary::LEAF_BITS;
 use super::digest::{RootDigest, RowDigest};
 use super::error::RunError;
+use super::leaf::LeafBuilder;
 use super::node::Leaf;
-use super::tree::{LeafBuilder, NodeStack, Tree};
+use super::tree::{NodeStack, Tree};
 use super::view::RunView;
 
 /// Entries of the run that are looked at together, so that dense changes cost one search for many.

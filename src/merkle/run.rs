@@ -13,12 +13,13 @@ use super::cells::{Cells, Shape};
 use super::coding::{common_prefix, index};
 use super::digest::RowDigest;
 use super::error::RunError;
+use super::leaf::ManyLeaves;
 use super::merge::merge;
 use super::node::Leaves;
 use super::pieces::{Assembler, Piece, lower_bound, touched};
 use super::segment::{Place, Segment};
 use super::sort::sorted_segments;
-use super::tree::{LeafBuilder, NodeStack, Tree, TreeKey};
+use super::tree::{NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
 /// Sorted chunks that are merged at a time; more are first merged among themselves, so that open files stay few.
@@ -172,18 +173,17 @@ impl RunBuilder {
                 }
                 // Merged among themselves, segments are to become fewer.
                 let mut run = Assembler::new(segments.to_vec(), place, key.map(|_| stretch_min));
-                let mut leaves = Leaves::new(place);
                 let mut opener = Cells::counted(Shape::OPENER);
-                let mut cutter = key.map(|key| LeafBuilder::new(key.clone()));
+                let mut leaves = key.map(|key| ManyLeaves::new(key, place));
                 merge(cursors, shared, |source, position, key, digest| {
                     run.push(source, position, key, digest)?;
-                    if let Some(cutter) = &mut cutter {
+                    if let Some(leaves) = &mut leaves {
                         opener.add(digest);
-                        cutter.push(key, digest).into_iter().for_each(|leaf| leaves.push(leaf));
+                        leaves.push(key, digest);
                     }
                     Ok(())
                 })?;
-                cutter.and_then(|mut cutter| cutter.finish()).into_iter().for_each(|leaf| leaves.push(leaf));
+                let leaves = leaves.map_or_else(|| Leaves::new(place), ManyLeaves::finish);
                 Ok(Part { pieces: run.finish()?, leaves, opener })
             })
             .collect()

@@ -64,11 +64,11 @@ fn naive_root(map: &Map) -> RootDigest {
     let mut nodes: Vec<([u8; 16], u8)> = rows
         .chunk_by(|left, _| boundary_level(&boundary, left.0) < LEAF_BITS)
         .map(|leaf| {
-            let bytes: Vec<u8> = std::iter::once(0)
-                .chain(leaf.iter().flat_map(|(key, digest)| {
-                    [&boundary.mark(key).hash.to_le_bytes()[..], &digest.0].concat()
-                }))
-                .collect();
+            let mut bytes = [&[0; 4][..], &u32::try_from(leaf.len()).unwrap().to_le_bytes()].concat();
+            for (key, digest) in leaf {
+                bytes.extend([&boundary.mark(key).hash.to_le_bytes()[..], &digest.0].concat());
+            }
+            bytes.resize(bytes.len().next_multiple_of(64), 0);
             let digest = blake3::keyed_hash(&node_key, &bytes).as_bytes()[..16].try_into().unwrap();
             (digest, boundary_level(&boundary, leaf.last().unwrap().0))
         })

@@ -1,6 +1,6 @@
 //! The Merkle tree over a digest run: leaves of about 16 rows, and above them one level per factor of two.
 //!
-//! Leaf = hash of the key hash and the row digest of each of its rows (the key hash is there so that a root binds the
+//! Leaf = hash of the number, and the key hash and the row digest, of its rows (the key hash is there so that a root binds the
 //! keys even where rows are known by digest only, as in an overlay of what a peer has told); inner node = hash of its children, a node with one child is
 //! its child, root = hash of the row count and the top. Kept of each node, three bytes a row in all, are its digest, where it
 //! ends, and eight bits of the key it ends with (its tag); where the run is on disk, so are they.
@@ -14,13 +14,14 @@ use super::cells::{Cells, Shape};
 use super::coding::index;
 use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
 use super::error::RunError;
+use super::leaf::LeafBuilder;
 use super::node::{Leaf, Level, Node, border, end_of};
 use super::segment::Place;
 
 /// Leaves read together.
 const LEAVES_READ: u64 = 256;
 
-const LEAF: u8 = 0;
+/// Leaves begin with a zero.
 const INNER: u8 = 1;
 const ROOT: u8 = 2;
 
@@ -42,10 +43,20 @@ impl TreeKey {
 
     /// Zero bits of the key's boundary hash.
     pub(super) fn bits(&self, key: &[u8]) -> u8 {
-        self.boundary.mark(key).bits
+        self.mark(key).bits
     }
 
-    fn hash(&self, tagged: &[u8]) -> NodeDigest {
+    #[inline]
+    pub(super) fn mark(&self, key: &[u8]) -> Mark {
+        self.boundary.mark(key)
+    }
+
+    /// What nodes are hashed with.
+    pub(super) fn node(&self) -> &[u8; 32] {
+        &self.node
+    }
+
+    pub(super) fn hash(&self, tagged: &[u8]) -> NodeDigest {
         NodeDigest(first_16(blake3::keyed_hash(&self.node, tagged).as_bytes()))
     }
 
@@ -62,46 +73,6 @@ impl TreeKey {
 impl fmt::Debug for TreeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TreeKey(secret)")
-    }
-}
-
-/// Cuts a run of entries into leaves.
-pub(super) struct LeafBuilder {
-    key: TreeKey,
-    pending: Vec<u8>,
-    rows: u64,
-    last: Mark,
-}
-
-impl LeafBuilder {
-    pub(super) fn new(key: TreeKey) -> Self {
-        Self { key, pending: vec![LEAF], rows: 0, last: Mark { hash: 0, bits: 0, tag: 0 } }
-    }
-
-    /// The leaf that this entry ends, if it ends one.
-    pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> Option<Leaf> {
-        let mark = self.key.boundary.mark(key);
-        self.pending.extend_from_slice(&mark.hash.to_le_bytes());
-        self.pending.extend_from_slice(&digest.0);
-        self.rows += 1;
-        self.last = mark;
-        if mark.bits >= LEAF_BITS { self.finish() } else { None }
-    }
-
-    /// No entry waits for its leaf to end.
-    pub(super) fn is_at_border(&self) -> bool {
-        self.rows == 0
-    }
-
-    /// The leaf that the end of the run ends.
-    pub(super) fn finish(&mut self) -> Option<Leaf> {
-        if self.rows == 0 {
-            return None;
-        }
-        let leaf = Leaf { digest: self.key.hash(&self.pending), rows: self.rows, mark: self.last };
-        self.pending.truncate(1);
-        self.rows = 0;
-        Some(leaf)
     }
 }
 

@@ -79,6 +79,18 @@ impl CellWriter<'_> {
         }
     }
 
+    /// As `fixed`: the first `length` bytes of a few, which are copied all at once.
+    #[inline]
+    fn short<const N: usize>(self, length: u32, bytes: &[u8; N]) {
+        debug_assert!(length < 0x3f && length as usize <= N);
+        let head = if self.in_key { REGULAR } else { low_byte(length) * 2 + REGULAR };
+        let end = self.out.len() + 1 + length as usize;
+        self.out.reserve(1 + N);
+        self.out.push(head);
+        self.out.extend_from_slice(bytes);
+        self.out.truncate(end);
+    }
+
     #[inline]
     fn framed(self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.out.len();
@@ -133,7 +145,14 @@ impl CellWriter<'_> {
 
     #[inline]
     pub fn int(self, value: i64) {
-        self.fixed(|out| put_int(out, i128::from(value)));
+        let sign = value >> 63;
+        let magnitude = value.unsigned_abs();
+        let length = 8 - magnitude.leading_zeros() / 8;
+        // Its bytes at the front; those behind them are cut off again.
+        let shift = (64 - 8 * length) % 64;
+        let bytes = ((magnitude ^ sign.cast_unsigned()) << shift).to_be_bytes();
+        let tag = if value < 0 { 0x80 - length } else { 0x80 + length };
+        self.short(length + 1, &with_front(tag, bytes));
     }
 
     #[inline]
@@ -155,6 +174,19 @@ impl CellWriter<'_> {
     /// A finite decimal by its base-10000 digits, none of them leading or trailing zeros.
     #[inline]
     pub fn decimal_digits(self, negative: bool, weight: i16, digits: impl ExactSizeIterator<Item = u16>) {
+        if let count @ 1..=4 = digits.len() {
+            let flip = if negative { u16::MAX } else { 0 };
+            let mut bytes = [0u8; 14];
+            let (head, rest) = bytes.split_at_mut(3);
+            head[0] = if negative { 2 } else { 4 };
+            head[1..].copy_from_slice(&(weight.cast_unsigned() ^ 1 << 15 ^ flip).to_be_bytes());
+            let (places, _) = rest.as_chunks_mut::<2>();
+            let digits = digits.map(|digit| digit + 1).chain(std::iter::once(0));
+            for (place, digit) in places.iter_mut().zip(digits) {
+                *place = (digit ^ flip).to_be_bytes();
+            }
+            return self.short(5 + 2 * u32::try_from(count).unwrap_or(0), &bytes);
+        }
         self.fixed(|out| {
             if digits.len() == 0 {
                 out.push(3);
@@ -193,6 +225,12 @@ impl CellWriter<'_> {
 
     #[inline]
     pub fn bytes(self, value: &[u8]) {
+        if let (false, Ok(length @ 0..0x3f)) = (self.in_key, u8::try_from(value.len())) {
+            self.out.reserve(1 + value.len());
+            self.out.push(length * 2 + REGULAR);
+            self.out.extend_from_slice(value);
+            return;
+        }
         self.variable(|out| out.extend_from_slice(value));
     }
 
@@ -204,18 +242,20 @@ impl CellWriter<'_> {
         self.bytes(&value[..end]);
     }
 
+    #[inline]
     pub fn uuid(self, value: [u8; 16]) {
-        self.fixed(|out| out.extend_from_slice(&value));
+        self.short(16, &value);
     }
 
+    #[inline]
     pub fn date(self, days: i32) {
-        self.fixed(|out| out.extend_from_slice(&(days.cast_unsigned() ^ 1 << 31).to_be_bytes()));
+        self.short(4, &(days.cast_unsigned() ^ 1 << 31).to_be_bytes());
     }
 
     /// Microseconds: a time, or a timestamp of either kind, already rounded.
     #[inline]
     pub fn micros(self, micros: i64) {
-        self.fixed(|out| out.extend_from_slice(&flip_i64(micros)));
+        self.short(8, &flip_i64(micros));
     }
 
     pub fn time_tz(self, micros: i64, west: i32) {
@@ -429,6 +469,17 @@ impl CellWriter<'_> {
             _ => self.irregular(StoredClass::Text, temporal::timestamp_text(micros).as_bytes()),
         }
     }
+}
+
+#[inline]
+fn low_byte(value: u32) -> u8 {
+    (value & 0xff) as u8
+}
+
+#[inline]
+fn with_front(front: u32, bytes: [u8; 8]) -> [u8; 9] {
+    let [a, b, c, d, e, f, g, h] = bytes;
+    [low_byte(front), a, b, c, d, e, f, g, h]
 }
 
 #[inline]
