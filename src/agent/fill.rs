@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::error::AgentError;
 use super::event::Event;
 use super::judge::Reread;
@@ -11,7 +13,11 @@ use super::spool::Suspect;
 use super::target::MissingRun;
 use super::wire::unpack_rows;
 use super::write::Writing;
+use crate::merkle::{RowDigest, RowHasher};
 use crate::model::{Key, KeyedRow};
+
+/// Rows of a run on their way out of a packed part.
+type Unpacking = AbortOnDropHandle<Result<Vec<(KeyedRow, RowDigest)>, AgentError>>;
 
 /// Rows of a run that have arrived.
 enum Part {
@@ -33,12 +39,17 @@ impl Settlement<'_, '_> {
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
-        // One batch is written while the next one is received and announced.
+        // One batch is written while the next one is announced and the one behind it unpacked.
         let mut writing = None;
+        let mut unpacking = self.unpack_next().await?;
         loop {
-            let packed = self.receive_packed().await?;
-            let rows = unpack_rows(&self.target.session, &packed)?;
+            let rows =
+                unpacking.await.unwrap_or_else(|_| Err(AgentError::protocol("rows were not unpacked")))?;
             let count = rows.len() as u64;
+            unpacking = match count {
+                0 => AbortOnDropHandle::new(tokio::spawn(std::future::ready(Ok(Vec::new())))),
+                _ => self.unpack_next().await?,
+            };
             let next = if count > 0 { Some(self.confirm_part(rows, look).await?) } else { None };
             let stale = self.again.len();
             if let Some(writing) = writing.take() {
@@ -66,12 +77,29 @@ impl Settlement<'_, '_> {
         Ok(())
     }
 
+    /// The next part of the run, each row with its digest.
+    async fn unpack_next(&mut self) -> Result<Unpacking, AgentError> {
+        let packed = self.receive_packed().await?;
+        let session = self.target.session.clone();
+        Ok(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+            let rows = unpack_rows(&session, &packed)?;
+            let mut hasher = RowHasher::new(&session);
+            rows.iter().for_each(|row| hasher.push(row.key.as_bytes(), row.row.as_bytes()));
+            let digests = hasher.take();
+            Ok(rows.into_iter().zip(digests).collect())
+        })))
+    }
+
     /// An insert is conditional, so rows that are there by now need not be looked for: they come out as stale. Where
     /// that happens the target follows, and the next rows are looked for before they are called missing.
-    async fn confirm_part(&mut self, rows: Vec<KeyedRow>, look: bool) -> Result<Part, AgentError> {
+    async fn confirm_part(
+        &mut self,
+        rows: Vec<(KeyedRow, RowDigest)>,
+        look: bool,
+    ) -> Result<Part, AgentError> {
         let mut own = BTreeMap::new();
         if look {
-            let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+            let keys: Vec<Key> = rows.iter().map(|(row, _)| row.key.clone()).collect();
             let found = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
             own.extend(found.into_iter().map(|row| (row.key, row.row)));
             self.target.outcome.target_rows_reread += rows.len() as u64;
@@ -80,8 +108,7 @@ impl Settlement<'_, '_> {
         let some_there = !own.is_empty();
         let rereads: Vec<Reread> = rows
             .into_iter()
-            .map(|KeyedRow { key, row }| {
-                let digest = self.target.session.row_digest(key.as_bytes(), row.as_bytes());
+            .map(|(KeyedRow { key, row }, digest)| {
                 let target = own.remove(&key);
                 let suspect = Suspect { key, source: Some(digest), target: None, origin: Some(digest) };
                 Reread { suspect, source: Some(row), target }

@@ -94,9 +94,9 @@ enum BuildError {
 fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, RowError> {
     let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
     let mut hasher = RowHasher::new(session);
-    batch.encode(&mut |buffer| {
-        entries.push_key(&buffer.key);
-        hasher.push(&buffer.key, &buffer.row);
+    batch.encode(&mut |key, row| {
+        entries.push_key(key);
+        hasher.push(key, row);
     })?;
     if entries.set_digests(hasher.take()) {
         Ok(entries)

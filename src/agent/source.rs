@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{AgentError, FailureKind};
 use super::link::Link;
@@ -228,36 +229,41 @@ impl Source<'_> {
             .locator
             .missing_run(run_id)
             .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
-        let (engine, access, session) = (&self.agent.engine, &self.access, &self.session);
-        let view = self.locator.view().as_ref();
-        let chunk = AtomicU64::new(RUN_CHUNK);
+        let view = self.locator.view();
+        let chunk = Arc::new(AtomicU64::new(RUN_CHUNK));
         let chunks = futures::stream::unfold(range.start, |start| {
             let end = range.end.min(start + chunk.load(Ordering::Relaxed));
             std::future::ready((start < end).then_some((start..end, end)))
         });
         let mut parts = chunks
             .map(|part| {
-                let chunk = &chunk;
-                async move {
-                    let keys = keys_between(view, part.start, part.end)?;
-                    let mut rows: Vec<KeyedRow> = engine.fetch_run(access, &keys).await?;
+                let (engine, access) = (Arc::clone(&self.agent.engine), Arc::clone(&self.access));
+                let (session, view, chunk) = (self.session.clone(), Arc::clone(view), Arc::clone(&chunk));
+                // On tasks of their own: the next rows are read and packed while these are on their way.
+                let read = tokio::spawn(async move {
+                    let keys = keys_between(&view, part.start, part.end)?;
+                    let mut rows: Vec<KeyedRow> = engine.fetch_run(&access, &keys).await?;
                     rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
                     let bytes: usize =
                         rows.iter().map(|row| row.row.as_bytes().len() + row.key.as_bytes().len()).sum();
                     let each = bytes as u64 / (rows.len() as u64).max(1);
                     let fitting = RUN_CHUNK_BYTES / each.max(1);
                     chunk.store(fitting.clamp(RUN_CHUNK_MIN, RUN_CHUNK_MAX), Ordering::Relaxed);
-                    Ok::<_, AgentError>(rows)
+                    // An empty part would end the run: rows deleted meanwhile are simply not sent.
+                    if rows.is_empty() { Ok(None) } else { pack_rows(&session, &rows).map(Some) }
+                });
+                let read = AbortOnDropHandle::new(read);
+                async {
+                    read.await.unwrap_or_else(|_| Err(AgentError::protocol("a reader ended before its time")))
                 }
             })
             .buffered(RUN_QUERIES);
-        while let Some(rows) = parts.try_next().await? {
-            // An empty part would end the run: rows deleted meanwhile are simply not sent.
-            if !rows.is_empty() {
-                send_packed(link, pack_rows(session, &rows)?).await?;
+        while let Some(packed) = parts.try_next().await? {
+            if let Some(packed) = packed {
+                send_packed(link, packed).await?;
             }
         }
-        send_packed(link, pack_rows(session, &[])?).await
+        send_packed(link, pack_rows(&self.session, &[])?).await
     }
 }
 

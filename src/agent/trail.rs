@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
@@ -18,6 +19,9 @@ use super::undo::own::OwnAccess;
 use super::undo::{Journal, JournalHead, UndoStore};
 use crate::engine::{Engine, EngineError};
 use crate::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, TableSchema};
+
+/// Rows that are put into the trail's words by one task.
+const TOLD_TOGETHER: usize = 500;
 
 /// The secret behind the hashes of one ledger's trail: who has it can find a key's entries, who has it not cannot guess
 /// keys or rows from the trail.
@@ -218,18 +222,19 @@ impl Trail {
             journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
         }
         let Some(wish) = &self.wish else { return Ok(intent) };
-        let mut rows = Vec::with_capacity(changes.len());
-        for change in changes {
+        let told = |change: &Change| {
             let key = describer.key_texts(&change.key).map_err(decode_error)?;
             let digest =
                 |row: &Option<CanonicalRow>| row.as_ref().map(|row| wish.secret.row_digest(&change.key, row));
-            rows.push(RowIntent {
+            Ok(RowIntent {
                 key: wish.key_of(&self.table, describer.names().zip(key.iter().map(String::as_str))),
                 operation: change.operation(),
                 before: digest(&change.before),
                 after: digest(&change.after),
-            });
-        }
+            })
+        };
+        let rows =
+            changes.par_iter().with_min_len(TOLD_TOGETHER).map(told).collect::<Result<_, AgentError>>()?;
         self.tell(Event::Intended { table: self.table.clone(), batch: self.batch, rows }).await?;
         Ok(intent)
     }

@@ -22,8 +22,8 @@ pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};
 
 use crate::model::{
-    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, RowBuffer,
-    ServerInfo, TableAccess, TableName, TableSchema,
+    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, ServerInfo,
+    TableAccess, TableName, TableSchema,
 };
 
 /// Keys looked up with one query, where a run of rows is not read as a range.
@@ -119,12 +119,15 @@ pub trait Snapshot: Send {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError>;
 }
 
+/// Takes a row as its canonical key and its canonical cells.
+pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
+
 /// Rows as they came from the database, to be encoded on another thread.
 pub trait RawBatch: Send {
     fn rows(&self) -> usize;
 
     /// Calls `each` with the canonical key and row of every row.
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError>;
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError>;
 }
 
 /// A row that has no canonical form. Names the column, never the value.
@@ -146,11 +149,8 @@ impl RowError {
 /// Collects what `RawBatch::encode` yields as owned rows (fetches are small).
 pub fn keyed_rows(batch: &dyn RawBatch) -> Result<Vec<KeyedRow>, RowError> {
     let mut rows = Vec::with_capacity(batch.rows());
-    batch.encode(&mut |buffer| {
-        rows.push(KeyedRow {
-            key: Key::from(buffer.key.as_slice()),
-            row: CanonicalRow::new(buffer.row.as_slice()),
-        });
+    batch.encode(&mut |key, row| {
+        rows.push(KeyedRow { key: Key::from(key), row: CanonicalRow::new(row) });
     })?;
     Ok(rows)
 }

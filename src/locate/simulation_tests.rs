@@ -164,7 +164,8 @@ fn thousands_of_conversations_end_in_the_right_answer_or_in_an_error() {
         let (mut from, mut to) = locators(&table(&source), &table(&target), options);
         let number = usize::try_from(seed).unwrap() % FAULTS.len();
         let fault = FAULTS[number];
-        let hit = random.below(if random.below(2) == 0 { 3 } else { 12 });
+        let early = random.below(2) == 0;
+        let hit = random.below(if early { 3 } else { 12 });
         let mut link = Link {
             ways: Default::default(),
             fault,
@@ -219,7 +220,8 @@ fn made_up_messages_are_never_an_answer() {
         let (mut from, mut to) = locators(&source, &target, LocateOptions::default());
         for _ in 0..4 {
             let mut bytes = vec![1, u8::try_from(1 + random.below(10)).unwrap()];
-            let length = random.below([4, 40, 400][usize::try_from(random.below(3)).unwrap()]);
+            let most = [4, 40, 400][usize::try_from(random.below(3)).unwrap()];
+            let length = random.below(most);
             let small = random.below(2) == 0;
             bytes.extend(
                 (0..length).map(|_| u8::try_from(random.below(if small { 4 } else { 256 })).unwrap()),

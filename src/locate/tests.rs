@@ -202,7 +202,7 @@ proptest! {
         Tables { source, target, .. } in tables(), bulk in any::<bool>(), offset in 0..4u8,
     ) {
         let first_window = Some(Window { offset, node: 1, entry: 1 });
-        checked(&source, &target, LocateOptions { bulk, first_window, peer: None })?;
+        checked(&source, &target, LocateOptions { bulk, first_window, ..LocateOptions::default() })?;
     }
 
     #[test]
@@ -278,8 +278,11 @@ fn forced_collision_goes_another_round_and_ends_right() {
         target.get_mut(&key(n)).unwrap().0[9] ^= 1;
     }
     let first_window = Some(Window { offset: 0, node: 4, entry: 1 });
-    let report =
-        converse(&table(&base), &table(&target), LocateOptions { bulk: false, first_window, peer: None });
+    let report = converse(
+        &table(&base),
+        &table(&target),
+        LocateOptions { bulk: false, first_window, ..LocateOptions::default() },
+    );
     assert_eq!(report.restarts, 1);
     assert_eq!(report.outcome.unwrap().rounds, 2);
     assert_eq!(report.outcome.unwrap().proof, Proof::Proved);

@@ -687,10 +687,10 @@ async fn a_scan_sees_one_moment() {
         let mut values_seen = std::collections::HashSet::new();
         while let Some(batch) = receiver.recv().await {
             batch
-                .encode(&mut |buffer| {
+                .encode(&mut |key, row| {
                     rows += 1;
-                    seen.insert(buffer.key.clone());
-                    values_seen.insert(buffer.row.clone());
+                    seen.insert(key.to_vec());
+                    values_seen.insert(row.to_vec());
                 })
                 .unwrap();
         }

@@ -6,7 +6,7 @@ use sqlx::mysql::{MySql, MySqlColumn, MySqlRow, MySqlTypeInfo};
 use sqlx::{Column as _, Decode, Row as _, Type, TypeInfo as _};
 
 use super::types::length_of;
-use crate::engine::{RawBatch, RowError};
+use crate::engine::{EachRow, RawBatch, RowError};
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{mysql_date, mysql_datetime, round_micros, round_time};
 use crate::model::{
@@ -385,11 +385,11 @@ impl RawBatch for MySqlBatch {
         self.rows.len()
     }
 
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
         let mut buffer = RowBuffer::default();
         for row in &self.rows {
             self.decoder.decode(row, &mut buffer)?;
-            each(&buffer);
+            each(&buffer.key, &buffer.row);
         }
         Ok(())
     }

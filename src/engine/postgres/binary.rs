@@ -1,12 +1,13 @@
 //! A canonical value in the binary form that one column's type receives: the way back of `decode`, for the types that most
 //! tables are made of.
 
+use crate::model::canonical::decode_row;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{
     DATE_INFINITY, DATE_NEG_INFINITY, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_INFINITY,
     TIMESTAMP_NEG_INFINITY, is_ordinary,
 };
-use crate::model::{AccessColumn, ColumnType, Value};
+use crate::model::{AccessColumn, ColumnType, ComparisonType, Value};
 
 /// What a column receives. Chosen once per table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,31 @@ impl Receive {
             (T::Json, "jsonb") => Self::Jsonb,
             _ => return None,
         })
+    }
+
+    /// As `put`, of a cell's canonical bytes: without a value in between where their form allows it.
+    pub(super) fn put_cell(self, ty: &ComparisonType, cell: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        use ComparisonType as C;
+        // One byte of header: a regular value of less than 63 bytes.
+        if let [head, plain @ ..] = cell
+            && head % 2 == 1
+            && usize::from(*head / 2) == plain.len()
+            && *head < 0x80
+        {
+            match (self, ty) {
+                (Self::Text, C::Text { .. }) => {
+                    return std::str::from_utf8(plain).ok().and_then(|text| field(out, text.as_bytes()));
+                }
+                (Self::Timestamp | Self::TimestampTz, C::TimestampTz { .. })
+                | (Self::Timestamp, C::Timestamp { .. }) => {
+                    let flipped = u64::from_be_bytes(plain.try_into().ok()?) ^ 1 << 63;
+                    return field(out, &timestamp(flipped.cast_signed())?.to_be_bytes());
+                }
+                _ => {}
+            }
+        }
+        let values = decode_row(std::slice::from_ref(ty), cell).ok()?;
+        values.first().and_then(|value| self.put(value, out))
     }
 
     /// Puts a field: its length and its bytes. `None` where the value is not one of the column's own kind.
@@ -144,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::engine::postgres::decode::Decoder;
-    use crate::model::canonical::decode_row;
+    use crate::model::canonical::{decode_row, split_cells};
     use crate::model::{ComparisonType, Filled, Rounding, RowBuffer, TableAccess, TableName};
 
     fn column(ty: ColumnType, comparison: ComparisonType) -> AccessColumn {
@@ -229,8 +255,10 @@ mod tests {
             let columns = columns();
             let mut sent = i16::try_from(columns.len() + 1).unwrap().to_be_bytes().to_vec();
             field(&mut sent, &7i64.to_be_bytes()).unwrap();
+            let mut receives = Vec::new();
             for ((column, bare), value) in columns.iter().zip(&values) {
                 let receive = Receive::of(column, bare).unwrap();
+                receives.push(receive);
                 prop_assert!(receive.put(value, &mut sent).is_some(), "{bare}");
             }
             let key = column(ColumnType::Int { bits: 64, signed: true }, ComparisonType::Integer);
@@ -242,7 +270,14 @@ mod tests {
             };
             let mut row = RowBuffer::default();
             Decoder::new(&access, false).unwrap().row(&mut sent.as_slice(), &mut row).unwrap();
-            let back = decode_row(&access.row_types(), row.row.as_slice()).unwrap();
+            // The canonical bytes are sent as their values are.
+            let mut cells = Vec::new();
+            let types = access.row_types();
+            for ((cell, ty), receive) in split_cells(&row.row).unwrap().into_iter().zip(&types).zip(receives) {
+                prop_assert!(receive.put_cell(ty, cell, &mut cells).is_some());
+            }
+            prop_assert_eq!(&cells[..], &sent[2 + 4 + 8..]);
+            let back = decode_row(&types, row.row.as_slice()).unwrap();
             for ((back, value), column) in back.iter().zip(&values).zip(access.row_columns()) {
                 prop_assert!(back == value, "{:?}: {:?} {:?}", column.ty, back.to_text(), value.to_text());
             }

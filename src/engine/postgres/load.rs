@@ -11,8 +11,8 @@ use super::fetch::Target;
 use super::statement::{ident, writable};
 use super::{bind, errors, run};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::canonical::{decode_key, decode_row};
-use crate::model::{AccessColumn, Change, TableAccess, Value};
+use crate::model::canonical::{decode_key, decode_row, split_cells};
+use crate::model::{AccessColumn, CanonicalRow, Change, TableAccess, Value};
 
 /// Fewer rows are not worth the questions.
 const ROWS_MIN: usize = 64;
@@ -136,12 +136,24 @@ fn binary(
     changes: &[Change],
 ) -> Result<Option<Vec<u8>>, EngineError> {
     let Ok(fields) = i16::try_from(receives.len()) else { return Ok(None) };
+    let malformed =
+        || EngineError::new(ErrorKind::Row, target.during.clone(), "a change's bytes do not fit the plan");
     let mut out = SIGNATURE.to_vec();
     for change in changes {
-        let values = values(target, change)?;
+        let key = decode_key(&target.key_types, change.key.as_bytes()).map_err(|_| malformed())?;
+        let row = change.after.as_ref().map_or(&[][..], CanonicalRow::as_bytes);
+        let cells = split_cells(row).map_err(|_| malformed())?;
+        if cells.len() != target.row_types.len() {
+            return Err(malformed());
+        }
         out.extend_from_slice(&fields.to_be_bytes());
         for (at, receive) in receives {
-            if values.get(*at).and_then(|value| receive.put(value, &mut out)).is_none() {
+            let put = match at.checked_sub(key.len()) {
+                None => key.get(*at).and_then(|value| receive.put(value, &mut out)),
+                Some(at) => (target.row_types.get(at).zip(cells.get(at)))
+                    .and_then(|(ty, cell)| receive.put_cell(ty, cell, &mut out)),
+            };
+            if put.is_none() {
                 return Ok(None);
             }
         }

@@ -1,6 +1,5 @@
 //! A run of rows by its ends: one range of the key's index, where looking each key up would cost several times as much.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -32,17 +31,28 @@ pub(super) async fn fetch_run(
     };
     let Some(ends) = ends else { return fetch::fetch(connection, access, keys).await };
     let mut found = between(connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
-    let (mut rows, mut rest) = (Vec::with_capacity(keys.len()), Vec::new());
-    for key in keys {
-        match found.remove(key) {
-            Some(row) => rows.push(KeyedRow { key: key.clone(), row }),
-            None => rest.push(key.clone()),
-        }
+    if !found.is_sorted_by(|a, b| a.key < b.key) {
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     }
+    let (mut rows, rest) = of_keys(found, keys);
     if !rest.is_empty() {
         rows.extend(fetch::fetch(connection, access, &rest).await?);
     }
     Ok(rows)
+}
+
+/// Of rows in the order of their keys those that were asked for, and the keys, in their order too, that have none.
+fn of_keys(found: Vec<KeyedRow>, keys: &[Key]) -> (Vec<KeyedRow>, Vec<Key>) {
+    let (mut rows, mut rest) = (Vec::with_capacity(keys.len()), Vec::new());
+    let mut found = found.into_iter().peekable();
+    for key in keys {
+        while found.next_if(|row| row.key < *key).is_some() {}
+        match found.next_if(|row| row.key == *key) {
+            Some(row) => rows.push(row),
+            None => rest.push(key.clone()),
+        }
+    }
+    (rows, rest)
 }
 
 /// The key's columns and the two ends as SQL; `None` where its types may be ordered otherwise than its bytes.
@@ -77,7 +87,7 @@ async fn between(
     ends: &[Vec<(String, String)>; 2],
     limit: usize,
     during: String,
-) -> Result<HashMap<Key, CanonicalRow>, EngineError> {
+) -> Result<Vec<KeyedRow>, EngineError> {
     run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let target = Target::load(connection, access, during).await?;
     check_filter(connection, access, &target.during).await?;
@@ -108,7 +118,7 @@ async fn between(
             errors::engine_error(&target.during, error)
         }
     };
-    let mut found = HashMap::with_capacity(limit / 2);
+    let mut found = Vec::with_capacity(limit / 2);
     let mut stream = connection.copy_out_raw(&sql).await.map_err(|e| failed(&e))?;
     let mut batch = PgBatch::new(&target.decoder);
     let mut head = true;
@@ -131,13 +141,33 @@ async fn between(
     Ok(found)
 }
 
-fn keep(
-    target: &Target<'_>,
-    batch: &PgBatch,
-    found: &mut HashMap<Key, CanonicalRow>,
-) -> Result<(), EngineError> {
-    let kept = batch.encode(&mut |buffer| {
-        found.insert(Key::from(buffer.key.as_slice()), CanonicalRow::new(buffer.row.as_slice()));
+fn keep(target: &Target<'_>, batch: &PgBatch, found: &mut Vec<KeyedRow>) -> Result<(), EngineError> {
+    let kept = batch.encode(&mut |key, row| {
+        found.push(KeyedRow { key: Key::from(key), row: CanonicalRow::new(row) });
     });
     kept.map_err(|error| EngineError::row(&target.during, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_key_has_its_row_or_is_looked_up(
+            there in prop::collection::btree_set(0u16..200, 0..100),
+            asked in prop::collection::btree_set(0u16..200, 0..100),
+        ) {
+            let key = |n: u16| Key::from(&n.to_be_bytes()[..]);
+            let found = there.iter().map(|n| KeyedRow { key: key(*n), row: CanonicalRow::new(n.to_be_bytes()) });
+            let keys: Vec<Key> = asked.iter().map(|n| key(*n)).collect();
+            let (rows, rest) = of_keys(found.collect(), &keys);
+            let both: Vec<Key> = asked.intersection(&there).map(|n| key(*n)).collect();
+            prop_assert!(rows.iter().all(|row| row.key.as_bytes() == row.row.as_bytes()));
+            prop_assert_eq!(rows.into_iter().map(|row| row.key).collect::<Vec<_>>(), both);
+            prop_assert_eq!(rest, asked.difference(&there).map(|n| key(*n)).collect::<Vec<_>>());
+        }
+    }
 }

@@ -17,7 +17,7 @@ use super::lane::{self, Frames, Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
-use crate::engine::{EngineError, ErrorKind, RawBatch, RowError, Snapshot};
+use crate::engine::{EachRow, EngineError, ErrorKind, RawBatch, RowError, Snapshot};
 use crate::model::{RowBuffer, TableAccess};
 
 const BATCH_ROWS: usize = 4096;
@@ -408,7 +408,7 @@ impl RawBatch for Piece {
         self.rows
     }
 
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
         let malformed =
             || RowError::Malformed { column: "of no name".to_owned(), what: "not a COPY row".to_owned() };
         let mut buffer = RowBuffer::default();
@@ -425,7 +425,7 @@ impl RawBatch for Piece {
             if !row.is_empty() {
                 return Err(malformed());
             }
-            each(&buffer);
+            each(&buffer.key, &buffer.row);
         }
         if rest.is_empty() { Ok(()) } else { Err(malformed()) }
     }
@@ -464,12 +464,12 @@ impl RawBatch for PgBatch {
         self.rows
     }
 
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
         let mut buffer = RowBuffer::default();
         let mut input = self.bytes.as_slice();
         while !input.is_empty() {
             self.decoder.row(&mut input, &mut buffer)?;
-            each(&buffer);
+            each(&buffer.key, &buffer.row);
         }
         Ok(())
     }

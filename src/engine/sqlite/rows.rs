@@ -76,6 +76,7 @@ pub(super) fn rows_of(
         let Ok(bound) = bound else { continue };
         let mut rows = statement.query(params_from_iter(bound)).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
+            buffer.clear();
             encode(access, row, &mut buffer).map_err(|error| EngineError::row(&during, &error))?;
             // Affinities and collations may find a row whose key is another by its bytes.
             if buffer.key == key.as_bytes() {

@@ -12,11 +12,11 @@ use super::errors::engine_error;
 use super::params::quote;
 use super::rows::select;
 use super::types::encode;
-use crate::engine::{EngineError, ErrorKind, RawBatch, RowError, Snapshot};
+use crate::engine::{EachRow, EngineError, ErrorKind, RawBatch, RowError, Snapshot};
 use crate::model::{RowBuffer, TableAccess};
 
-const ROWS_PER_BATCH: usize = 2_000;
-const BYTES_PER_BATCH: usize = 512 << 10;
+const ROWS_PER_BATCH: usize = 8_192;
+const BYTES_PER_BATCH: usize = 1 << 20;
 /// Below this many rowids one thread is as quick.
 const ROWIDS_TO_SPLIT: i64 = 100_000;
 /// Times the readers are opened again when somebody writes between two openings.
@@ -146,14 +146,14 @@ fn read(
     }
     let mut statement = reader.connection.prepare(&sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
-    let mut buffer = RowBuffer::default();
     let mut batch = SqliteBatch::default();
     while let Some(row) = rows.next().map_err(failed)? {
-        encode(access, row, &mut buffer).map_err(|error| EngineError::row(&during, &error))?;
-        batch.push(&buffer);
-        if batch.ends.len() >= ROWS_PER_BATCH || batch.bytes.len() >= BYTES_PER_BATCH {
+        encode(access, row, &mut batch.rows).map_err(|error| EngineError::row(&during, &error))?;
+        batch.ends.push((batch.rows.key.len(), batch.rows.row.len()));
+        if batch.ends.len() >= ROWS_PER_BATCH || batch.rows.row.len() >= BYTES_PER_BATCH {
+            let next = batch.like();
             // A closed channel: nobody wants the rest.
-            if out.blocking_send(Box::new(std::mem::take(&mut batch))).is_err() {
+            if out.blocking_send(Box::new(std::mem::replace(&mut batch, next))).is_err() {
                 return Ok(());
             }
         }
@@ -164,20 +164,21 @@ fn read(
     Ok(())
 }
 
-/// Rows already encoded, end to end.
+/// Rows already encoded: all keys end to end, and all cells.
 #[derive(Default)]
 struct SqliteBatch {
-    bytes: Vec<u8>,
+    rows: RowBuffer,
     /// Where each row's key and each row's cells end.
     ends: Vec<(usize, usize)>,
 }
 
 impl SqliteBatch {
-    fn push(&mut self, buffer: &RowBuffer) {
-        self.bytes.extend_from_slice(&buffer.key);
-        let key_end = self.bytes.len();
-        self.bytes.extend_from_slice(&buffer.row);
-        self.ends.push((key_end, self.bytes.len()));
+    /// An empty one with room for as much.
+    fn like(&self) -> Self {
+        let mut rows = RowBuffer::default();
+        rows.key.reserve(self.rows.key.len() + self.rows.key.len() / 8);
+        rows.row.reserve(self.rows.row.len() + self.rows.row.len() / 8);
+        Self { rows, ends: Vec::with_capacity(self.ends.len()) }
     }
 }
 
@@ -186,15 +187,17 @@ impl RawBatch for SqliteBatch {
         self.ends.len()
     }
 
-    fn encode(&self, each: &mut dyn FnMut(&RowBuffer)) -> Result<(), RowError> {
-        let mut buffer = RowBuffer::default();
-        let mut start = 0;
-        for (key_end, end) in &self.ends {
-            buffer.clear();
-            buffer.key.extend_from_slice(&self.bytes[start..*key_end]);
-            buffer.row.extend_from_slice(&self.bytes[*key_end..*end]);
-            each(&buffer);
-            start = *end;
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
+        let (mut keys, mut rows) = (self.rows.key.as_slice(), self.rows.row.as_slice());
+        let mut before = (0, 0);
+        for end in &self.ends {
+            let (Some((key, keys_behind)), Some((row, rows_behind))) =
+                (keys.split_at_checked(end.0 - before.0), rows.split_at_checked(end.1 - before.1))
+            else {
+                break;
+            };
+            each(key, row);
+            (keys, rows, before) = (keys_behind, rows_behind, *end);
         }
         Ok(())
     }

@@ -38,9 +38,8 @@ pub(super) fn column_type(declared: &str) -> ColumnType {
     }
 }
 
-/// The canonical bytes of the current row of a statement that selects the access's columns.
+/// Adds the canonical bytes of the current row of a statement that selects the access's columns.
 pub(super) fn encode(access: &TableAccess, row: &Row<'_>, buffer: &mut RowBuffer) -> Result<(), RowError> {
-    buffer.clear();
     for (at, column) in access.columns.iter().enumerate() {
         let value = row.get_ref(at).map_err(|_| RowError::Malformed {
             column: column.name.clone(),

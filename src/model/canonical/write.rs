@@ -220,7 +220,7 @@ impl CellWriter<'_> {
     }
 
     pub fn float64(self, value: f64) {
-        self.fixed(|out| put_f64(out, value));
+        self.short(8, &ordered_f64(value));
     }
 
     #[inline]
@@ -389,9 +389,7 @@ impl CellWriter<'_> {
                 self.int128(Decimal::from_f64(value).to_int().unwrap_or(0));
             }
             ComparisonType::Dynamic => {
-                let mut payload = Vec::with_capacity(8);
-                put_f64(&mut payload, value);
-                self.dynamic(StoredClass::Real, &payload);
+                self.dynamic(StoredClass::Real, &ordered_f64(value));
             }
             _ => self.irregular(StoredClass::Real, &value.to_be_bytes()),
         }
@@ -416,7 +414,14 @@ impl CellWriter<'_> {
         }
     }
 
+    #[inline]
     fn dynamic(self, class: StoredClass, payload: &[u8]) {
+        if let (false, Ok(length @ 0..0x3e)) = (self.in_key, u8::try_from(payload.len())) {
+            self.out.reserve(2 + payload.len());
+            self.out.extend_from_slice(&[(length + 1) * 2 + REGULAR, class as u8]);
+            self.out.extend_from_slice(payload);
+            return;
+        }
         self.variable(|out| {
             out.push(class as u8);
             out.extend_from_slice(payload);
@@ -491,7 +496,7 @@ fn put_int(out: &mut Vec<u8>, value: i128) {
     out.extend_from_slice(&bytes[16 - usize::from(length)..]);
 }
 
-fn put_f64(out: &mut Vec<u8>, value: f64) {
+fn ordered_f64(value: f64) -> [u8; 8] {
     let bits = if value.is_nan() {
         f64::NAN.to_bits() & (u64::MAX >> 1)
     } else if value == 0.0 {
@@ -500,7 +505,7 @@ fn put_f64(out: &mut Vec<u8>, value: f64) {
         value.to_bits()
     };
     let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
-    out.extend_from_slice(&ordered.to_be_bytes());
+    ordered.to_be_bytes()
 }
 
 fn flip_i16(value: i16) -> [u8; 2] {
