@@ -141,7 +141,7 @@ fn converse(
 
 /// Two tables that differ in few rows or many, by holes or all over, with either side the larger.
 fn tables(random: &mut Random) -> (Rows, Rows) {
-    let rows = [40, 700, 2_200, 5_000][usize::try_from(random.below(4)).unwrap()];
+    let rows = [30, 300, 2_100, 2_400][usize::try_from(random.below(4)).unwrap()];
     let source = plain(rows + random.below(rows));
     let much = [0, 3, 60, 900][usize::try_from(random.below(4)).unwrap()];
     let mut target = if much == 0 { source.clone() } else { drift(&source, random, much) };

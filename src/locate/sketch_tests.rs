@@ -150,12 +150,12 @@ fn the_opener_holds_three_hundred_changed_rows() {
     assert!(failed <= 1, "{failed} of 100");
 }
 
-/// What a metered link sees first: 480 bytes for up to 20 changed rows.
+/// What a metered link sees first: 480 bytes for up to 15 changed rows.
 #[test]
-fn the_small_opener_holds_twenty_changed_rows() {
+fn the_small_opener_holds_fifteen_changed_rows() {
     let mut failed = 0;
     for case in 0..400 {
-        let a = table((0..40u64).map(|n| (n, case * 100_000 + n)));
+        let a = table((0..30u64).map(|n| (n, case * 100_000 + n)));
         let b = table(std::iter::empty());
         let (own, peer) = (a.tree.opener().small(), b.tree.opener().small());
         failed += u32::from(!Decoder::default().take(own.shape(), own.sums(), peer.sums()));

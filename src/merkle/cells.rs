@@ -48,7 +48,7 @@ pub struct Shape {
 impl Shape {
     /// Made with every tree: up to about 600 differing entries, 300 changed rows, are known by it.
     pub const OPENER: Self = Self { stage: 0, parts: 4, part: 225 };
-    /// The opener with fifteen neighbouring cells as one: some 40 differing entries, 20 changed rows.
+    /// The opener with fifteen neighbouring cells as one: some 30 differing entries, 15 changed rows.
     pub const SMALL_OPENER: Self = Self { stage: 0, parts: 4, part: 225 / FOLD };
     /// The stage of a sketch that comes behind those before, of at least so many cells. The opener is stage 0, and what was to
     /// hold everything stage 1; what is added then gives most where an entry has one place in it.

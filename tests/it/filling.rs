@@ -1,7 +1,11 @@
 //! Large gaps in PostgreSQL: what is written is what was there, whichever way it went in, and what the database refuses is
 //! set aside alone.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use trueup::engine::RawBatch;
+use trueup::model::{Plan, Role, TableName, Wishes};
 
 use super::support::process::{Output, trueup};
 use super::support::servers::PostgresDb;
@@ -143,6 +147,52 @@ fn rows_that_come_to_the_target_meanwhile_are_left_as_they_are() {
     assert_eq!(output.status, 0, "{output:?}");
     assert_eq!(source.scalar(CONTENT), target.scalar(CONTENT));
     assert_eq!(table(&output)["proved"], true);
+}
+
+/// A gap costs its rows: all that crosses, both ways, to find it, to fill it and to prove it, is at most a twentieth more than
+/// the rows are when they are packed as one.
+#[test]
+fn a_gap_costs_its_rows_alone() {
+    let (source, target) = pair(
+        "CREATE TABLE t (id bigint PRIMARY KEY, customer integer, status varchar(16), amount numeric(12,2), note text, at timestamptz)",
+    );
+    for db in [&source, &target] {
+        db.execute(
+            "INSERT INTO t SELECT i, i * 7919 % 100000, (ARRAY['open', 'paid', 'shipped', 'done'])[1 + i % 4], (i * 131 % 1000000) / 100.0,
+                'note ' || md5(i::text), '2024-01-01'::timestamptz + i * interval '1 second' FROM generate_series(1, 100000) i",
+        );
+    }
+    target.execute("DELETE FROM t WHERE id BETWEEN 20001 AND 80000");
+    let output = repair(&source, &target, &["-t", "t"]);
+    let table = table(&output);
+    assert_eq!((&table["inserted"], &table["proved"]), (&60_000.into(), &true.into()), "{output:?}");
+    source.execute("DELETE FROM t WHERE id NOT BETWEEN 20001 AND 80000");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rows = runtime.block_on(canonical_rows(&source.url()));
+    let packed = zstd::bulk::compress(&rows, 3).unwrap().len() as u64;
+    let [back, forth] = ["bytes_to_source", "bytes_to_target"].map(|name| table[name].as_u64().unwrap());
+    println!("{packed} bytes packed as one, {back} and {forth} crossed");
+    assert!((back + forth) * 100 <= packed * 105, "{back} and {forth} crossed for {packed}");
+}
+
+/// Keys and rows in their canonical form, one behind the other.
+async fn canonical_rows(url: &str) -> Vec<u8> {
+    let engine = trueup::engine::open(url).await.unwrap();
+    let name = TableName { schema: None, name: "t".to_owned() };
+    let (schema, server) = (engine.describe(&name).await.unwrap(), engine.server().await.unwrap());
+    let plan = Plan::agree((&schema, &server), (&schema, &server), &Wishes::default()).unwrap();
+    let snapshot = engine.snapshot(Arc::new(plan.access(Role::Source)), 1).await.unwrap();
+    let (send, mut receive) = tokio::sync::mpsc::channel::<Box<dyn RawBatch>>(4);
+    let collect = async {
+        let mut all: Vec<u8> = Vec::new();
+        while let Some(batch) = receive.recv().await {
+            batch.encode(&mut |key, row| all.extend([key, row].concat())).unwrap();
+        }
+        all
+    };
+    let (scanned, all) = tokio::join!(snapshot.scan(send), collect);
+    scanned.unwrap();
+    all
 }
 
 #[test]

@@ -18,7 +18,7 @@ const BUSY: u64 = 3_000;
 const STILL: u64 = 20_000;
 const LAG: Duration = Duration::from_millis(400);
 const STATEMENTS_PER_BATCH: usize = 30;
-const BATCH_EVERY: Duration = Duration::from_millis(15);
+const BATCH_EVERY: Duration = Duration::from_millis(12);
 
 /// `overwrites` counts writes that put an older version over a newer one.
 const SETUP: &str = "CREATE TABLE t (id bigint PRIMARY KEY, version bigint NOT NULL, body text);
@@ -78,6 +78,7 @@ impl Workload {
                 let mut target = PgConnection::connect(&target).await.unwrap();
                 let (mut random, mut version) = (Random(0x9e37_79b9_7f4a_7c15), 0);
                 let mut behind: VecDeque<(Instant, String)> = VecDeque::new();
+                let mut beat = tokio::time::interval(BATCH_EVERY);
                 while !stopped.load(Ordering::Relaxed) || !behind.is_empty() {
                     if !stopped.load(Ordering::Relaxed) {
                         let sql = batch(&mut random, &mut version);
@@ -91,7 +92,7 @@ impl Workload {
                         let (_, sql) = behind.pop_front().unwrap();
                         target.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
                     }
-                    tokio::time::sleep(BATCH_EVERY).await;
+                    beat.tick().await;
                 }
             });
         });
