@@ -232,7 +232,7 @@ pub(super) struct PairArgs {
     #[arg(long, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
     pub(super) color: Color,
 
-    /// Bytes on the link are dearer than round trips: a few differing rows cost 1 kB and five round trips instead of 8 kB and one
+    /// Bytes on the link are dear: the first message is small, so that up to 15 changed rows cost 1 kB instead of 9 kB, and more of them a round trip more
     #[arg(long, help_heading = "Limits")]
     pub(super) metered: bool,
     #[command(flatten)]

@@ -28,7 +28,8 @@
 //! Scattered rows are found by a sketch instead, which costs bytes for the differences alone. Where the target knows that
 //! the roots differ and the counts hardly do, its opener holds the first cells of one:
 //! ```text
-//!   Open      root, count, ~12 nodes, 900 cells            ──►   few rows differ: what both sides lack is known
+//!   Open      root, count, ~12 nodes, 900 cells (60 of a   ──►   few rows differ: what both sides lack is known
+//!             metered link)
 //!   More      ◄── (many differ, and not side by side) so many cells more, by an estimate
 //!   SketchCells                                            ──►   (if they do not suffice: more of them, twice; then the Frontier
 //!                                                                that answers the opener's nodes)

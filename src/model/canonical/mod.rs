@@ -17,6 +17,7 @@
 
 mod read;
 mod write;
+mod write_as;
 
 pub use read::{DecodeError, decode_key, decode_row, split_cells};
 pub use write::{CellWriter, NullKey, RowBuffer};
