@@ -15,7 +15,7 @@ pub(super) const PIECE_ROWS: usize = 8192;
 /// After a read that brought less, the thread sleeps before the next: servers send 8 or 16 KiB at a time, and a wake-up
 /// for each costs them and us more than the rows do.
 const READ_ENOUGH: usize = 128 * 1024;
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_millis(1);
 /// So often a thread that waits looks whether anyone still wants its rows.
 const LOOK_UP: Duration = Duration::from_millis(200);
 

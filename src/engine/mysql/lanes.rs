@@ -100,7 +100,13 @@ pub(super) fn read(
         let decoder = RowDecoder::defined(&source.access, &definitions)
             .map_err(|what| errors::changed(&source.during, what))?;
         let decoder = Arc::new(decoder);
-        while let Some((frames, rows)) = lane.piece().map_err(told)? {
+        loop {
+            let (frames, rows) = match lane.piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                Err(_) if over() => return Ok(()),
+                Err(error) => return Err(told(error)),
+            };
             let piece = Piece { decoder: Arc::clone(&decoder), frames, rows };
             if over() || out.blocking_send(Box::new(piece)).is_err() {
                 return Ok(());

@@ -290,6 +290,9 @@ impl ColumnDecoder {
 
     #[inline]
     fn text(&self, bytes: &[u8], writer: CellWriter<'_>) {
+        if let (true, ComparisonType::Text { trim }) = (bytes.is_ascii(), &self.comparison) {
+            return writer.text(bytes, *trim);
+        }
         match (std::str::from_utf8(bytes), &self.comparison) {
             (Ok(_), ComparisonType::Text { trim }) => writer.text(bytes, *trim),
             (Ok(text), other) => writer.text_as(other, text),
