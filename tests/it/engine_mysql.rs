@@ -720,10 +720,10 @@ async fn plain_scans_are_read_by_a_lane_and_every_row_as_the_driver_reads_it() {
     db.execute(
         "CREATE TABLE a (id INT PRIMARY KEY, d DECIMAL(20,6), e DECIMAL(40,20), t DATETIME(3), s TIMESTAMP NULL, \
          y TIME(6), v VARCHAR(400), b VARBINARY(70), f DOUBLE, n BIGINT UNSIGNED, c CHAR(8) CHARACTER SET latin1);
-         INSERT INTO a SELECT seq, (seq - 2500) * 1.234567, IF(seq % 3, POW(-7, seq % 30) / 1000, NULL), \
+         INSERT INTO a SELECT seq, (CAST(seq AS SIGNED) - 2500) * 1.234567, IF(seq % 3, POW(-7, seq % 30) / 1000, NULL), \
          '1999-12-31' + INTERVAL seq * 977 MINUTE + INTERVAL seq % 1000 * 1000 MICROSECOND, \
-         '2001-01-01' + INTERVAL seq DAY, SEC_TO_TIME((seq - 2500) * 7 / 8), REPEAT(CHAR(64 + seq % 60), seq % 100), \
-         IF(seq % 5, UNHEX(MD5(seq)), NULL), seq / 7, seq * 18446744073709, IF(seq % 7, CHAR(0xe9), '') FROM seq_1_to_5000",
+         '2001-01-01' + INTERVAL seq DAY, SEC_TO_TIME((CAST(seq AS SIGNED) - 2500) * 7 / 8), REPEAT(CHAR(64 + seq % 60), seq % 100), \
+         IF(seq % 5, UNHEX(MD5(seq)), NULL), seq / 7, seq * 18446744073709, IF(seq % 7, CHAR(233 USING latin1), '') FROM seq_1_to_5000",
     )
     .await;
     let access = db.access("a").await;

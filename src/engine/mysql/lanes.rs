@@ -94,25 +94,35 @@ pub(super) fn read(
         move || ended.load(Ordering::Relaxed) || out.is_closed()
     };
     lane.give_up_when(Box::new(over.clone()));
+    match read_parts(&mut lane, source, &over, out) {
+        Ok(true) => lane.close(),
+        Ok(false) => {}
+        // Nobody asks for it any more.
+        Err(_) if over() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// `false` where nobody listens any more.
+fn read_parts(
+    lane: &mut Lane,
+    source: &Source,
+    over: &impl Fn() -> bool,
+    out: &mpsc::Sender<Box<dyn RawBatch>>,
+) -> Result<bool, EngineError> {
     let told = |error: LaneError| errors::lane(&source.during, source.is_filtered(), error);
     while let Some(sql) = source.next() {
         let definitions = lane.select(&sql).map_err(told)?;
         let decoder = RowDecoder::defined(&source.access, &definitions)
             .map_err(|what| errors::changed(&source.during, what))?;
         let decoder = Arc::new(decoder);
-        loop {
-            let (frames, rows) = match lane.piece() {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break,
-                Err(_) if over() => return Ok(()),
-                Err(error) => return Err(told(error)),
-            };
+        while let Some((frames, rows)) = lane.piece().map_err(told)? {
             let piece = Piece { decoder: Arc::clone(&decoder), frames, rows };
             if over() || out.blocking_send(Box::new(piece)).is_err() {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
-    lane.close();
-    Ok(())
+    Ok(true)
 }
