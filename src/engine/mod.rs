@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub mod error;
+mod inflow;
 pub mod measure;
 pub mod mysql;
 mod open;

@@ -58,7 +58,19 @@ fn days_in_month(year: i32, month: u32) -> u32 {
 }
 
 /// Days for any year, month, day that MySQL stores, real or not.
+#[inline]
 pub fn mysql_date(year: u16, month: u8, day: u8) -> Option<i32> {
+    // Every month has these days, and the year begins in March.
+    if let (1.., 1..=12, 1..=28) = (year, month, day) {
+        let (year, month) = (i32::from(year) - i32::from(month <= 2), i32::from(month) + 9);
+        let month = if month < 12 { month } else { month - 12 };
+        let before = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5;
+        return Some(before + i32::from(day) - 1 - 719_468);
+    }
+    mysql_end_of_month(year, month, day)
+}
+
+fn mysql_end_of_month(year: u16, month: u8, day: u8) -> Option<i32> {
     if let Some(days) = days_from_civil(i32::from(year), u32::from(month), u32::from(day)) {
         return Some(days);
     }
@@ -67,6 +79,7 @@ pub fn mysql_date(year: u16, month: u8, day: u8) -> Option<i32> {
 }
 
 /// Microseconds for any date that MySQL stores, with the time of day.
+#[inline]
 pub fn mysql_datetime(year: u16, month: u8, day: u8, micros: i64) -> Option<i64> {
     let days = mysql_date(year, month, day)?;
     Some(if (ODD_DATES_FROM..ODD_DATES_END).contains(&days) {
@@ -263,6 +276,16 @@ mod tests {
         assert_eq!(days_from_civil(2023, 2, 29), None);
         assert_eq!(date_text(days_from_civil(-43, 3, 15).unwrap()), "0044-03-15 BC");
         assert_eq!(date_text(DATE_INFINITY), "infinity");
+    }
+
+    #[test]
+    fn dates_of_mysql_are_the_calendars() {
+        for year in 0..=9999 {
+            for (month, day) in (1..=12).flat_map(|month| [1, 2, 28].map(|day| (month, day))) {
+                let days = days_from_civil(i32::from(year), u32::from(month), u32::from(day));
+                assert_eq!(mysql_date(year, month, day), days, "{year}-{month}-{day}");
+            }
+        }
     }
 
     #[test]

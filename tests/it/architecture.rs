@@ -56,6 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rayon", &["agent", "locate", "merkle"]),
     ("blake3", &["merkle", "agent", "ledger", "dashboard"]),
     ("maud", &["dashboard"]),
+    ("sha1", &["engine"]),
     ("chacha20poly1305", &["agent"]),
     ("uuid", &["cli"]),
     ("whoami", &["cli"]),

@@ -223,6 +223,9 @@ async fn every_type_is_read_as_the_server_reads_it_and_written_back() {
     let access = db.access("a").await;
     let rows = scan(&db.engine, &access).await;
     assert_eq!(rows.len(), ALL_VALUES.len());
+    // Scans are a lane's, and rows by key the driver's: both hold every column to be what the other does.
+    let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+    assert!(index(&db.engine.fetch(&access, &keys).await.unwrap()) == index(&rows));
 
     let rendered = access.columns.iter().map(|column| {
         let name = &column.name;
@@ -705,6 +708,122 @@ async fn a_scan_sees_one_moment() {
     receiver.recv().await.unwrap();
     drop(receiver);
     reader.await.unwrap().unwrap();
+    db.drop_all().await;
+}
+
+/// The driver's batches have no more rows; a lane's piece has.
+const DRIVERS_BATCH: usize = 2_000;
+
+#[tokio::test]
+async fn plain_scans_are_read_by_a_lane_and_every_row_as_the_driver_reads_it() {
+    let db = Db::create().await;
+    db.execute(
+        "CREATE TABLE a (id INT PRIMARY KEY, d DECIMAL(20,6), e DECIMAL(40,20), t DATETIME(3), s TIMESTAMP NULL, \
+         y TIME(6), v VARCHAR(400), b VARBINARY(70), f DOUBLE, n BIGINT UNSIGNED, c CHAR(8) CHARACTER SET latin1);
+         INSERT INTO a SELECT seq, (CAST(seq AS SIGNED) - 2500) * 1.234567, IF(seq % 3, POW(-7, seq % 30) / 1000, NULL), \
+         '1999-12-31' + INTERVAL seq * 977 MINUTE + INTERVAL seq % 1000 * 1000 MICROSECOND, \
+         '2001-01-01' + INTERVAL seq DAY, SEC_TO_TIME((CAST(seq AS SIGNED) - 2500) * 7 / 8), REPEAT(CHAR(64 + seq % 60), seq % 100), \
+         IF(seq % 5, UNHEX(MD5(seq)), NULL), seq / 7, seq * 18446744073709, IF(seq % 7, CHAR(233 USING latin1), '') FROM seq_1_to_5000",
+    )
+    .await;
+    let access = db.access("a").await;
+    let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
+    let reader = tokio::spawn(snapshot.scan(sender));
+    let mut rows = Vec::new();
+    let mut longest = 0;
+    while let Some(batch) = receiver.recv().await {
+        longest = longest.max(batch.rows());
+        rows.extend(keyed_rows(batch.as_ref()).unwrap());
+    }
+    reader.await.unwrap().unwrap();
+    assert_eq!(rows.len(), 5000);
+    assert!(longest > DRIVERS_BATCH, "no lane was taken");
+    let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+    assert!(index(&db.engine.fetch(&access, &keys).await.unwrap()) == index(&rows));
+    db.drop_all().await;
+}
+
+#[tokio::test]
+async fn a_scan_that_waits_for_rows_ends_when_nobody_waits_for_it() {
+    let db = Db::create().await;
+    db.execute("CREATE TABLE a (id INT PRIMARY KEY, v INT); INSERT INTO a SELECT seq, 1 FROM seq_1_to_100")
+        .await;
+    let mut access = (*db.access("a").await).clone();
+    access.filter = Some("SLEEP(1) = 0".into());
+    let access = Arc::new(access);
+    for aborted in [false, true] {
+        let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let scan = tokio::spawn(snapshot.scan(sender));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let ended = async {
+            if aborted {
+                scan.abort();
+                assert!(scan.await.is_err());
+            } else {
+                drop(receiver);
+                scan.await.unwrap().unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.unwrap();
+    }
+    db.drop_all().await;
+}
+
+#[tokio::test]
+async fn errors_in_mid_scan_are_told_as_the_drivers_are() {
+    let db = Db::create().await;
+    db.execute("CREATE TABLE a (id INT PRIMARY KEY, v INT); INSERT INTO a SELECT seq, 1 FROM seq_1_to_50000")
+        .await;
+    let manners = trueup::engine::Manners {
+        statement_timeout: Some(std::time::Duration::from_millis(300)),
+        ..Default::default()
+    };
+    let hurried = MySqlEngine::connect_with(db.url().as_str(), &manners).await.unwrap();
+    let mut access = (*db.access("a").await).clone();
+    access.filter = Some("id < 49000 OR SLEEP(0.1) = 0".into());
+    let late = scan_with(&hurried, &Arc::new(access.clone()), 1).await.unwrap_err();
+    assert_eq!(late.kind, ErrorKind::Busy, "{late}");
+    assert!(late.hint.is_some_and(|hint| hint.contains("--statement-timeout")));
+    access.filter = Some("id < 49000 OR id = (SELECT id FROM a WHERE id > 1)".into());
+    let wrong = scan_with(&db.engine, &Arc::new(access), 1).await.unwrap_err();
+    assert_eq!(wrong.kind, ErrorKind::Filter, "{wrong}");
+    // Killed while it is read.
+    let access = db.access("a").await;
+    db.execute("INSERT INTO a SELECT seq, 1 FROM seq_100000_to_1500000").await;
+    let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let scan = tokio::spawn(snapshot.scan(sender));
+    receiver.recv().await.unwrap();
+    let id = db
+        .scalar(&format!(
+            "SELECT MAX(id) FROM information_schema.processlist WHERE db = '{}' AND info LIKE 'SELECT `id`%'",
+            db.name
+        ))
+        .await;
+    db.execute(&format!("KILL CONNECTION {id}")).await;
+    while receiver.recv().await.is_some() {}
+    let lost = scan.await.unwrap().unwrap_err();
+    assert_eq!(lost.kind, ErrorKind::Lost, "{lost}");
+    db.drop_all().await;
+}
+
+#[tokio::test]
+async fn rows_longer_than_a_packet_pass() {
+    let db = Db::create().await;
+    db.execute(
+        "CREATE TABLE a (id INT PRIMARY KEY, b LONGBLOB, c LONGTEXT);
+         INSERT INTO a VALUES (1, 'x', 'y'), (2, REPEAT('x', 9000000), REPEAT('y', 9000001)), (3, NULL, 'z')",
+    )
+    .await;
+    let access = db.access("a").await;
+    let rows = scan(&db.engine, &access).await;
+    let lengths: Vec<usize> = rows.iter().map(|row| row.row.as_bytes().len()).collect();
+    assert_eq!(rows.len(), 3);
+    assert!(lengths[1] > 18_000_001 && lengths[2] < 10, "{lengths:?}");
+    let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+    assert!(index(&db.engine.fetch(&access, &keys).await.unwrap()) == index(&rows));
     db.drop_all().await;
 }
 

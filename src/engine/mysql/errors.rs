@@ -2,22 +2,30 @@
 
 use sqlx::mysql::MySqlDatabaseError;
 
+use super::lane::LaneError;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Rejection, RejectionKind};
 
+/// An error in the server's own words, whoever was told.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    number: u16,
+    state: &'a str,
+    message: &'a str,
+}
+
 /// The server's own error behind a driver error.
-pub(super) fn server_error(error: &sqlx::Error) -> Option<&MySqlDatabaseError> {
-    match error {
-        sqlx::Error::Database(error) => error.try_downcast_ref::<MySqlDatabaseError>(),
-        _ => None,
-    }
+pub(super) fn server_error(error: &sqlx::Error) -> Option<Told<'_>> {
+    let sqlx::Error::Database(error) = error else { return None };
+    let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(Told { number: error.number(), state: error.code().unwrap_or_default(), message: error.message() })
 }
 
 /// No connection, or none with these credentials.
 pub(super) fn connecting(target: &str, error: &sqlx::Error) -> EngineError {
     let during = format!("connect to {target}");
     if let Some(server) = server_error(error) {
-        let (kind, hint) = match server.number() {
+        let (kind, hint) = match server.number {
             1045 | 1698 => (ErrorKind::Login, "check the user and the password in the URL"),
             1044 => (ErrorKind::Login, "grant the user access to this database"),
             1049 => (ErrorKind::Login, "check the database name in the URL"),
@@ -29,7 +37,7 @@ pub(super) fn connecting(target: &str, error: &sqlx::Error) -> EngineError {
             3159 => (ErrorKind::Unreachable, "the server wants TLS; add ?ssl-mode=REQUIRED to the URL"),
             _ => (ErrorKind::Database, "see the server's log"),
         };
-        return EngineError::new(kind, during, server.message()).with_hint(hint);
+        return EngineError::new(kind, during, server.message).with_hint(hint);
     }
     let (kind, what, hint) = match error {
         sqlx::Error::Configuration(source) => {
@@ -60,21 +68,25 @@ pub(super) fn connecting(target: &str, error: &sqlx::Error) -> EngineError {
 /// Any other operation.
 pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
     let during = during.into();
-    let Some(server) = server_error(error) else {
-        return match error {
-            sqlx::Error::PoolTimedOut => {
-                EngineError::new(ErrorKind::Busy, during, "no connection became free in time")
-            }
-            sqlx::Error::Protocol(what) => EngineError::new(ErrorKind::Lost, during, what.clone()),
-            other => EngineError::new(ErrorKind::Lost, during, other.to_string())
-                .with_hint("the connection broke; see the server's log for the reason"),
-        };
-    };
+    if let Some(server) = server_error(error) {
+        return judge(during, server);
+    }
+    match error {
+        sqlx::Error::PoolTimedOut => {
+            EngineError::new(ErrorKind::Busy, during, "no connection became free in time")
+        }
+        sqlx::Error::Protocol(what) => EngineError::new(ErrorKind::Lost, during, what.clone()),
+        other => EngineError::new(ErrorKind::Lost, during, other.to_string())
+            .with_hint("the connection broke; see the server's log for the reason"),
+    }
+}
+
+fn judge(during: String, server: Told<'_>) -> EngineError {
     if let Some(rejection) = rejection_of(server) {
         // Errors about values can quote them.
         return EngineError::new(ErrorKind::Database, during, rejection.reason);
     }
-    let number = server.number();
+    let number = server.number;
     let kind = match number {
         1205 | 1206 | 1213 | 3572 | 1969 | 3024 | 1040 | 1203 | 1226 | 1317 => ErrorKind::Busy,
         1044 | 1142 | 1143 | 1227 | 1370 | 1410 | 1290 | 1836 | 1792 => ErrorKind::Permission,
@@ -84,7 +96,7 @@ pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> Engine
         1053 | 1080 | 1927 | 1152 | 1158..=1161 => ErrorKind::Lost,
         _ => ErrorKind::Database,
     };
-    let found = EngineError::new(kind, during, format!("{} (error {number})", server.message()));
+    let found = EngineError::new(kind, during, format!("{} (error {number})", server.message));
     match number {
         1969 | 3024 => found.with_hint(
             "its time was up: raise --statement-timeout, or max_statement_time (MySQL: max_execution_time) of this login",
@@ -98,15 +110,42 @@ pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> Engine
 
 /// An error of a query that holds the user's condition: the condition's fault where it can be.
 pub(super) fn reading(during: &str, filtered: bool, error: &sqlx::Error) -> EngineError {
-    let found = database(during, error);
+    // A question mark in the condition is a parameter without value.
+    let unbound = matches!(error, sqlx::Error::Protocol(what) if what.contains("parameters"));
+    blame(during, filtered, server_error(error), unbound, database(during, error))
+}
+
+/// As `reading`, of what a lane was told.
+pub(super) fn lane(during: &str, filtered: bool, error: LaneError) -> EngineError {
+    match error {
+        LaneError::Server { number, state, message } => {
+            let told = Told { number, state: &state, message: &message };
+            blame(during, filtered, Some(told), false, judge(during.to_owned(), told))
+        }
+        LaneError::Broken(error) => reading(during, filtered, &sqlx::Error::Io(error)),
+        LaneError::Protocol(what) => reading(during, filtered, &sqlx::Error::Protocol(what)),
+    }
+}
+
+/// The table is no longer what the plan was made from.
+pub(super) fn changed(during: &str, what: String) -> EngineError {
+    EngineError::new(ErrorKind::Changed, during, what).with_hint("plan the comparison again")
+}
+
+fn blame(
+    during: &str,
+    filtered: bool,
+    told: Option<Told<'_>>,
+    unbound: bool,
+    found: EngineError,
+) -> EngineError {
     let in_columns = found.what.contains("'field list'") || found.what.contains("'SELECT'");
     let blamed = filtered
-        && match (server_error(error).map(MySqlDatabaseError::number), found.kind) {
+        && match (told.map(|told| told.number), found.kind) {
             (Some(1054), _) => !in_columns,
             (Some(_), ErrorKind::Database) => true,
             (Some(1146), _) => true,
-            // A question mark in the condition is a parameter without value.
-            (None, _) => matches!(error, sqlx::Error::Protocol(what) if what.contains("parameters")),
+            (None, _) => unbound,
             _ => false,
         };
     if !blamed {
@@ -127,8 +166,8 @@ pub(super) fn rejection(error: &sqlx::Error) -> Option<Rejection> {
     rejection_of(server_error(error)?)
 }
 
-fn rejection_of(error: &MySqlDatabaseError) -> Option<Rejection> {
-    classify(error.number(), error.code().unwrap_or_default(), error.message())
+fn rejection_of(told: Told<'_>) -> Option<Rejection> {
+    classify(told.number, told.state, told.message)
 }
 
 fn classify(number: u16, state: &str, message: &str) -> Option<Rejection> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
+use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
-use sqlx::{AssertSqlSafe, Row as _};
 
 use super::bind::{Bind, bind};
 use super::errors;
@@ -154,10 +154,8 @@ impl<'a> Reading<'a> {
             let decoder = match &self.decoder {
                 Some(decoder) => decoder,
                 None => {
-                    let new = RowDecoder::new(self.access, row.columns()).map_err(|what| {
-                        EngineError::new(ErrorKind::Changed, self.during, what)
-                            .with_hint("plan the comparison again")
-                    })?;
+                    let new = RowDecoder::of(self.access, &row)
+                        .map_err(|what| errors::changed(self.during, what))?;
                     batch.reserve(BATCH_ROWS);
                     self.decoder.insert(Arc::new(new))
                 }

@@ -2,10 +2,14 @@
 
 mod apply;
 mod bind;
+mod column;
 mod describe;
+mod digits;
 mod errors;
 mod fetch;
 mod grants;
+mod lane;
+mod lanes;
 pub(in crate::engine) mod measure;
 mod pressure;
 mod scan;

@@ -18,24 +18,53 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::lane::Lane;
+use super::lanes::{self, Ended};
 use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
 use super::{Facts, errors, fetch, texts};
 use crate::engine::{EngineError, ErrorKind, RawBatch, Snapshot};
 use crate::model::{ColumnType, TableAccess};
 
-const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+pub(super) const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+pub(super) const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 /// Tables below are read by one.
 const PARALLEL_FROM: u64 = 200_000;
 /// Ranges of keys per reader, so that uneven ones even out.
 const RANGES_PER_READER: usize = 8;
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
+/// A snapshot's place in the binary log.
+pub(super) const POSITION: &str = "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'";
 
 pub(super) struct MySqlSnapshot {
-    access: Arc<TableAccess>,
-    readers: Vec<MySqlConnection>,
+    source: Source,
+    readers: Readers,
+}
+
+enum Readers {
+    Driver(Vec<MySqlConnection>),
+    Lanes(Vec<Lane>),
+}
+
+/// What the readers share: the query, and which parts of the table are left.
+pub(super) struct Source {
+    pub access: Arc<TableAccess>,
+    pub during: String,
     /// Conditions that part the table; one that holds for all rows is the empty one.
-    ranges: Vec<Option<String>>,
+    ranges: Mutex<VecDeque<Option<String>>>,
+}
+
+impl Source {
+    pub(super) fn is_filtered(&self) -> bool {
+        self.access.filter.is_some()
+    }
+
+    /// The query of a part that nobody has taken yet.
+    pub(super) fn next(&self) -> Option<String> {
+        let range = self.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        let conditions: Vec<String> = range.into_iter().collect();
+        Some(format!("{}{}", select(&self.access), where_all(&conditions, self.access.filter.as_deref())))
+    }
 }
 
 impl MySqlSnapshot {
@@ -47,23 +76,37 @@ impl MySqlSnapshot {
     ) -> Result<Self, EngineError> {
         let during = format!("open a snapshot of {}", access.table);
         let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
-        let mut first = begin(target, &during).await?;
+        let (first, mut lanes) = tokio::join!(begin(target, &during), lanes::open(target, 1));
+        let mut first = first?;
         check_filter(&mut first, &access, &during).await?;
         let mut readers = Vec::new();
         if parallelism > 1 && facts.positions && can_part(&access) {
             let large = is_large(&mut first, facts, &access).await.map_err(failed)?;
-            if large && logs_everything(&mut first).await {
+            let together = large && logs_everything(&mut first).await;
+            if together && !lanes.is_empty() {
+                lanes.extend(lanes::open(target, parallelism - 1).await);
+                lanes = lanes::at_one_position(lanes, target.timeout).await;
+            } else if together {
                 readers = beside(target, &during, &mut first, parallelism - 1).await?;
             }
         }
-        let ranges = if readers.is_empty() {
+        let count = lanes.len().max(readers.len() + 1);
+        let ranges = if count == 1 {
             vec![None]
         } else {
-            let count = (readers.len() + 1) * RANGES_PER_READER;
-            part(&mut first, &access, count).await.map_err(|error| errors::reading(&during, false, &error))?
+            let parts = part(&mut first, &access, count * RANGES_PER_READER).await;
+            parts.map_err(|error| errors::reading(&during, false, &error))?
         };
-        readers.push(first);
-        Ok(Self { access, readers, ranges })
+        let readers = if lanes.is_empty() {
+            readers.push(first);
+            Readers::Driver(readers)
+        } else {
+            drop(first.close().await);
+            Readers::Lanes(lanes)
+        };
+        let during = format!("read {}", access.table);
+        let source = Source { access, during, ranges: Mutex::new(ranges.into()) };
+        Ok(Self { source, readers })
     }
 }
 
@@ -85,7 +128,7 @@ async fn check_filter(
 
 async fn begin(target: &Target, during: &str) -> Result<MySqlConnection, EngineError> {
     let mut connection = target.connect().await?;
-    for sql in ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", BEGIN] {
+    for sql in [ISOLATION, BEGIN] {
         execute(&mut connection, sql).await.map_err(|error| errors::database(during, &error))?;
     }
     Ok(connection)
@@ -128,14 +171,17 @@ async fn beside(
 }
 
 async fn position(connection: &mut MySqlConnection) -> Result<Option<(String, String)>, sqlx::Error> {
-    let rows = texts(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'", &[]).await?;
+    Ok(position_of(&texts(connection, POSITION, &[]).await?))
+}
+
+pub(super) fn position_of(rows: &[Vec<Option<String>>]) -> Option<(String, String)> {
     let value = |name: &str| {
         let row = rows.iter().find(|row| {
             row.first().and_then(Option::as_deref).is_some_and(|found| found.eq_ignore_ascii_case(name))
         })?;
         row.get(1).cloned().flatten().filter(|value| !value.is_empty() && value != "none")
     };
-    Ok(value("binlog_snapshot_file").zip(value("binlog_snapshot_position")))
+    value("binlog_snapshot_file").zip(value("binlog_snapshot_position"))
 }
 
 /// The log leaves no database out, as far as the login may know.
@@ -203,16 +249,25 @@ fn ranges(name: &str, low: i128, high: i128, count: usize) -> Vec<Option<String>
 #[async_trait]
 impl Snapshot for MySqlSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        let Self { access, readers, ranges } = *self;
-        let ranges = Arc::new(Mutex::new(VecDeque::from(ranges)));
+        let (source, ended) = (Arc::new(self.source), Ended::default());
         let mut tasks = JoinSet::new();
-        for reader in readers {
-            tasks.spawn(read_ranges(reader, Arc::clone(&access), Arc::clone(&ranges), out.clone()));
+        match self.readers {
+            Readers::Driver(readers) => {
+                for reader in readers {
+                    tasks.spawn(read_ranges(reader, Arc::clone(&source), out.clone()));
+                }
+            }
+            Readers::Lanes(lanes) => {
+                for lane in lanes {
+                    let (source, flag, out) = (Arc::clone(&source), ended.flag(), out.clone());
+                    tasks.spawn_blocking(move || lanes::read(lane, &source, &flag, &out));
+                }
+            }
         }
         drop(out);
         while let Some(done) = tasks.join_next().await {
             done.map_err(|error| {
-                EngineError::new(ErrorKind::Database, format!("read {}", access.table), error.to_string())
+                EngineError::new(ErrorKind::Database, source.during.clone(), error.to_string())
             })??;
         }
         Ok(())
@@ -222,19 +277,14 @@ impl Snapshot for MySqlSnapshot {
 /// Takes ranges until there are none; each connection is given back by closing it.
 async fn read_ranges(
     mut connection: MySqlConnection,
-    access: Arc<TableAccess>,
-    ranges: Arc<Mutex<VecDeque<Option<String>>>>,
+    source: Arc<Source>,
     out: mpsc::Sender<Box<dyn RawBatch>>,
 ) -> Result<(), EngineError> {
-    let during = format!("read {}", access.table);
-    let filter = access.filter.as_deref();
-    loop {
-        let Some(range) = ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
-        let conditions: Vec<String> = range.into_iter().collect();
-        let sql = format!("{}{}", select(&access), where_all(&conditions, filter));
+    while let Some(sql) = source.next() {
+        let (access, filtered) = (&source.access, source.is_filtered());
         let arguments = MySqlArguments::default();
         let mut reading =
-            fetch::Reading::start(&mut connection, &access, &during, filter.is_some(), sql, arguments);
+            fetch::Reading::start(&mut connection, access, &source.during, filtered, sql, arguments);
         while let Some(batch) = reading.next().await? {
             if out.send(Box::new(batch)).await.is_err() {
                 // Nobody listens any more. Dropped, not closed: the rest of the rows is not worth reading.

@@ -43,11 +43,13 @@ NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
 /// Where to connect, and what to call it (never the password).
 #[derive(Clone)]
 pub(super) struct Target {
-    options: MySqlConnectOptions,
+    pub options: MySqlConnectOptions,
+    /// The driver keeps its own to itself.
+    pub password: Vec<u8>,
     pub shown: String,
-    timeout: Duration,
+    pub timeout: Duration,
     /// What every session begins with.
-    settings: String,
+    pub settings: String,
 }
 
 impl std::fmt::Debug for Target {
@@ -104,7 +106,8 @@ impl Target {
             options.get_username(),
             options.get_database().unwrap_or_default()
         );
-        Ok(Self { options, shown, timeout, settings: SETTINGS.to_owned() })
+        let password = percent_encoding::percent_decode_str(url.password().unwrap_or_default()).collect();
+        Ok(Self { options, password, shown, timeout, settings: SETTINGS.to_owned() })
     }
 
     /// With what limits the server sets; each of the two products reads its own comment.
