@@ -4,14 +4,11 @@
 //! lane hands on whole buffers of frames instead. It is only taken where the connection needs no TLS and the login no
 //! more than a password; anything out of the ordinary falls back to sqlx, which also words the error then.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::io;
 
 use super::CONNECT_TIMEOUT;
 use super::scan::END_OF_COPY;
+use crate::engine::inflow::{self, Frames, Inflow, PIECE_BYTES, PIECE_ROWS, Stream};
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
@@ -21,59 +18,12 @@ use postgres_protocol::message::frontend;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// A buffer is handed on when it holds this much; a row may make it longer.
-const PIECE_BYTES: usize = 512 * 1024;
-/// What a buffer holds before a long row makes it longer.
-const BUFFER_BYTES: usize = PIECE_BYTES + PIECE_BYTES / 4;
-/// Rows of one piece: what is hashed by one task.
-const PIECE_ROWS: usize = 8192;
 /// Before each row: a tag and a length.
 const FRAME_HEAD: usize = 5;
-/// After a read that brought less, the lane sleeps before the next: the server sends 8 KiB at a time, and a wake-up for each
-/// costs it and us more than the rows do.
-const READ_ENOUGH: usize = 128 * 1024;
-const PAUSE: Duration = Duration::from_micros(500);
-/// So often a lane that waits looks whether anyone still wants its rows.
-const LOOK_UP: Duration = Duration::from_millis(200);
-
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
 
 /// Every call blocks its thread.
 pub(super) struct Lane {
-    stream: Box<dyn Stream>,
-    read: Vec<u8>,
-    /// How much of `read` holds what was read.
-    filled: usize,
-    spare: Spare,
-    /// Asked while nothing comes.
-    give_up: Box<dyn Fn() -> bool + Send>,
-}
-
-/// Buffers that come back when their rows are hashed.
-type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
-
-/// Frames of rows, each a row with `FRAME_HEAD` bytes before it.
-pub(super) struct Frames {
-    bytes: Vec<u8>,
-    filled: usize,
-    spare: Spare,
-}
-
-impl Frames {
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.filled).unwrap_or_default()
-    }
-}
-
-impl Drop for Frames {
-    fn drop(&mut self) {
-        // One that a long row has stretched is not kept.
-        if self.bytes.len() == BUFFER_BYTES {
-            let bytes = std::mem::take(&mut self.bytes);
-            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
-        }
-    }
+    inflow: Inflow,
 }
 
 /// Why a lane could not go on.
@@ -110,31 +60,16 @@ fn server_error(body: &ErrorResponseBody) -> LaneError {
     LaneError::Server { code: field(b'C'), message: field(b'M') }
 }
 
-/// The socket, with a limit to how long a read may sleep.
 fn connect(options: &PgConnectOptions) -> Option<Box<dyn Stream>> {
     match options.get_socket() {
-        #[cfg(unix)]
-        Some(folder) => {
-            let path = folder.join(format!(".s.PGSQL.{}", options.get_port()));
-            let stream = std::os::unix::net::UnixStream::connect(path).ok()?;
-            stream.set_read_timeout(Some(LOOK_UP)).ok()?;
-            Some(Box::new(stream))
-        }
-        #[cfg(not(unix))]
-        Some(_) => None,
-        None => {
-            let mut addresses = (options.get_host(), options.get_port()).to_socket_addrs().ok()?;
-            let stream = addresses.find_map(|to| TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).ok())?;
-            stream.set_nodelay(true).ok()?;
-            stream.set_read_timeout(Some(LOOK_UP)).ok()?;
-            Some(Box::new(stream))
-        }
+        Some(folder) => inflow::local(&folder.join(format!(".s.PGSQL.{}", options.get_port()))),
+        None => inflow::tcp(options.get_host(), options.get_port(), CONNECT_TIMEOUT),
     }
 }
 
 impl Lane {
     fn new(stream: Box<dyn Stream>, give_up: Box<dyn Fn() -> bool + Send>) -> Self {
-        Self { stream, read: vec![0; BUFFER_BYTES], filled: 0, spare: Spare::default(), give_up }
+        Self { inflow: Inflow::new(stream, give_up) }
     }
 
     /// Logs in; `None` where this is not a lane's business, or fails in any way. While nothing comes, `give_up` is asked
@@ -151,21 +86,22 @@ impl Lane {
     }
 
     pub(super) fn give_up_when(&mut self, give_up: Box<dyn Fn() -> bool + Send>) {
-        self.give_up = give_up;
+        self.inflow.give_up_when(give_up);
     }
 
     fn server_has_no_tls(&mut self) -> Result<bool, LaneError> {
         let mut ask = BytesMut::new();
         frontend::ssl_request(&mut ask);
-        self.stream.write_all(&ask)?;
-        while self.filled == 0 {
-            self.fill()?;
+        self.inflow.send(&ask)?;
+        while self.inflow.known(0).is_empty() {
+            self.inflow.fill()?;
         }
         // Nothing may come behind the one byte before the login.
-        let answer = self.read.first() == Some(&b'N') && self.filled == 1;
-        self.consume(1);
+        let answer = self.inflow.known(0) == b"N";
+        self.inflow.consume(1);
         Ok(answer)
     }
+
     fn log_in(&mut self, options: &PgConnectOptions) -> Result<(), LaneError> {
         // The only way sqlx shows the password that it found in the URL, the environment or the password file.
         let url = options.to_url_lossy();
@@ -178,7 +114,7 @@ impl Lane {
         parameters.extend(options.get_options().map(|text| ("options", text)));
         let mut out = BytesMut::new();
         frontend::startup_message(parameters, &mut out)?;
-        self.stream.write_all(&out)?;
+        self.inflow.send(&out)?;
         let secret = || password.as_deref().ok_or_else(|| unexpected("the server asks for a password"));
         let mut scram = None;
         loop {
@@ -217,7 +153,7 @@ impl Lane {
                 Message::ErrorResponse(body) => return Err(server_error(&body)),
                 _ => return Err(unexpected("no login that a lane knows")),
             }
-            self.stream.write_all(&out)?;
+            self.inflow.send(&out)?;
         }
     }
 
@@ -230,7 +166,7 @@ impl Lane {
     fn ask(&mut self, sql: &str) -> Result<(), LaneError> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out)?;
-        Ok(self.stream.write_all(&out)?)
+        Ok(self.inflow.send(&out)?)
     }
 
     /// Until the server waits for the next query; the first error on the way is the result.
@@ -247,52 +183,14 @@ impl Lane {
 
     fn message(&mut self) -> Result<Message, LaneError> {
         loop {
-            let known = self.read.get(..self.filled).unwrap_or_default();
+            let known = self.inflow.known(0);
             if let Some((_, length)) = whole_frame(known)? {
                 let mut frame = BytesMut::from(known.get(..length).unwrap_or_default());
-                self.consume(length);
+                self.inflow.consume(length);
                 return Message::parse(&mut frame)?.ok_or_else(|| unexpected("a frame's length"));
             }
-            self.fill()?;
+            self.inflow.fill()?;
         }
-    }
-
-    fn consume(&mut self, length: usize) {
-        self.read.copy_within(length..self.filled, 0);
-        self.filled -= length;
-    }
-
-    /// Reads what is there, or waits for more.
-    fn fill(&mut self) -> Result<(), LaneError> {
-        if self.filled == self.read.len() {
-            self.read.resize(self.read.len() * 2, 0);
-        }
-        loop {
-            match self.stream.read(self.read.get_mut(self.filled..).unwrap_or_default()) {
-                Ok(0) => return Err(LaneError::Broken(io::ErrorKind::UnexpectedEof.into())),
-                Ok(read) => {
-                    self.filled += read;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    if (self.give_up)() {
-                        return Err(LaneError::Broken(io::ErrorKind::TimedOut.into()));
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// As `fill`, in the middle of rows.
-    fn fill_more(&mut self) -> Result<(), LaneError> {
-        let before = self.filled;
-        self.fill()?;
-        if self.filled - before < READ_ENOUGH {
-            thread::sleep(PAUSE);
-        }
-        Ok(())
     }
 
     /// Begins a COPY ... TO STDOUT.
@@ -319,7 +217,7 @@ impl Lane {
     pub(super) fn piece(&mut self) -> Result<Option<(Frames, usize)>, LaneError> {
         let (mut at, mut rows) = (0, 0);
         loop {
-            let known = self.read.get(at..self.filled).unwrap_or_default();
+            let known = self.inflow.known(at);
             match whole_frame(known)? {
                 Some((backend::COPY_DATA_TAG, length)) => {
                     let end = known.get(FRAME_HEAD..length) == Some(&END_OF_COPY);
@@ -344,35 +242,19 @@ impl Lane {
                 // Rows first, then whatever comes behind them.
                 Some(_) => {}
                 None => {
-                    self.fill_more()?;
+                    self.inflow.fill_more()?;
                     continue;
                 }
             }
-            return Ok(Some((self.take(at), rows)));
+            return Ok(Some((self.inflow.take(at), rows)));
         }
-    }
-
-    /// Takes the first bytes; what is behind them moves to another buffer.
-    fn take(&mut self, at: usize) -> Frames {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut next = spare.unwrap_or_else(|| vec![0; BUFFER_BYTES]);
-        let rest = self.read.get(at..self.filled).unwrap_or_default();
-        if next.len() < rest.len() {
-            next.resize(rest.len(), 0);
-        }
-        if let Some(front) = next.get_mut(..rest.len()) {
-            front.copy_from_slice(rest);
-        }
-        self.filled = rest.len();
-        let bytes = std::mem::replace(&mut self.read, next);
-        Frames { bytes, filled: at, spare: Arc::clone(&self.spare) }
     }
 
     pub(super) fn close(mut self) {
         let mut out = BytesMut::new();
         frontend::terminate(&mut out);
         // The rows are all there; how the connection ends no longer matters.
-        let _ = self.stream.write_all(&out);
+        let _ = self.inflow.send(&out);
     }
 }
 
@@ -402,15 +284,14 @@ mod tests {
 
     fn lane(bytes: &[u8]) -> Lane {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
         let bytes = bytes.to_vec();
-        thread::spawn(move || {
+        std::thread::spawn(move || {
+            let (mut there, _) = listener.accept().unwrap();
             // In odd steps, so that frames come in parts.
-            bytes.chunks(1009).try_for_each(|some| there.write_all(some))
+            bytes.chunks(1009).try_for_each(|some| io::Write::write_all(&mut there, some))
         });
-        let (here, _) = listener.accept().unwrap();
-        here.set_read_timeout(Some(LOOK_UP)).unwrap();
-        Lane::new(Box::new(here), Box::new(|| false))
+        Lane::new(inflow::tcp("127.0.0.1", port, CONNECT_TIMEOUT).unwrap(), Box::new(|| false))
     }
 
     fn frame(tag: u8, body: &[u8]) -> Vec<u8> {

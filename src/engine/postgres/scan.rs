@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::decode::Decoder;
-use super::lane::{self, Frames, Lane, LaneError};
+use super::lane::{self, Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
+use crate::engine::inflow::Frames;
 use crate::engine::{EachRow, EngineError, ErrorKind, RawBatch, RowError, Snapshot};
 use crate::model::{RowBuffer, TableAccess};
 
