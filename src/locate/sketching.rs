@@ -15,9 +15,9 @@ const CELLS_PER_MESSAGE: usize = MESSAGE_BYTES / 8;
 const STRANGERS_PER_MESSAGE: usize = MESSAGE_BYTES / 6;
 /// Stages that a source asks for before it descends instead.
 const ASKS_MAX: u8 = 3;
-/// Where as many rows differ on both sides, they are the same keys, nearly always: then the source's keys name the target's
-/// rows too. Below, naming them costs little.
-const STRANGERS_NAMED: usize = 300;
+/// Where as many rows differ on both sides, they are the same keys, mostly: then the source's keys name the target's rows too,
+/// and where they do not, the roots tell, and another round finds what is left. Below, naming them costs little.
+const STRANGERS_NAMED: usize = 2_000;
 
 /// Target: what it knows of the source, and how far its sketch was sent.
 pub(super) struct Offered {
