@@ -130,6 +130,56 @@ pub struct RowIntent {
     pub after: Option<String>,
 }
 
+/// Hex digits of a keyed hash in the trail.
+pub const HASH_DIGITS: usize = 32;
+
+/// The rows of a batch that is about to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intents {
+    Each(Vec<RowIntent>),
+    /// Inserts alone, told by hashes alone: those of the keys one behind the other, and those of the rows likewise.
+    Inserts {
+        keys: String,
+        after: String,
+    },
+}
+
+impl Intents {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Each(rows) => rows.len(),
+            Self::Inserts { keys, .. } => hashes(keys).count(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One by one.
+    pub fn into_rows(self) -> Vec<RowIntent> {
+        match self {
+            Self::Each(rows) => rows,
+            Self::Inserts { keys, after } => hashes(&keys)
+                .zip(hashes(&after))
+                .map(|(key, after)| RowIntent {
+                    key: key.to_owned(),
+                    operation: Operation::Insert,
+                    before: None,
+                    after: Some(after.to_owned()),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The hashes of a text of them.
+pub fn hashes(text: &str) -> impl Iterator<Item = &str> {
+    let count = text.len() / HASH_DIGITS;
+    (0..count).map_while(move |at| text.get(at * HASH_DIGITS..(at + 1) * HASH_DIGITS))
+}
+
 /// What became of a row that was to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -269,7 +319,7 @@ pub enum Event {
         /// Its name at the target.
         table: String,
         batch: u64,
-        rows: Vec<RowIntent>,
+        rows: Intents,
     },
     /// What became of the rows of a batch that was told, in their order.
     Applied {
@@ -434,12 +484,17 @@ mod tests {
             Event::Intended {
                 table: text(),
                 batch: 7,
-                rows: vec![RowIntent {
+                rows: Intents::Each(vec![RowIntent {
                     key: text(),
                     operation: Operation::Delete,
                     before: Some(text()),
                     after: None,
-                }],
+                }]),
+            },
+            Event::Intended {
+                table: text(),
+                batch: 8,
+                rows: Intents::Inserts { keys: text(), after: text() },
             },
             Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
             Event::UndoTable { table: text() },

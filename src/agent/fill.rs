@@ -14,10 +14,29 @@ use super::target::MissingRun;
 use super::wire::unpack_rows;
 use super::write::Writing;
 use crate::merkle::{RowDigest, RowHasher};
-use crate::model::{Key, KeyedRow};
+use crate::model::{CanonicalRow, Key, RowRun};
+
+/// Rows that the source has and the target had not when both were scanned.
+pub(super) struct Missing {
+    pub(super) rows: RowRun,
+    digests: Vec<RowDigest>,
+}
+
+impl Missing {
+    /// Key, row and digest of each.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ((&[u8], &[u8]), &RowDigest)> {
+        self.rows.iter().zip(&self.digests)
+    }
+}
+
+/// One of them, as a suspect that was read again.
+pub(super) fn missing_row(key: &[u8], row: &[u8], digest: RowDigest) -> Reread {
+    let suspect = Suspect { key: Key::from(key), source: Some(digest), target: None, origin: Some(digest) };
+    Reread { suspect, source: Some(CanonicalRow::new(row)), target: None }
+}
 
 /// Rows of a run on their way out of a packed part.
-type Unpacking = AbortOnDropHandle<Result<Vec<(KeyedRow, RowDigest)>, AgentError>>;
+type Unpacking = AbortOnDropHandle<Result<Missing, AgentError>>;
 
 /// Rows of a run that have arrived.
 enum Part {
@@ -27,6 +46,11 @@ enum Part {
     Mixed(Vec<Reread>),
 }
 
+fn nothing_more() -> Unpacking {
+    let nothing = Missing { rows: RowRun::default(), digests: Vec::new() };
+    AbortOnDropHandle::new(tokio::spawn(std::future::ready(Ok(nothing))))
+}
+
 impl Settlement<'_, '_> {
     /// Rows that only the source has, streamed in key order and inserted as they come.
     pub(super) async fn missing_run(&mut self, run: MissingRun) -> Result<(), AgentError> {
@@ -34,7 +58,7 @@ impl Settlement<'_, '_> {
             // Over the limit: the run is known by its count alone.
             self.target.outcome.missing += run.count;
             self.target.outcome.left += run.count;
-            self.parts.add(&run.first, run.count);
+            self.parts.add(run.first.as_bytes(), run.count);
             return Ok(());
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
@@ -43,14 +67,14 @@ impl Settlement<'_, '_> {
         let mut writing = None;
         let mut unpacking = self.unpack_next().await?;
         loop {
-            let rows =
+            let missing =
                 unpacking.await.unwrap_or_else(|_| Err(AgentError::protocol("rows were not unpacked")))?;
-            let count = rows.len() as u64;
+            let count = missing.rows.len() as u64;
             unpacking = match count {
-                0 => AbortOnDropHandle::new(tokio::spawn(std::future::ready(Ok(Vec::new())))),
+                0 => nothing_more(),
                 _ => self.unpack_next().await?,
             };
-            let next = if count > 0 { Some(self.confirm_part(rows, look).await?) } else { None };
+            let next = if count > 0 { Some(self.confirm_part(missing, look).await?) } else { None };
             let stale = self.again.len();
             if let Some(writing) = writing.take() {
                 self.end_writing(writing).await?;
@@ -84,34 +108,32 @@ impl Settlement<'_, '_> {
         Ok(AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
             let rows = unpack_rows(&session, &packed)?;
             let mut hasher = RowHasher::new(&session);
-            rows.iter().for_each(|row| hasher.push(row.key.as_bytes(), row.row.as_bytes()));
-            let digests = hasher.take();
-            Ok(rows.into_iter().zip(digests).collect())
+            rows.iter().for_each(|(key, row)| hasher.push(key, row));
+            Ok(Missing { rows, digests: hasher.take() })
         })))
     }
 
     /// An insert is conditional, so rows that are there by now need not be looked for: they come out as stale. Where
     /// that happens the target follows, and the next rows are looked for before they are called missing.
-    async fn confirm_part(
-        &mut self,
-        rows: Vec<(KeyedRow, RowDigest)>,
-        look: bool,
-    ) -> Result<Part, AgentError> {
+    async fn confirm_part(&mut self, missing: Missing, look: bool) -> Result<Part, AgentError> {
         let mut own = BTreeMap::new();
         if look {
-            let keys: Vec<Key> = rows.iter().map(|(row, _)| row.key.clone()).collect();
+            let keys: Vec<Key> = missing.rows.iter().map(|(key, _)| Key::from(key)).collect();
             let found = self.target.agent.engine.fetch(&self.target.access, &keys).await?;
             own.extend(found.into_iter().map(|row| (row.key, row.row)));
-            self.target.outcome.target_rows_reread += rows.len() as u64;
+            self.target.outcome.target_rows_reread += keys.len() as u64;
         }
-        self.target.outcome.source_rows_reread += rows.len() as u64;
+        self.target.outcome.source_rows_reread += missing.rows.len() as u64;
+        if own.is_empty() && self.allow.insert && !self.target.task.options.sql {
+            self.count_missing(&missing).await?;
+            return Ok(Part::Missing(Some(self.begin_inserting(missing).await?)));
+        }
         let some_there = !own.is_empty();
-        let rereads: Vec<Reread> = rows
-            .into_iter()
-            .map(|(KeyedRow { key, row }, digest)| {
-                let target = own.remove(&key);
-                let suspect = Suspect { key, source: Some(digest), target: None, origin: Some(digest) };
-                Reread { suspect, source: Some(row), target }
+        let rereads: Vec<Reread> = missing
+            .iter()
+            .map(|((key, row), digest)| {
+                let reread = missing_row(key, row, *digest);
+                Reread { target: own.remove(&reread.suspect.key), ..reread }
             })
             .collect();
         if some_there {
@@ -119,5 +141,19 @@ impl Settlement<'_, '_> {
         }
         let (changes, rereads) = self.confirm_all(rereads).await?;
         Ok(Part::Missing(self.begin_writing(changes, rereads).await?))
+    }
+
+    /// Rows that are differences beyond doubt.
+    async fn count_missing(&mut self, missing: &Missing) -> Result<(), AgentError> {
+        let count = missing.rows.len() as u64;
+        self.worked += count;
+        self.target.outcome.missing += count;
+        for ((key, row), digest) in missing.iter() {
+            self.parts.add(key, 1);
+            if self.told < self.target.task.options.details_max {
+                self.tell_difference(&missing_row(key, row, *digest)).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::event::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 use super::spool::Suspect;
 use crate::merkle::SessionKey;
-use crate::model::canonical::{DecodeError, decode_key, decode_row, split_cells};
+use crate::model::canonical::{DecodeError, decode_key, decode_key_into, decode_row, split_cells};
 use crate::model::{CanonicalRow, ComparisonType, Key, Plan, TableAccess, Value};
 
 /// A suspect with what both sides hold now.
@@ -103,6 +103,20 @@ impl Describer {
     pub(super) fn key_texts(&self, key: &Key) -> Result<Vec<String>, DecodeError> {
         let values = decode_key(&self.key_types, key.as_bytes())?;
         Ok(values.iter().map(|value| value.to_text().unwrap_or_default()).collect())
+    }
+
+    /// Each column of a key by its name and its text; `values` is used again from key to key.
+    pub(super) fn named_key(
+        &self,
+        key: &[u8],
+        values: &mut Vec<Value>,
+        mut each: impl FnMut(&str, &str),
+    ) -> Result<(), DecodeError> {
+        decode_key_into(&self.key_types, key, values)?;
+        for (name, value) in self.names().zip(values) {
+            each(name, &value.to_text().unwrap_or_default());
+        }
+        Ok(())
     }
 
     /// The positions, behind the key, of the columns that differ.

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::error::{AgentError, FailureKind};
 use super::proto::{Failure, Frame, frame::Kind};
+use super::wire::Distance;
 use crate::model::Role;
 
 /// Frames that may wait in one direction: backpressure end to end, and enough to keep a long link busy.
@@ -75,6 +76,7 @@ pub struct Link {
     /// When the wait for the next frame began; it goes on where the future that waited was dropped.
     waiting: Option<Instant>,
     peer: Role,
+    distance: Distance,
 }
 
 impl std::fmt::Debug for Link {
@@ -98,18 +100,30 @@ impl Link {
     ) -> Self {
         let sender =
             LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), hop: Arc::default(), peer };
-        Self { sender, rx: Mutex::new(rx), counts: LinkCounts::default(), silence_max, waiting: None, peer }
+        Self {
+            sender,
+            rx: Mutex::new(rx),
+            counts: LinkCounts::default(),
+            silence_max,
+            waiting: None,
+            peer,
+            distance: Distance::Far,
+        }
     }
 
     /// Two ends in one process: the target's, then the source's.
     pub fn pair(silence_max: Duration) -> (Self, Self) {
         let (to_source, from_target) = mpsc::channel(FRAMES_IN_FLIGHT);
         let (to_target, from_source) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let target =
-            Self::new(to_source, ReceiverStream::new(from_source).map(Ok).boxed(), Role::Source, silence_max);
-        let source =
-            Self::new(to_target, ReceiverStream::new(from_target).map(Ok).boxed(), Role::Target, silence_max);
-        (target, source)
+        let end = |tx, rx, peer| {
+            let link = Self::new(tx, ReceiverStream::new(rx).map(Ok).boxed(), peer, silence_max);
+            Self { distance: Distance::SameProcess, ..link }
+        };
+        (end(to_source, from_source, Role::Source), end(to_target, from_target, Role::Target))
+    }
+
+    pub fn distance(&self) -> Distance {
+        self.distance
     }
 
     /// The end that answers waits long: its peer may be scanning for hours, and a dead peer is the transport's to notice.

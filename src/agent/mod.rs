@@ -46,8 +46,8 @@ pub mod proto {
 pub use client::RemoteAgent;
 pub use error::AgentError;
 pub use event::{
-    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, Phase, RowIntent, RowOutcome,
-    TableOutcome, TableTask, Task, TaskOptions, UndoTask, Undone, ValuePair,
+    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, HASH_DIGITS, Intents, Phase,
+    RowIntent, RowOutcome, TableOutcome, TableTask, Task, TaskOptions, UndoTask, Undone, ValuePair, hashes,
 };
 pub use handle::{AgentHandle, start, undo_on};
 pub use link::{Link, LinkCounts};

@@ -29,8 +29,8 @@ impl Parts {
         Ok(Self { pivots, counts })
     }
 
-    pub(super) fn add(&mut self, key: &Key, rows: u64) {
-        let at = self.pivots.partition_point(|pivot| pivot <= key);
+    pub(super) fn add(&mut self, key: &[u8], rows: u64) {
+        let at = self.pivots.partition_point(|pivot| pivot.as_bytes() <= key);
         if let Some(count) = self.counts.get_mut(at) {
             *count += rows;
         }

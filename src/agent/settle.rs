@@ -263,6 +263,12 @@ impl<'a, 'b> Settlement<'a, 'b> {
         }
     }
 
+    pub(super) async fn tell_difference(&mut self, reread: &Reread) -> Result<(), AgentError> {
+        self.told += 1;
+        let difference = self.describer.difference(reread).map_err(decode_error)?;
+        self.target.tell(Event::Difference { difference }).await
+    }
+
     /// Counts and tells a difference; the change to make, where one is allowed.
     async fn confirm(&mut self, reread: &Reread, pass: Pass) -> Result<Option<Change>, AgentError> {
         if pass == Pass::Confirm {
@@ -277,11 +283,9 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 DifferenceKind::Changed => outcome.changed += 1,
                 DifferenceKind::Extra => outcome.extra += 1,
             }
-            self.parts.add(&reread.suspect.key, 1);
+            self.parts.add(reread.suspect.key.as_bytes(), 1);
             if self.told < self.target.task.options.details_max {
-                self.told += 1;
-                let difference = self.describer.difference(reread).map_err(decode_error)?;
-                self.target.tell(Event::Difference { difference }).await?;
+                self.tell_difference(reread).await?;
             }
         }
         let change = Change {

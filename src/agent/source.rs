@@ -19,7 +19,7 @@ use super::wire::{
 };
 use crate::locate::{self, LocateError, LocateOptions, Locator};
 use crate::merkle::{DigestRun, RunView, SessionKey};
-use crate::model::{Key, KeyedRow, Role, TableAccess};
+use crate::model::{Key, Role, RowRun, TableAccess};
 
 /// A target may be busy this long between two questions before the source gives its session up.
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
@@ -229,7 +229,7 @@ impl Source<'_> {
             .locator
             .missing_run(run_id)
             .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
-        let view = self.locator.view();
+        let (view, distance) = (self.locator.view(), link.distance());
         let chunk = Arc::new(AtomicU64::new(RUN_CHUNK));
         let chunks = futures::stream::unfold(range.start, |start| {
             let end = range.end.min(start + chunk.load(Ordering::Relaxed));
@@ -242,15 +242,12 @@ impl Source<'_> {
                 // On tasks of their own: the next rows are read and packed while these are on their way.
                 let read = tokio::spawn(async move {
                     let keys = keys_between(&view, part.start, part.end)?;
-                    let mut rows: Vec<KeyedRow> = engine.fetch_run(&access, &keys).await?;
-                    rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                    let bytes: usize =
-                        rows.iter().map(|row| row.row.as_bytes().len() + row.key.as_bytes().len()).sum();
-                    let each = bytes as u64 / (rows.len() as u64).max(1);
+                    let rows = engine.fetch_run(&access, &keys).await?.sorted();
+                    let each = rows.bytes() as u64 / (rows.len() as u64).max(1);
                     let fitting = RUN_CHUNK_BYTES / each.max(1);
                     chunk.store(fitting.clamp(RUN_CHUNK_MIN, RUN_CHUNK_MAX), Ordering::Relaxed);
                     // An empty part would end the run: rows deleted meanwhile are simply not sent.
-                    if rows.is_empty() { Ok(None) } else { pack_rows(&session, &rows).map(Some) }
+                    if rows.is_empty() { Ok(None) } else { pack_rows(&session, &rows, distance).map(Some) }
                 });
                 let read = AbortOnDropHandle::new(read);
                 async {
@@ -263,7 +260,7 @@ impl Source<'_> {
                 send_packed(link, packed).await?;
             }
         }
-        send_packed(link, pack_rows(&self.session, &[])?).await
+        send_packed(link, pack_rows(&self.session, &RowRun::default(), distance)?).await
     }
 }
 

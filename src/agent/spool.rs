@@ -54,12 +54,26 @@ impl Spool {
         let flags = u8::from(suspect.source.is_some())
             | u8::from(suspect.target.is_some()) << 1
             | u8::from(suspect.origin.is_some()) << 2;
-        let key = suspect.key.as_bytes();
-        let mut write = || {
+        let digests = [&suspect.source, &suspect.target, &suspect.origin];
+        self.put(flags, suspect.key.as_bytes(), digests.into_iter().flatten())
+    }
+
+    /// A row that the source has, as it was scanned, and the target has not.
+    pub(super) fn push_missing(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
+        self.put(1 | 1 << 2, key, [digest, digest].into_iter())
+    }
+
+    fn put<'d>(
+        &mut self,
+        flags: u8,
+        key: &[u8],
+        digests: impl Iterator<Item = &'d RowDigest>,
+    ) -> Result<(), AgentError> {
+        let write = || {
             self.file.write_all(&[flags])?;
             self.file.write_all(&(key.len() as u64).to_be_bytes())?;
             self.file.write_all(key)?;
-            for digest in [&suspect.source, &suspect.target, &suspect.origin].into_iter().flatten() {
+            for digest in digests {
                 self.file.write_all(digest.as_bytes())?;
             }
             Ok(())

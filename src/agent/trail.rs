@@ -11,14 +11,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, RowIntent, RowOutcome};
+use super::event::{Event, HASH_DIGITS, Intents, RowIntent, RowOutcome};
 use super::judge::Describer;
 use super::settle::decode_error;
 use super::target::Target;
 use super::undo::own::OwnAccess;
 use super::undo::{Journal, JournalHead, UndoStore};
 use crate::engine::{Engine, EngineError};
-use crate::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, TableSchema};
+use crate::merkle::{RowDigest, RowHasher, SessionKey};
+use crate::model::canonical::DecodeError;
+use crate::model::{CanonicalRow, Change, ChangeOutcome, Key, Plan, RowRun, TableSchema};
 
 /// Rows that are put into the trail's words by one task.
 const TOLD_TOGETHER: usize = 500;
@@ -53,27 +55,56 @@ impl TrailSecret {
     }
 
     fn hash_of<'k>(&self, table: &'k str, key: impl Iterator<Item = (&'k str, &'k str)>) -> String {
-        let mut hasher = blake3::Hasher::new_keyed(&self.keys);
-        let parts = std::iter::once(table).chain(key.flat_map(|(name, text)| [name, text]));
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
-        }
-        short(&hasher)
+        let mut named = Vec::new();
+        key.for_each(|(name, text)| put_named(&mut named, name, text));
+        hex_of(SessionKey::new(self.keys).row_digest(table.as_bytes(), &named))
     }
 
     /// Of a row's canonical bytes: the same row has the same digest in every run under the same plan.
     fn row_digest(&self, key: &Key, row: &CanonicalRow) -> String {
-        let mut hasher = blake3::Hasher::new_keyed(&self.rows);
-        hasher.update(&(key.as_bytes().len() as u64).to_be_bytes());
-        hasher.update(key.as_bytes()).update(row.as_bytes());
-        short(&hasher)
+        hex_of(SessionKey::new(self.rows).row_digest(key.as_bytes(), row.as_bytes()))
+    }
+
+    /// The same of many rows that are to be inserted.
+    fn inserts(&self, table: &str, describer: &Describer, rows: &RowRun) -> Result<Intents, DecodeError> {
+        let hashers = [self.keys, self.rows].map(|secret| RowHasher::new(&SessionKey::new(secret)));
+        let [mut keys, mut digests] = hashers;
+        let (mut values, mut named) = (Vec::new(), Vec::new());
+        for (key, row) in rows.iter() {
+            named.clear();
+            describer.named_key(key, &mut values, |name, text| put_named(&mut named, name, text))?;
+            keys.push(table.as_bytes(), &named);
+            digests.push(key, row);
+        }
+        let hex = |digests: Vec<RowDigest>| {
+            let mut text = String::with_capacity(digests.len() * HASH_DIGITS);
+            digests.into_iter().for_each(|digest| put_hex(&mut text, digest));
+            text
+        };
+        Ok(Intents::Inserts { keys: hex(keys.take()), after: hex(digests.take()) })
     }
 }
 
-fn short(hasher: &blake3::Hasher) -> String {
-    let mut hex = hasher.finalize().to_hex().to_string();
-    hex.truncate(32);
-    hex
+/// One column of a key, as it is hashed: each part behind its length, so that no two keys read alike.
+fn put_named(out: &mut Vec<u8>, name: &str, text: &str) {
+    for part in [name, text] {
+        out.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn hex_of(digest: RowDigest) -> String {
+    let mut text = String::with_capacity(HASH_DIGITS);
+    put_hex(&mut text, digest);
+    text
+}
+
+fn put_hex(text: &mut String, digest: RowDigest) {
+    for byte in digest.0 {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 }));
+        }
+    }
 }
 
 impl fmt::Debug for TrailSecret {
@@ -214,9 +245,7 @@ impl Trail {
         changes: &[Change],
         replace: bool,
     ) -> Result<Intent, AgentError> {
-        self.batch += 1;
-        let intent = Intent { batch: self.batch, rows: changes.len() };
-        self.journal.open().await?;
+        let intent = self.next(changes.len()).await?;
         if let Keeping::Open { journal, own } = &mut self.journal {
             let before = own.fetch(self.engine.as_ref(), changes).await?;
             journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
@@ -235,7 +264,35 @@ impl Trail {
         };
         let rows =
             changes.par_iter().with_min_len(TOLD_TOGETHER).map(told).collect::<Result<_, AgentError>>()?;
-        self.tell(Event::Intended { table: self.table.clone(), batch: self.batch, rows }).await?;
+        self.intended(intent, Intents::Each(rows)).await
+    }
+
+    /// The same of rows that are all inserted.
+    pub(super) async fn intend_inserts(
+        &mut self,
+        describer: &Describer,
+        rows: &RowRun,
+    ) -> Result<Intent, AgentError> {
+        if self.wish.as_ref().is_some_and(|wish| wish.plain_keys) {
+            return self.intend(describer, &rows.inserts(), false).await;
+        }
+        let intent = self.next(rows.len()).await?;
+        if let Keeping::Open { journal, .. } = &mut self.journal {
+            journal.inserts(self.batch, rows).await?;
+        }
+        let Some(wish) = &self.wish else { return Ok(intent) };
+        let intents = wish.secret.inserts(&self.table, describer, rows).map_err(decode_error)?;
+        self.intended(intent, intents).await
+    }
+
+    async fn next(&mut self, rows: usize) -> Result<Intent, AgentError> {
+        self.batch += 1;
+        self.journal.open().await?;
+        Ok(Intent { batch: self.batch, rows })
+    }
+
+    async fn intended(&self, intent: Intent, rows: Intents) -> Result<Intent, AgentError> {
+        self.tell(Event::Intended { table: self.table.clone(), batch: intent.batch, rows }).await?;
         Ok(intent)
     }
 

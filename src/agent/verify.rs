@@ -57,6 +57,11 @@ impl Overlay {
         self.written.push(suspect)
     }
 
+    /// The same of a row that the target had not.
+    pub(super) fn inserted(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
+        self.written.push_missing(key, digest)
+    }
+
     pub(super) fn take_written(&mut self, agent: &LocalAgent) -> Result<Spool, AgentError> {
         Ok(std::mem::replace(&mut self.written, Spool::new(agent.limits.scratch.as_deref())))
     }

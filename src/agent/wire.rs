@@ -2,8 +2,10 @@
 //!
 //! Everything here may come from a hostile peer: lengths are checked before anything is allocated for them.
 
+use std::borrow::Cow;
+
 use crate::merkle::{RootDigest, RowDigest, SessionKey};
-use crate::model::{CanonicalRow, ENCODING_VERSION, Key, KeyedRow, Plan, TableSchema};
+use crate::model::{CanonicalRow, ENCODING_VERSION, Key, Plan, RowRun, TableSchema};
 
 use super::error::{AgentError, FailureKind};
 use super::patch::Patch;
@@ -20,6 +22,19 @@ pub const DESCRIBED_MAX: usize = 256;
 const ZSTD_LEVEL: i32 = 3;
 /// Below this zstd's own frame costs more than it saves.
 const COMPRESS_FROM: usize = 128;
+/// The first byte of what was packed: as it is, or by zstd behind its length.
+const PLAIN: u8 = 0;
+const PACKED: u8 = 1;
+/// Stands in a key's place in the digest over sealed rows.
+const SEALED: &[u8] = b"sealed rows";
+
+/// How far rows have to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distance {
+    /// Over a link whose bytes count.
+    Far,
+    SameProcess,
+}
 
 /// What a source says of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +51,13 @@ fn malformed(what: &str) -> AgentError {
 }
 
 fn pack(plain: &[u8]) -> Result<Vec<u8>, AgentError> {
-    let mut out = vec![0];
+    let mut out = vec![PLAIN];
     if plain.len() >= COMPRESS_FROM {
         let packed = zstd::bulk::compress(plain, ZSTD_LEVEL).map_err(|error| {
             AgentError::new(FailureKind::Resource, format!("cannot compress rows: {error}"))
         })?;
         if packed.len() < plain.len() {
-            out[0] = 1;
+            out[0] = PACKED;
             out.extend_from_slice(&(plain.len() as u64).to_be_bytes());
             out.extend_from_slice(&packed);
             return Ok(out);
@@ -52,10 +67,10 @@ fn pack(plain: &[u8]) -> Result<Vec<u8>, AgentError> {
     Ok(out)
 }
 
-fn unpack(packed: &[u8], what: &str) -> Result<Vec<u8>, AgentError> {
+fn unpack<'p>(packed: &'p [u8], what: &str) -> Result<Cow<'p, [u8]>, AgentError> {
     match packed.split_first() {
-        Some((0, plain)) => Ok(plain.to_vec()),
-        Some((1, rest)) => {
+        Some((&PLAIN, plain)) => Ok(Cow::Borrowed(plain)),
+        Some((&PACKED, rest)) => {
             let (size, body) = rest.split_first_chunk::<8>().ok_or_else(|| malformed(what))?;
             let size = usize::try_from(u64::from_be_bytes(*size)).unwrap_or(usize::MAX);
             // A kilobyte of zeros packs to a few bytes; nothing honest packs better than that.
@@ -63,7 +78,7 @@ fn unpack(packed: &[u8], what: &str) -> Result<Vec<u8>, AgentError> {
                 return Err(malformed(what));
             }
             let plain = zstd::bulk::decompress(body, size).map_err(|_| malformed(what))?;
-            if plain.len() == size { Ok(plain) } else { Err(malformed(what)) }
+            if plain.len() == size { Ok(Cow::Owned(plain)) } else { Err(malformed(what)) }
         }
         _ => Err(malformed(what)),
     }
@@ -200,7 +215,7 @@ pub fn pack_keys<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Result<Vec
 
 pub fn unpack_keys(bytes: &[u8]) -> Result<Vec<Key>, AgentError> {
     let plain = unpack(bytes, "keys")?;
-    read_keys(&mut plain.as_slice()).ok_or_else(|| malformed("keys"))
+    read_keys(&mut &*plain).ok_or_else(|| malformed("keys"))
 }
 
 fn read_keys(input: &mut &[u8]) -> Option<Vec<Key>> {
@@ -241,8 +256,8 @@ pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>,
 }
 
 pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>, AgentError> {
-    let plain = unseal(session, bytes)?;
-    let mut input = plain.as_slice();
+    let plain = unpack(bytes, "rows")?;
+    let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
         let mut answers = Vec::new();
@@ -263,34 +278,38 @@ pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>,
     read().ok_or_else(|| malformed("rows"))
 }
 
-/// Rows with their keys: a part of a streamed run.
-pub fn pack_rows(session: &SessionKey, rows: &[KeyedRow]) -> Result<Vec<u8>, AgentError> {
-    let mut plain = Vec::new();
+/// Rows with their keys: a part of a streamed run. Within one process nothing is gained by fewer bytes.
+pub fn pack_rows(session: &SessionKey, rows: &RowRun, distance: Distance) -> Result<Vec<u8>, AgentError> {
+    let mut plain = Vec::with_capacity(rows.bytes() + 8 * rows.len() + 32);
+    plain.push(PLAIN);
     put_varint(&mut plain, rows.len() as u64);
     let mut before: &[u8] = &[];
-    for KeyedRow { key, row } in rows {
-        put_front_coded(&mut plain, before, key.as_bytes());
-        before = key.as_bytes();
-        put_varint(&mut plain, row.as_bytes().len() as u64);
-        plain.extend_from_slice(row.as_bytes());
+    for (key, row) in rows.iter() {
+        put_front_coded(&mut plain, before, key);
+        before = key;
+        put_varint(&mut plain, row.len() as u64);
+        plain.extend_from_slice(row);
     }
-    seal(session, plain)
+    let body = plain.get(1..).unwrap_or_default();
+    let digest = session.row_digest(SEALED, body);
+    plain.extend_from_slice(digest.as_bytes());
+    match distance {
+        Distance::Far => pack(plain.get(1..).unwrap_or_default()),
+        Distance::SameProcess => Ok(plain),
+    }
 }
 
-pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<Vec<KeyedRow>, AgentError> {
-    let plain = unseal(session, bytes)?;
-    let mut input = plain.as_slice();
+pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<RowRun, AgentError> {
+    let plain = unpack(bytes, "rows")?;
+    let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
-        let mut rows = Vec::new();
+        let mut rows = RowRun::default();
         let mut key = Vec::new();
         for _ in 0..take_varint(input)? {
             take_front_coded(input, &mut key)?;
             let length = usize::try_from(take_varint(input)?).ok()?;
-            rows.push(KeyedRow {
-                key: Key::from(key.as_slice()),
-                row: CanonicalRow::new(take(input, length)?),
-            });
+            rows.push(&key, take(input, length)?);
         }
         input.is_empty().then_some(rows)
     };
@@ -298,19 +317,18 @@ pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<Vec<KeyedRow>, 
 }
 
 fn seal(session: &SessionKey, mut plain: Vec<u8>) -> Result<Vec<u8>, AgentError> {
-    let digest = session.row_digest(b"sealed rows", &plain);
+    let digest = session.row_digest(SEALED, &plain);
     plain.extend_from_slice(digest.as_bytes());
     pack(&plain)
 }
 
-fn unseal(session: &SessionKey, bytes: &[u8]) -> Result<Vec<u8>, AgentError> {
-    let mut plain = unpack(bytes, "rows")?;
-    let body = plain.len().checked_sub(16).ok_or_else(|| malformed("rows"))?;
-    if session.row_digest(b"sealed rows", &plain[..body]).as_bytes().as_slice() != &plain[body..] {
+/// What was sealed, without its digest.
+fn unseal<'p>(session: &SessionKey, plain: &'p [u8]) -> Result<&'p [u8], AgentError> {
+    let (body, digest) = plain.split_last_chunk::<16>().ok_or_else(|| malformed("rows"))?;
+    if session.row_digest(SEALED, body).as_bytes() != digest {
         return Err(AgentError::protocol("rows arrived with another digest than they were sent with"));
     }
-    plain.truncate(body);
-    Ok(plain)
+    Ok(body)
 }
 
 fn put_front_coded(out: &mut Vec<u8>, before: &[u8], bytes: &[u8]) {
@@ -373,13 +391,15 @@ mod tests {
         fn keys_and_rows_arrive_as_sent(pairs in vec((vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..300)), 0..40)) {
             let keys: Vec<Key> = pairs.iter().map(|(k, _)| Key::from(k.as_slice())).collect();
             prop_assert_eq!(unpack_keys(&pack_keys(keys.iter()).unwrap()).unwrap(), keys.clone());
-            let rows: Vec<KeyedRow> = pairs.iter().zip(keys)
-                .map(|((_, row), key)| KeyedRow { key, row: CanonicalRow::new(row.as_slice()) }).collect();
-            prop_assert_eq!(unpack_rows(&session(), &pack_rows(&session(), &rows).unwrap()).unwrap(), rows.clone());
-            let answers: Vec<Answer> = rows.into_iter().enumerate().map(|(at, row)| match at % 3 {
+            let rows: RowRun = pairs.iter().map(|(key, row)| (key.as_slice(), row.as_slice())).collect();
+            for distance in [Distance::Far, Distance::SameProcess] {
+                let packed = pack_rows(&session(), &rows, distance).unwrap();
+                prop_assert_eq!(unpack_rows(&session(), &packed).unwrap(), rows.clone());
+            }
+            let answers: Vec<Answer> = rows.iter().enumerate().map(|(at, (key, row))| match at % 3 {
                 0 => Answer::Absent,
-                1 => Answer::Digest(session().row_digest(row.key.as_bytes(), row.row.as_bytes())),
-                _ => Answer::Row(row.row),
+                1 => Answer::Digest(session().row_digest(key, row)),
+                _ => Answer::Row(CanonicalRow::new(row)),
             }).collect();
             prop_assert_eq!(unpack_answers(&session(), &pack_answers(&session(), &answers).unwrap()).unwrap(), answers);
         }
@@ -393,13 +413,15 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_in_rows_is_noticed(row in vec(any::<u8>(), 0..400), at: prop::sample::Index, bit in 0u8..8) {
-            let rows = [KeyedRow { key: Key::from(&b"k"[..]), row: CanonicalRow::new(row) }];
-            let mut sent = pack_rows(&session(), &rows).unwrap();
-            let at = at.index(sent.len());
-            sent[at] ^= 1 << bit;
-            // A bit that zstd does not use may change nothing; what changes is refused.
-            if let Ok(arrived) = unpack_rows(&session(), &sent) {
-                prop_assert_eq!(arrived, rows);
+            let rows: RowRun = [(&b"k"[..], row.as_slice())].into_iter().collect();
+            for distance in [Distance::Far, Distance::SameProcess] {
+                let mut sent = pack_rows(&session(), &rows, distance).unwrap();
+                let at = at.index(sent.len());
+                sent[at] ^= 1 << bit;
+                // A bit that zstd does not use may change nothing; what changes is refused.
+                if let Ok(arrived) = unpack_rows(&session(), &sent) {
+                    prop_assert_eq!(arrived, rows.clone());
+                }
             }
         }
     }

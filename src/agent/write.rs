@@ -8,12 +8,13 @@ use tracing::Instrument;
 
 use super::error::AgentError;
 use super::event::{DifferenceKind, Event};
+use super::fill::{Missing, missing_row};
 use super::judge::Reread;
 use super::settle::{CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
 use super::trail::Intent;
 use crate::engine::{Engine, EngineError, ErrorKind};
-use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, TableAccess};
+use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, RowRun, TableAccess};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -40,12 +41,31 @@ pub(super) async fn apply_patiently(
     }
 }
 
+/// Inserts all the rows: at once where the engine can, else row by row.
+async fn insert_patiently(
+    engine: &dyn Engine,
+    access: &Arc<TableAccess>,
+    rows: &RowRun,
+) -> Result<Vec<ChangeOutcome>, EngineError> {
+    match engine.load(access, rows).await {
+        Ok(true) => Ok(vec![ChangeOutcome::Written; rows.len()]),
+        Ok(false) => apply_patiently(engine, access, &rows.inserts()).await,
+        // Whether they are there now is found out on the way.
+        Err(error) if error.is_transient() => apply_patiently(engine, access, &rows.inserts()).await,
+        Err(error) => Err(error),
+    }
+}
+
 /// A batch that is being written.
 pub(super) struct Writing {
-    changes: Arc<Vec<Change>>,
-    rereads: Vec<Reread>,
+    batch: Batch,
     intent: Intent,
     work: AbortOnDropHandle<Result<Vec<ChangeOutcome>, EngineError>>,
+}
+
+enum Batch {
+    Changes(Arc<Vec<Change>>, Vec<Reread>),
+    Inserts(Arc<Missing>),
 }
 
 impl Settlement<'_, '_> {
@@ -78,31 +98,69 @@ impl Settlement<'_, '_> {
             async move { apply_patiently(engine.as_ref(), &access, &changes).await }
         };
         let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
-        Ok(Some(Writing { changes, rereads, intent, work }))
+        Ok(Some(Writing { batch: Batch::Changes(changes, rereads), intent, work }))
+    }
+
+    /// The same of rows that the target has not.
+    pub(super) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
+        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
+        self.target.agent.pace.admit(&engine, missing.rows.len()).await?;
+        let intent = self.trail.intend_inserts(&self.describer, &missing.rows).await?;
+        let missing = Arc::new(missing);
+        let work = {
+            let missing = Arc::clone(&missing);
+            async move { insert_patiently(engine.as_ref(), &access, &missing.rows).await }
+        };
+        let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+        Ok(Writing { batch: Batch::Inserts(missing), intent, work })
     }
 
     /// Waits for the batch, and answers for it.
     pub(super) async fn end_writing(&mut self, writing: Writing) -> Result<(), AgentError> {
-        let Writing { changes, rereads, intent, work } = writing;
+        let Writing { batch, intent, work } = writing;
         let outcomes = work.await.unwrap_or_else(|_| {
             let during = format!("write {}", self.target.access.table);
             Err(EngineError::new(ErrorKind::Database, during, "the writer ended before its time"))
         });
         let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
-        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
-            match outcome {
-                ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => self.stale(&reread)?,
-                ChangeOutcome::Failed(rejection)
-                    if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
-                {
-                    self.refused.push(&reread.renewed(&self.target.session))?;
+        match batch {
+            Batch::Changes(changes, rereads) => {
+                for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+                    match outcome {
+                        ChangeOutcome::Written => self.written(change.operation(), &reread)?,
+                        not_written => self.not_written(&reread, not_written).await?,
+                    }
                 }
-                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+            }
+            Batch::Inserts(missing) => {
+                for (((key, row), digest), outcome) in missing.iter().zip(outcomes) {
+                    match outcome {
+                        ChangeOutcome::Written => {
+                            self.target.outcome.inserted += 1;
+                            self.overlay.inserted(key, digest)?;
+                        }
+                        not_written => {
+                            self.not_written(&missing_row(key, row, *digest), not_written).await?;
+                        }
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    async fn not_written(&mut self, reread: &Reread, outcome: ChangeOutcome) -> Result<(), AgentError> {
+        match outcome {
+            ChangeOutcome::Written => Ok(()),
+            ChangeOutcome::Stale => self.stale(reread),
+            ChangeOutcome::Failed(rejection)
+                if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
+            {
+                self.refused.push(&reread.renewed(&self.target.session))
+            }
+            ChangeOutcome::Failed(rejection) => self.set_aside(&reread.suspect.key, &rejection.reason).await,
+        }
     }
 
     pub(super) fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {

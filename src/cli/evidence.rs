@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Failure;
 use super::endpoint::{EndpointUrl, warn_if_readable};
 use super::evidence_args::{EvidenceArgs, LedgerArgs, SecretArgs, UndoStoreArgs};
-use crate::agent::{Event, RowIntent, SOFTWARE, TaskOptions, TrailSecret, TrailWish, UndoKey, UndoStore};
+use crate::agent::{Event, Intents, SOFTWARE, TaskOptions, TrailSecret, TrailWish, UndoKey, UndoStore};
 use crate::coordinator::{RunEvent, RunRequest};
 use crate::ledger::{self, Ledger, RunEnd, RunStart};
 use crate::report::backfill::BackfillReport;
@@ -212,7 +212,7 @@ struct Open {
     start: RunStart,
     wish: TrailWish,
     /// Batches that are about to be written, by table and number: the table's name, and their rows.
-    intended: BTreeMap<(usize, u64), (String, Vec<RowIntent>)>,
+    intended: BTreeMap<(usize, u64), (String, Intents)>,
 }
 
 impl Recorder {

@@ -23,8 +23,8 @@ pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};
 
 use crate::model::{
-    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, ServerInfo,
-    TableAccess, TableName, TableSchema,
+    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, RowRun,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 /// Keys looked up with one query, where a run of rows is not read as a range.
@@ -73,12 +73,19 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 
     /// As `fetch`, for keys in their order that were all a snapshot had between the first and the last of them: an engine
     /// may read the range instead of looking up each key.
-    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
-        let mut rows = Vec::with_capacity(keys.len());
+    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<RowRun, EngineError> {
+        let mut run = RowRun::with_capacity(keys.len());
         for keys in keys.chunks(KEYS_PER_QUERY) {
-            rows.extend(self.fetch(access, keys).await?);
+            let rows = self.fetch(access, keys).await?;
+            rows.iter().for_each(|row| run.push(row.key.as_bytes(), row.row.as_bytes()));
         }
-        Ok(rows)
+        Ok(run)
+    }
+
+    /// Inserts all these rows in one transaction, or none of them: `false` where the engine has no quicker way than
+    /// `apply`, or the database refuses a row, which `apply` then finds out.
+    async fn load(&self, _access: &Arc<TableAccess>, _rows: &RowRun) -> Result<bool, EngineError> {
+        Ok(false)
     }
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of

@@ -8,7 +8,7 @@ use super::chain::{Entry, EntryKind};
 use super::runs::{RunFilter, RunStart, entry};
 use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
-use crate::agent::{DifferenceKind, RowIntent, RowOutcome};
+use crate::agent::{DifferenceKind, Intents, RowOutcome};
 use crate::report::backfill::BackfillTable;
 use crate::report::record::{DifferenceRecord, Evidence, TableRecord, TrailSummary};
 use crate::report::{SCHEMA_VERSION, TableReport, Verdict};
@@ -74,12 +74,24 @@ pub fn backfill_record(
 #[derive(Serialize)]
 struct Intended<'a> {
     batch: u64,
-    keys: Vec<&'a str>,
+    keys: Keys<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Keys<'a> {
+    Each(Vec<&'a str>),
+    /// Hashes, one behind the other.
+    Hashes(&'a str),
 }
 
 /// The entry that says which rows a batch is about to write.
-pub fn intent_entry(start: &RunStart, at: &str, table: &str, batch: u64, rows: &[RowIntent]) -> Entry {
-    let detail = Intended { batch, keys: rows.iter().map(|row| row.key.as_str()).collect() };
+pub fn intent_entry(start: &RunStart, at: &str, table: &str, batch: u64, rows: &Intents) -> Entry {
+    let keys = match rows {
+        Intents::Each(rows) => Keys::Each(rows.iter().map(|row| row.key.as_str()).collect()),
+        Intents::Inserts { keys, .. } => Keys::Hashes(keys),
+    };
+    let detail = Intended { batch, keys };
     Entry {
         table: table.to_owned(),
         detail: serde_json::to_string(&detail).unwrap_or_default(),
@@ -93,7 +105,7 @@ pub fn batch_entries(
     at: &str,
     table: &str,
     batch: u64,
-    rows: Vec<RowIntent>,
+    rows: Intents,
     outcomes: &[RowOutcome],
 ) -> Vec<Entry> {
     let blank = Entry { table: table.to_owned(), ..entry(start, at, EntryKind::Row) };

@@ -6,6 +6,7 @@ use super::chain::{Entry, Head, Link, Verification, Verifier};
 use super::runs::seal_of;
 use super::store::{Cell, Row, Step, StoreError, places, query};
 use super::{Fault, Ledger, LedgerError};
+use crate::agent::HASH_DIGITS;
 
 /// Others add at the same time: whoever is late chains anew.
 const ATTEMPTS_MAX: u32 = 200;
@@ -159,9 +160,10 @@ impl Ledger {
     }
 }
 
-/// A pattern for texts of JSON that hold this one.
+/// A pattern for texts of JSON that hold this one. A hash may stand among others in one string.
 fn like(key: &str) -> String {
-    let json = serde_json::to_string(key).unwrap_or_default();
+    let hash = key.len() == HASH_DIGITS && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let json = if hash { key.to_owned() } else { serde_json::to_string(key).unwrap_or_default() };
     let mut pattern = String::from("%");
     for letter in json.chars() {
         if matches!(letter, '%' | '_' | '!') {

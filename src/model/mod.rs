@@ -11,6 +11,7 @@ mod json;
 pub mod key;
 pub mod measure;
 pub mod plan;
+pub mod row_run;
 pub mod schema;
 pub mod temporal;
 pub mod value;
@@ -22,6 +23,7 @@ pub use comparison::ComparisonType;
 pub use key::Key;
 pub use measure::{Answer, Question};
 pub use plan::{Plan, PlanRefusal, Role, Wishes};
+pub use row_run::RowRun;
 pub use schema::{
     Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,
 };

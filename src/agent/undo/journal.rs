@@ -23,13 +23,17 @@ use tokio::io::AsyncWriteExt;
 use super::super::error::{AgentError, FailureKind};
 use super::super::event::RowOutcome;
 use super::store::{UndoKey, cannot};
-use crate::model::{CanonicalRow, Change, Key, Plan};
+use crate::model::{CanonicalRow, Change, Key, Plan, RowRun};
 
 const MAGIC: &[u8] = b"trueup undo 1\n";
 const NONCE: usize = 24;
 const HEAD: u8 = 0;
 const BATCH: u8 = 1;
 const OUTCOMES: u8 = 2;
+/// Flags of a row: which rows are told of it.
+const BEFORE: u8 = 1;
+const AFTER: u8 = 2;
+const OWN_BEFORE: u8 = 4;
 
 /// What is needed to read and to put back the rows of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,15 +147,33 @@ impl Journal {
         plain.extend_from_slice(&batch.to_be_bytes());
         plain.push(u8::from(replace));
         for (change, own_before) in rows {
-            let parts = [&change.before, &change.after, own_before];
-            plain
-                .push((0u8..).zip(parts).fold(0, |flags, (at, part)| flags | u8::from(part.is_some()) << at));
+            let parts = [(BEFORE, &change.before), (AFTER, &change.after), (OWN_BEFORE, own_before)];
+            let told = parts.iter().filter(|(_, row)| row.is_some());
+            plain.push(told.fold(0, |flags, (flag, _)| flags | flag));
             put(&mut plain, change.key.as_bytes())?;
-            for row in parts.into_iter().flatten() {
+            for row in parts.into_iter().filter_map(|(_, row)| row.as_ref()) {
                 put(&mut plain, row.as_bytes())?;
             }
         }
-        self.record(&plain).await?;
+        self.to_disk(&plain).await
+    }
+
+    /// The same of rows that are all inserted.
+    pub(in super::super) async fn inserts(&mut self, batch: u64, rows: &RowRun) -> Result<(), AgentError> {
+        let mut plain = Vec::with_capacity(10 + rows.bytes() + 9 * rows.len());
+        plain.push(BATCH);
+        plain.extend_from_slice(&batch.to_be_bytes());
+        plain.push(0);
+        for (key, row) in rows.iter() {
+            plain.push(AFTER);
+            put(&mut plain, key)?;
+            put(&mut plain, row)?;
+        }
+        self.to_disk(&plain).await
+    }
+
+    async fn to_disk(&mut self, plain: &[u8]) -> Result<(), AgentError> {
+        self.record(plain).await?;
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
 
@@ -270,7 +292,7 @@ impl JournalReader {
                         _ => Some(CanonicalRow::new(take(&mut rest)?)),
                     })
                 };
-                let (before, after, own_before) = (part(1)?, part(2)?, part(4)?);
+                let (before, after, own_before) = (part(BEFORE)?, part(AFTER)?, part(OWN_BEFORE)?);
                 // Nothing was written of what was stale or refused. What nobody knows may have been.
                 if matches!(outcomes.get(at), None | Some(0 | 1)) {
                     rows.push(Overwritten { change: Change { key, before, after }, own_before });

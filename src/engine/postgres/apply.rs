@@ -13,7 +13,8 @@ use super::{bind, errors, load, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess,
+    CanonicalRow, Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, RowRun,
+    TableAccess,
 };
 
 /// Rows per statement.
@@ -24,7 +25,9 @@ pub(super) async fn apply(
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if load::load(connection, access, changes).await? {
+    if let Some(rows) = inserts(changes)
+        && load::load(connection, access, &rows).await?
+    {
         return Ok(vec![ChangeOutcome::Written; changes.len()]);
     }
     if let Some(outcomes) = attempt(connection, access, changes, Constraints::AsDeclared).await? {
@@ -39,6 +42,18 @@ pub(super) async fn apply(
             "a deferred constraint refuses the batch, and no row of it alone",
         )),
     }
+}
+
+/// The rows of changes that all insert one.
+fn inserts(changes: &[Change]) -> Option<RowRun> {
+    let mut rows = RowRun::with_capacity(changes.len());
+    for change in changes {
+        match (&change.before, &change.after) {
+            (None, Some(after)) => rows.push(change.key.as_bytes(), after.as_bytes()),
+            _ => return None,
+        }
+    }
+    Some(rows)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

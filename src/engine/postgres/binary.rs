@@ -1,7 +1,7 @@
 //! A canonical value in the binary form that one column's type receives: the way back of `decode`, for the types that most
 //! tables are made of.
 
-use crate::model::canonical::decode_row;
+use crate::model::canonical::decode_cell;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{
     DATE_INFINITY, DATE_NEG_INFINITY, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_INFINITY,
@@ -75,8 +75,9 @@ impl Receive {
                 _ => {}
             }
         }
-        let values = decode_row(std::slice::from_ref(ty), cell).ok()?;
-        values.first().and_then(|value| self.put(value, out))
+        let mut rest = cell;
+        let value = decode_cell(ty, &mut rest).ok().filter(|_| rest.is_empty())?;
+        self.put(&value, out)
     }
 
     /// Puts a field: its length and its bytes. `None` where the value is not one of the column's own kind.

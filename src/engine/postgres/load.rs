@@ -11,8 +11,8 @@ use super::fetch::Target;
 use super::statement::{ident, writable};
 use super::{bind, errors, run};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::canonical::{decode_key, decode_row, split_cells};
-use crate::model::{AccessColumn, CanonicalRow, Change, TableAccess, Value};
+use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
+use crate::model::{AccessColumn, RowRun, TableAccess};
 
 /// Fewer rows are not worth the questions.
 const ROWS_MIN: usize = 64;
@@ -25,18 +25,17 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 pub(super) async fn load(
     connection: &mut PgConnection,
     access: &TableAccess,
-    changes: &[Change],
+    rows: &RowRun,
 ) -> Result<bool, EngineError> {
-    let insert = |change: &Change| change.before.is_none() && change.after.is_some();
-    if changes.len() < ROWS_MIN || !changes.iter().all(insert) {
+    if rows.len() < ROWS_MIN {
         return Ok(false);
     }
     let during = format!("write {}", access.table);
     run(connection, &during, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
     let target = Target::load(connection, access, during).await?;
     let loaded = takes(connection, &target).await? && {
-        match copy(connection, &target, changes).await? {
-            Ok(count) => usize::try_from(count) == Ok(changes.len()),
+        match copy(connection, &target, rows).await? {
+            Ok(count) => usize::try_from(count) == Ok(rows.len()),
             Err(error) if refused(&error) => false,
             Err(error) => return Err(errors::engine_error(&target.during, &error)),
         }
@@ -88,7 +87,7 @@ async fn takes(connection: &mut PgConnection, target: &Target<'_>) -> Result<boo
 async fn copy(
     connection: &mut PgConnection,
     target: &Target<'_>,
-    changes: &[Change],
+    rows: &RowRun,
 ) -> Result<Result<u64, sqlx::Error>, EngineError> {
     let columns: Vec<(usize, &AccessColumn)> =
         target.access.columns.iter().enumerate().filter(|(_, column)| writable(column)).collect();
@@ -98,12 +97,12 @@ async fn copy(
         .map(|(at, column)| Receive::of(column, target.live_of(column)).map(|receive| (*at, receive)))
         .collect();
     let data = match receives {
-        Some(receives) => binary(target, &receives, changes)?,
+        Some(receives) => binary(target, &receives, rows)?,
         None => None,
     };
     let (form, data) = match data {
         Some(data) => (" (FORMAT binary)", Some(data)),
-        None => ("", text(target, &columns, changes)?),
+        None => ("", text(target, &columns, rows)?),
     };
     // A value that the column cannot hold: the other way names it.
     let Some(data) = data else { return Ok(Ok(0)) };
@@ -119,32 +118,25 @@ async fn send(connection: &mut PgConnection, sql: &str, data: &[u8]) -> Result<u
     copy.finish().await
 }
 
-/// All values of a change's row, those of the key first.
-fn values(target: &Target<'_>, change: &Change) -> Result<Vec<Value>, EngineError> {
-    let malformed =
-        || EngineError::new(ErrorKind::Row, target.during.clone(), "a change's bytes do not fit the plan");
-    let mut values = decode_key(&target.key_types, change.key.as_bytes()).map_err(|_| malformed())?;
-    if let Some(after) = &change.after {
-        values.extend(decode_row(&target.row_types, after.as_bytes()).map_err(|_| malformed())?);
-    }
-    Ok(values)
+fn malformed(target: &Target<'_>) -> EngineError {
+    EngineError::new(ErrorKind::Row, target.during.clone(), "a row's bytes do not fit the plan")
 }
 
 fn binary(
     target: &Target<'_>,
     receives: &[(usize, Receive)],
-    changes: &[Change],
+    rows: &RowRun,
 ) -> Result<Option<Vec<u8>>, EngineError> {
     let Ok(fields) = i16::try_from(receives.len()) else { return Ok(None) };
-    let malformed =
-        || EngineError::new(ErrorKind::Row, target.during.clone(), "a change's bytes do not fit the plan");
-    let mut out = SIGNATURE.to_vec();
-    for change in changes {
-        let key = decode_key(&target.key_types, change.key.as_bytes()).map_err(|_| malformed())?;
-        let row = change.after.as_ref().map_or(&[][..], CanonicalRow::as_bytes);
-        let cells = split_cells(row).map_err(|_| malformed())?;
+    // A little more than the canonical bytes: four bytes of length a field.
+    let mut out = Vec::with_capacity(SIGNATURE.len() + rows.bytes() + rows.len() * (4 * receives.len() + 8));
+    out.extend_from_slice(SIGNATURE);
+    let (mut key, mut cells) = (Vec::new(), Vec::new());
+    for (key_bytes, row) in rows.iter() {
+        decode_key_into(&target.key_types, key_bytes, &mut key).map_err(|_| malformed(target))?;
+        split_cells_into(row, &mut cells).map_err(|_| malformed(target))?;
         if cells.len() != target.row_types.len() {
-            return Err(malformed());
+            return Err(malformed(target));
         }
         out.extend_from_slice(&fields.to_be_bytes());
         for (at, receive) in receives {
@@ -165,11 +157,12 @@ fn binary(
 fn text(
     target: &Target<'_>,
     columns: &[(usize, &AccessColumn)],
-    changes: &[Change],
+    rows: &RowRun,
 ) -> Result<Option<Vec<u8>>, EngineError> {
     let mut out = Vec::new();
-    for change in changes {
-        let values = values(target, change)?;
+    for (key, row) in rows.iter() {
+        let mut values = decode_key(&target.key_types, key).map_err(|_| malformed(target))?;
+        values.extend(decode_row(&target.row_types, row).map_err(|_| malformed(target))?);
         for (place, (at, column)) in columns.iter().enumerate() {
             if place > 0 {
                 out.push(b'\t');

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
-    TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, RowRun, ServerInfo,
+    TableAccess, TableName, TableSchema,
 };
 
 mod apply;
@@ -240,14 +240,21 @@ impl Engine for PgEngine {
         Ok(rows)
     }
 
-    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+    async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<RowRun, EngineError> {
         if keys.is_empty() {
-            return Ok(Vec::new());
+            return Ok(RowRun::default());
         }
         let mut connection = self.acquire().await?;
         let rows = range::fetch_run(&mut connection, access, keys).await?;
         self.release(connection);
         Ok(rows)
+    }
+
+    async fn load(&self, access: &Arc<TableAccess>, rows: &RowRun) -> Result<bool, EngineError> {
+        let mut connection = self.acquire().await?;
+        let loaded = load::load(&mut connection, access, rows).await?;
+        self.release(connection);
+        Ok(loaded)
     }
 
     async fn apply(

@@ -6,11 +6,11 @@ use futures::StreamExt;
 use sqlx::postgres::PgConnection;
 
 use super::fetch::{BY_INDEX, Target};
-use super::scan::{PgBatch, check_filter, strip_header};
+use super::scan::{END_OF_COPY, check_filter, strip_header};
 use super::{bind, errors, fetch, run, statement};
-use crate::engine::{EngineError, ErrorKind, RawBatch};
+use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::decode_key;
-use crate::model::{AccessColumn, CanonicalRow, ColumnType, Key, KeyedRow, TableAccess};
+use crate::model::{AccessColumn, ColumnType, Key, RowBuffer, RowRun, TableAccess};
 
 /// Fewer keys are looked up.
 const KEYS_MIN: usize = 32;
@@ -23,33 +23,38 @@ pub(super) async fn fetch_run(
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     keys: &[Key],
-) -> Result<Vec<KeyedRow>, EngineError> {
+) -> Result<RowRun, EngineError> {
     let during = format!("read {} by key", access.table);
     let ends = match (keys.first(), keys.last()) {
         (Some(first), Some(last)) if keys.len() >= KEYS_MIN => ends(access, first, last),
         _ => None,
     };
-    let Some(ends) = ends else { return fetch::fetch(connection, access, keys).await };
-    let mut found = between(connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
-    if !found.is_sorted_by(|a, b| a.key < b.key) {
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    }
-    let (mut rows, rest) = of_keys(found, keys);
+    let Some(ends) = ends else {
+        return Ok(fetch::fetch(connection, access, keys).await?.iter().collect());
+    };
+    let found = between(connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
+    let (mut rows, rest) = of_keys(found.sorted(), keys);
     if !rest.is_empty() {
-        rows.extend(fetch::fetch(connection, access, &rest).await?);
+        let looked_up = fetch::fetch(connection, access, &rest).await?;
+        looked_up.iter().for_each(|row| rows.push(row.key.as_bytes(), row.row.as_bytes()));
     }
     Ok(rows)
 }
 
 /// Of rows in the order of their keys those that were asked for, and the keys, in their order too, that have none.
-fn of_keys(found: Vec<KeyedRow>, keys: &[Key]) -> (Vec<KeyedRow>, Vec<Key>) {
-    let (mut rows, mut rest) = (Vec::with_capacity(keys.len()), Vec::new());
-    let mut found = found.into_iter().peekable();
-    for key in keys {
-        while found.next_if(|row| row.key < *key).is_some() {}
-        match found.next_if(|row| row.key == *key) {
-            Some(row) => rows.push(row),
-            None => rest.push(key.clone()),
+fn of_keys(found: RowRun, keys: &[Key]) -> (RowRun, Vec<Key>) {
+    let wanted = keys.iter().map(Key::as_bytes);
+    // Most often they are what is there, no more and no less.
+    if found.len() == keys.len() && found.iter().zip(wanted).all(|((key, _), wanted)| key == wanted) {
+        return (found, Vec::new());
+    }
+    let (mut rows, mut rest) = (RowRun::with_capacity(keys.len()), Vec::new());
+    let mut found = found.iter().peekable();
+    for wanted in keys {
+        while found.next_if(|(key, _)| *key < wanted.as_bytes()).is_some() {}
+        match found.next_if(|(key, _)| *key == wanted.as_bytes()) {
+            Some((key, row)) => rows.push(key, row),
+            None => rest.push(wanted.clone()),
         }
     }
     (rows, rest)
@@ -87,7 +92,7 @@ async fn between(
     ends: &[Vec<(String, String)>; 2],
     limit: usize,
     during: String,
-) -> Result<Vec<KeyedRow>, EngineError> {
+) -> Result<RowRun, EngineError> {
     run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let target = Target::load(connection, access, during).await?;
     check_filter(connection, access, &target.during).await?;
@@ -118,9 +123,9 @@ async fn between(
             errors::engine_error(&target.during, error)
         }
     };
-    let mut found = Vec::with_capacity(limit / 2);
+    let mut found = RowRun::with_capacity(limit / 2);
     let mut stream = connection.copy_out_raw(&sql).await.map_err(|e| failed(&e))?;
-    let mut batch = PgBatch::new(&target.decoder);
+    let mut buffer = RowBuffer::default();
     let mut head = true;
     while let Some(message) = stream.next().await {
         let message = message.map_err(|e| failed(&e))?;
@@ -131,21 +136,16 @@ async fn between(
                 EngineError::new(ErrorKind::Database, target.during.clone(), what)
             })?;
         }
-        if !batch.push(bytes) {
-            keep(&target, &std::mem::replace(&mut batch, PgBatch::new(&target.decoder)), &mut found)?;
+        // The header may come without a row behind it.
+        if !bytes.is_empty() && bytes != END_OF_COPY {
+            let decoded = target.decoder.row(&mut bytes, &mut buffer);
+            decoded.map_err(|error| EngineError::row(&target.during, &error))?;
+            found.push(&buffer.key, &buffer.row);
         }
     }
     drop(stream);
-    keep(&target, &batch, &mut found)?;
     run(connection, &target.during, "COMMIT").await?;
     Ok(found)
-}
-
-fn keep(target: &Target<'_>, batch: &PgBatch, found: &mut Vec<KeyedRow>) -> Result<(), EngineError> {
-    let kept = batch.encode(&mut |key, row| {
-        found.push(KeyedRow { key: Key::from(key), row: CanonicalRow::new(row) });
-    });
-    kept.map_err(|error| EngineError::row(&target.during, &error))
 }
 
 #[cfg(test)]
@@ -161,12 +161,13 @@ mod tests {
             asked in prop::collection::btree_set(0u16..200, 0..100),
         ) {
             let key = |n: u16| Key::from(&n.to_be_bytes()[..]);
-            let found = there.iter().map(|n| KeyedRow { key: key(*n), row: CanonicalRow::new(n.to_be_bytes()) });
+            let mut found = RowRun::default();
+            there.iter().for_each(|n| found.push(&n.to_be_bytes(), &n.to_be_bytes()));
             let keys: Vec<Key> = asked.iter().map(|n| key(*n)).collect();
-            let (rows, rest) = of_keys(found.collect(), &keys);
+            let (rows, rest) = of_keys(found, &keys);
             let both: Vec<Key> = asked.intersection(&there).map(|n| key(*n)).collect();
-            prop_assert!(rows.iter().all(|row| row.key.as_bytes() == row.row.as_bytes()));
-            prop_assert_eq!(rows.into_iter().map(|row| row.key).collect::<Vec<_>>(), both);
+            prop_assert!(rows.iter().all(|(key, row)| key == row));
+            prop_assert_eq!(rows.iter().map(|(key, _)| Key::from(key)).collect::<Vec<_>>(), both);
             prop_assert_eq!(rest, asked.difference(&there).map(|n| key(*n)).collect::<Vec<_>>());
         }
     }

@@ -19,7 +19,9 @@ mod read;
 mod write;
 mod write_as;
 
-pub use read::{DecodeError, decode_key, decode_row, split_cells};
+pub use read::{
+    DecodeError, decode_cell, decode_key, decode_key_into, decode_row, split_cells, split_cells_into,
+};
 pub use write::{CellWriter, NullKey, RowBuffer};
 
 /// Agents of different versions refuse each other.

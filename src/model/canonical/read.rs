@@ -14,9 +14,20 @@ pub struct DecodeError(&'static str);
 const SHORT: DecodeError = DecodeError("ends too early");
 
 /// Reads a key of these comparison types.
-pub fn decode_key(types: &[ComparisonType], mut bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
-    let input = &mut bytes;
+pub fn decode_key(types: &[ComparisonType], bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
     let mut values = Vec::with_capacity(types.len());
+    decode_key_into(types, bytes, &mut values)?;
+    Ok(values)
+}
+
+/// The same into memory that is used again from key to key.
+pub fn decode_key_into(
+    types: &[ComparisonType],
+    mut bytes: &[u8],
+    values: &mut Vec<Value>,
+) -> Result<(), DecodeError> {
+    let input = &mut bytes;
+    values.clear();
     for ty in types {
         values.push(match take_byte(input)? {
             REGULAR if delimits_itself(ty) => payload(ty, input)?,
@@ -31,7 +42,7 @@ pub fn decode_key(types: &[ComparisonType], mut bytes: &[u8]) -> Result<Vec<Valu
             _ => return Err(DecodeError("unknown component")),
         });
     }
-    if input.is_empty() { Ok(values) } else { Err(DecodeError("bytes left over")) }
+    if input.is_empty() { Ok(()) } else { Err(DecodeError("bytes left over")) }
 }
 
 /// Reads a row of these comparison types.
@@ -42,8 +53,15 @@ pub fn decode_row(types: &[ComparisonType], mut bytes: &[u8]) -> Result<Vec<Valu
 }
 
 /// The cells of a row as they stand, so that two rows can be compared column by column without decoding.
-pub fn split_cells(mut bytes: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
+pub fn split_cells(bytes: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
     let mut cells = Vec::new();
+    split_cells_into(bytes, &mut cells)?;
+    Ok(cells)
+}
+
+/// The same into memory that is used again from row to row.
+pub fn split_cells_into<'a>(mut bytes: &'a [u8], cells: &mut Vec<&'a [u8]>) -> Result<(), DecodeError> {
+    cells.clear();
     while !bytes.is_empty() {
         let before = bytes;
         let mut rest = bytes;
@@ -52,14 +70,15 @@ pub fn split_cells(mut bytes: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
         cells.push(&before[..before.len() - rest.len()]);
         bytes = rest;
     }
-    Ok(cells)
+    Ok(())
 }
 
 fn cell_len(header: u64) -> Result<usize, DecodeError> {
     usize::try_from(header.saturating_sub(1) / 2).map_err(|_| SHORT)
 }
 
-fn decode_cell(ty: &ComparisonType, input: &mut &[u8]) -> Result<Value, DecodeError> {
+/// Reads one cell of a row.
+pub fn decode_cell(ty: &ComparisonType, input: &mut &[u8]) -> Result<Value, DecodeError> {
     let header = take_varint(input)?;
     if header == 0 {
         return Ok(Value::Null);
