@@ -31,7 +31,7 @@ const KEYS_PER_QUERY: usize = 500;
 /// at once.
 const RUN_CHUNK: u64 = 1_000;
 const RUN_CHUNK_MIN: u64 = 16;
-const RUN_CHUNK_MAX: u64 = 10_000;
+const RUN_CHUNK_MAX: u64 = 40_000;
 const RUN_CHUNK_BYTES: u64 = 4 << 20;
 const RUN_QUERIES: usize = 2;
 /// Progress is told at these seconds of a scan, and then every last one: often enough to show life on both

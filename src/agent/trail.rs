@@ -100,11 +100,13 @@ fn hex_of(digest: RowDigest) -> String {
 }
 
 fn put_hex(text: &mut String, digest: RowDigest) {
-    for byte in digest.0 {
-        for half in [byte >> 4, byte & 15] {
-            text.push(char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 }));
-        }
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = [0; HASH_DIGITS];
+    for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(digest.0) {
+        *pair = [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)]);
     }
+    // They are ASCII.
+    text.push_str(std::str::from_utf8(&hex).unwrap_or_default());
 }
 
 impl fmt::Debug for TrailSecret {

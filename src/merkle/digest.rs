@@ -36,9 +36,13 @@ impl SessionKey {
                 blake3::keyed_hash(&self.0, framed.get(..total).unwrap_or_default()).as_bytes(),
             );
         }
-        let mut framed = Vec::with_capacity(total);
-        frame_row(key, row, &mut framed);
-        framed_digest(blake3::keyed_hash(&self.0, &framed).as_bytes())
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in [&length(key)[..], &length(row), key, row] {
+            hasher.update(part);
+        }
+        let end = [0; BLOCK];
+        hasher.update(end.get(..total - 8 - key.len() - row.len()).unwrap_or_default());
+        framed_digest(hasher.finalize().as_bytes())
     }
 
     /// A secret for another use, from which this one cannot be found.

@@ -15,6 +15,8 @@ use crate::model::{
     TableAccess, TableName, TableSchema,
 };
 
+use lane::Lane;
+
 mod apply;
 mod binary;
 mod bind;
@@ -43,6 +45,7 @@ const IDLE_MAX: usize = 8;
 const PING_AFTER: Duration = Duration::from_secs(5);
 
 /// One PostgreSQL database.
+#[derive(Clone)]
 pub struct PgEngine {
     options: PgConnectOptions,
     /// What every session begins with.
@@ -52,7 +55,8 @@ pub struct PgEngine {
     /// `server_version_num`.
     version: i32,
     product: String,
-    idle: Arc<parking::Idle>,
+    idle: Arc<parking::Idle<PgConnection>>,
+    lanes: Arc<parking::Idle<Lane>>,
 }
 
 impl fmt::Debug for PgEngine {
@@ -66,18 +70,23 @@ impl fmt::Debug for PgEngine {
 
 /// Connections between calls. A call that fails or is dropped halfway never gives its connection back.
 mod parking {
-    use super::{IDLE_MAX, Instant, PgConnection};
+    use super::{IDLE_MAX, Instant};
     use std::sync::{Mutex, PoisonError};
 
-    #[derive(Default)]
-    pub(super) struct Idle(Mutex<Vec<(PgConnection, Instant)>>);
+    pub(super) struct Idle<C>(Mutex<Vec<(C, Instant)>>);
 
-    impl Idle {
-        pub(super) fn take(&self) -> Option<(PgConnection, Instant)> {
+    impl<C> Default for Idle<C> {
+        fn default() -> Self {
+            Self(Mutex::default())
+        }
+    }
+
+    impl<C> Idle<C> {
+        pub(super) fn take(&self) -> Option<(C, Instant)> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
         }
 
-        pub(super) fn give(&self, connection: PgConnection) {
+        pub(super) fn give(&self, connection: C) {
             let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < IDLE_MAX {
                 idle.push((connection, Instant::now()));
@@ -117,7 +126,8 @@ impl PgEngine {
             )
             .with_hint("PostgreSQL 10 and later are supported"));
         }
-        let engine = Self { options, session, name, version, product, idle: Arc::default() };
+        let engine =
+            Self { options, session, name, version, product, idle: Arc::default(), lanes: Arc::default() };
         engine.idle.give(connection);
         Ok(engine)
     }
@@ -138,6 +148,23 @@ impl PgEngine {
 
     fn release(&self, connection: PgConnection) {
         self.idle.give(connection);
+    }
+
+    /// A lane that has begun with these statements; `None` where none can be had, or one of them fails. Blocks its thread.
+    fn lane(&self, begin: &[&str], give_up: impl Fn() -> bool + Clone + Send + 'static) -> Option<Lane> {
+        let begun = |mut lane: Lane, session: &[&str]| {
+            lane.give_up_when(Box::new(give_up.clone()));
+            session.iter().chain(begin).try_for_each(|sql| lane.run(sql)).ok().map(|()| lane)
+        };
+        // One that has waited may have been closed meanwhile.
+        if let Some((lane, _)) = self.lanes.take()
+            && let Some(lane) = begun(lane, &[])
+        {
+            return Some(lane);
+        }
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let lane = Lane::open(&self.options, Box::new(move || Instant::now() > deadline))?;
+        begun(lane, &[&self.session])
     }
 }
 
@@ -245,7 +272,7 @@ impl Engine for PgEngine {
             return Ok(RowRun::default());
         }
         let mut connection = self.acquire().await?;
-        let rows = range::fetch_run(&mut connection, access, keys).await?;
+        let rows = range::fetch_run(self, &mut connection, access, keys).await?;
         self.release(connection);
         Ok(rows)
     }

@@ -1,14 +1,15 @@
 //! A run of rows by its ends: one range of the key's index, where looking each key up would cost several times as much.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use sqlx::postgres::PgConnection;
 
 use super::fetch::{BY_INDEX, Target};
-use super::scan::{END_OF_COPY, check_filter, strip_header};
-use super::{bind, errors, fetch, run, statement};
-use crate::engine::{EngineError, ErrorKind};
+use super::scan::{BEGIN, END_OF_COPY, Piece, check_filter, export, settings, strip_header};
+use super::{PgEngine, bind, errors, fetch, run, statement};
+use crate::engine::{EngineError, ErrorKind, RawBatch};
 use crate::model::canonical::decode_key;
 use crate::model::{AccessColumn, ColumnType, Key, RowBuffer, RowRun, TableAccess};
 
@@ -20,6 +21,7 @@ const STRANGERS: usize = 1_000;
 /// The rows of these keys, which were all that a snapshot had between the first and the last. What lies between them by now
 /// and is none of them is left out; what the range does not have is looked up, so that no order of keys is relied on.
 pub(super) async fn fetch_run(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     keys: &[Key],
@@ -32,7 +34,7 @@ pub(super) async fn fetch_run(
     let Some(ends) = ends else {
         return Ok(fetch::fetch(connection, access, keys).await?.iter().collect());
     };
-    let found = between(connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
+    let found = between(engine, connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
     let (mut rows, rest) = of_keys(found.sorted(), keys);
     if !rest.is_empty() {
         let looked_up = fetch::fetch(connection, access, &rest).await?;
@@ -87,6 +89,7 @@ fn ends(access: &TableAccess, first: &Key, last: &Key) -> Option<[Vec<(String, S
 }
 
 async fn between(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &TableAccess,
     ends: &[Vec<(String, String)>; 2],
@@ -96,9 +99,6 @@ async fn between(
     run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let target = Target::load(connection, access, during).await?;
     check_filter(connection, access, &target.during).await?;
-    if matches!(target.relation.kind, 'r' | 'p') {
-        run(connection, &target.during, BY_INDEX).await?;
-    }
     let side = |parts: &[(String, String)]| {
         let columns: Vec<String> = parts.iter().map(|(name, _)| format!("t.{name}")).collect();
         let values: Vec<String> = parts
@@ -116,15 +116,80 @@ async fn between(
         statement::select_list("t", access),
         target.from(),
     );
+    let planned = if matches!(target.relation.kind, 'r' | 'p') { BY_INDEX } else { "" };
+    let found = match by_lane(engine, connection, &target, planned, sql.clone()).await? {
+        Some(found) => found,
+        None => {
+            run(connection, &target.during, planned).await?;
+            by_driver(connection, &target, &sql).await?
+        }
+    };
+    run(connection, &target.during, "COMMIT").await?;
+    Ok(found)
+}
+
+/// Says, when it is dropped, that nobody waits any more.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// In whole pieces, on a connection of its own that sees what this one sees; `None` where there is no such lane.
+async fn by_lane(
+    engine: &PgEngine,
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    planned: &'static str,
+    sql: String,
+) -> Result<Option<RowRun>, EngineError> {
+    let Some(snapshot) = export(connection, &target.during).await? else { return Ok(None) };
+    let waiting = Waiting(Arc::default());
+    let given_up = {
+        let gone = Arc::clone(&waiting.0);
+        move || gone.load(Ordering::Relaxed)
+    };
+    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(&snapshot));
+    let (engine, decoder) = (engine.clone(), Arc::clone(&target.decoder));
+    let (during, filtered) = (target.during.clone(), target.access.filter.is_some());
+    let read = move || {
+        let begin = [import.as_str(), settings(engine.version), planned];
+        let Some(mut lane) = engine.lane(&begin, given_up) else { return Ok(None) };
+        let failed = |error| errors::lane_error(&during, error, filtered);
+        let (mut found, mut first) = (RowRun::default(), true);
+        lane.copy(&sql).map_err(failed)?;
+        while let Some((frames, rows)) = lane.piece().map_err(failed)? {
+            let piece = Piece { decoder: Arc::clone(&decoder), frames, rows, first };
+            first = false;
+            piece
+                .encode(&mut |key, row| found.push(key, row))
+                .map_err(|error| EngineError::row(&during, &error))?;
+        }
+        lane.run("COMMIT").map_err(failed)?;
+        engine.lanes.give(lane);
+        Ok(Some(found))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    drop(waiting);
+    read.unwrap_or_else(|_| Err(EngineError::new(ErrorKind::Database, &target.during, "a reader stopped")))
+}
+
+async fn by_driver(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    sql: &str,
+) -> Result<RowRun, EngineError> {
     let failed = |error: &sqlx::Error| {
-        if access.filter.is_some() {
+        if target.access.filter.is_some() {
             errors::filter_error(&target.during, error)
         } else {
             errors::engine_error(&target.during, error)
         }
     };
-    let mut found = RowRun::with_capacity(limit / 2);
-    let mut stream = connection.copy_out_raw(&sql).await.map_err(|e| failed(&e))?;
+    let mut found = RowRun::default();
+    let mut stream = connection.copy_out_raw(sql).await.map_err(|e| failed(&e))?;
     let mut buffer = RowBuffer::default();
     let mut head = true;
     while let Some(message) = stream.next().await {
@@ -143,8 +208,6 @@ async fn between(
             found.push(&buffer.key, &buffer.row);
         }
     }
-    drop(stream);
-    run(connection, &target.during, "COMMIT").await?;
     Ok(found)
 }
 

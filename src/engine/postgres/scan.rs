@@ -39,7 +39,7 @@ pub(super) struct PgSnapshot {
     decoder: Arc<Decoder>,
     source: Arc<Source>,
     /// Where connections go that have read their part: the next table's catalog queries find them warm.
-    idle: Arc<Idle>,
+    idle: Arc<Idle<PgConnection>>,
 }
 
 /// A connection in the snapshot's state.
@@ -196,10 +196,10 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
     Ok(First { connection, relation, decoder, pages })
 }
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
-fn settings(version: i32) -> &'static str {
+pub(super) fn settings(version: i32) -> &'static str {
     match version {
         140_000.. => {
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off; \
@@ -211,7 +211,10 @@ fn settings(version: i32) -> &'static str {
 }
 
 /// The snapshot's name for others; `None` where the server does not give one out.
-async fn export(connection: &mut PgConnection, during: &str) -> Result<Option<String>, EngineError> {
+pub(super) async fn export(
+    connection: &mut PgConnection,
+    during: &str,
+) -> Result<Option<String>, EngineError> {
     match connection.fetch_one("SELECT pg_catalog.pg_export_snapshot()").await {
         Ok(row) => get(&row, 0).map(Some),
         Err(error) if errors::database(&error).is_some() => Ok(None),
@@ -311,7 +314,7 @@ async fn read(
     source: Arc<Source>,
     decoder: Arc<Decoder>,
     out: mpsc::Sender<Box<dyn RawBatch>>,
-    idle: Arc<Idle>,
+    idle: Arc<Idle<PgConnection>>,
 ) -> Result<bool, EngineError> {
     let mut batch = PgBatch::new(&decoder);
     while let Some(range) = source.ranges.take() {
@@ -396,12 +399,12 @@ pub(super) fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Rows in COPY's binary form, each in its frame.
-struct Piece {
-    decoder: Arc<Decoder>,
-    frames: Frames,
-    rows: usize,
+pub(super) struct Piece {
+    pub(super) decoder: Arc<Decoder>,
+    pub(super) frames: Frames,
+    pub(super) rows: usize,
     /// The first of its COPY, which the header comes before.
-    first: bool,
+    pub(super) first: bool,
 }
 
 impl RawBatch for Piece {
