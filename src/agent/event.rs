@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::trail::TrailWish;
+use super::told::TrailWish;
 use crate::model::{Operation, Plan, Role};
 
 /// What a target's agent is asked to do.

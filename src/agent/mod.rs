@@ -28,7 +28,8 @@ mod source;
 mod spool;
 mod status;
 mod target;
-pub mod trail;
+pub mod told;
+mod trail;
 pub mod undo;
 mod verify;
 pub mod wire;
@@ -54,7 +55,7 @@ pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
 pub use pace::Courtesy;
 pub use roll_call::ROLL_CALL_MAX;
-pub use trail::{TrailSecret, TrailWish};
+pub use told::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.

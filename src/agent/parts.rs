@@ -56,8 +56,8 @@ mod tests {
         Parts::of(&builder.finish(&TreeKey::from_session(&SessionKey::new([1; 32]))).unwrap().0).unwrap()
     }
 
-    fn key(n: u32) -> Key {
-        Key::from(&n.to_be_bytes()[..])
+    fn key(n: u32) -> [u8; 4] {
+        n.to_be_bytes()
     }
 
     #[test]

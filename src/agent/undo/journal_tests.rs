@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::TableName;
+use crate::model::{RowRun, TableName};
 
 fn head() -> JournalHead {
     let table = TableName::new(None, "t");
@@ -50,8 +50,23 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
         let length = || std::fs::metadata(path).unwrap().len();
         let mut lengths = vec![length()];
         for (at, (replace, rows, outcomes)) in (1..).zip(batches) {
-            let rows = rows.iter().map(|row| (&row.change, &row.own_before));
-            journal.batch(at, *replace, rows).await.unwrap();
+            // Rows that are all inserted may come in either way.
+            let inserts: Option<RowRun> = rows
+                .iter()
+                .map(|row| match (&row.change, &row.own_before) {
+                    (Change { key, before: None, after: Some(after) }, None) => {
+                        Some((key.as_bytes(), after.as_bytes()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            match inserts.filter(|_| !replace) {
+                Some(rows) => journal.inserts(at, &rows).await.unwrap(),
+                None => {
+                    let rows = rows.iter().map(|row| (&row.change, &row.own_before));
+                    journal.batch(at, *replace, rows).await.unwrap();
+                }
+            }
             lengths.push(length());
             if let Some(outcomes) = outcomes {
                 journal.outcomes(at, outcomes).await.unwrap();
