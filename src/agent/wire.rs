@@ -304,7 +304,7 @@ pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<RowRun, AgentEr
     let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
-        let mut rows = RowRun::default();
+        let mut rows = RowRun::with_room(input.len());
         let mut key = Vec::new();
         for _ in 0..take_varint(input)? {
             take_front_coded(input, &mut key)?;

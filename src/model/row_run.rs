@@ -19,6 +19,20 @@ impl RowRun {
         Self { ends: Vec::with_capacity(rows), ..Self::default() }
     }
 
+    /// Makes room for as many rows in all, if they are as long as those that are there.
+    pub fn expect(&mut self, rows: usize) {
+        let (here, more) = (self.len().max(1), rows.saturating_sub(self.len()));
+        let for_more = |bytes: usize| (bytes / here + 1).saturating_mul(more);
+        self.keys.reserve(for_more(self.keys.len()));
+        self.rows.reserve(for_more(self.rows.len()));
+        self.ends.reserve(more);
+    }
+
+    /// Makes room for so many bytes of rows.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { rows: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     #[inline]
     pub fn push(&mut self, key: &[u8], row: &[u8]) {
         self.keys.extend_from_slice(key);

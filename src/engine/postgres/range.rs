@@ -34,7 +34,7 @@ pub(super) async fn fetch_run(
     let Some(ends) = ends else {
         return Ok(fetch::fetch(connection, access, keys).await?.iter().collect());
     };
-    let found = between(engine, connection, access, &ends, keys.len() * 2 + STRANGERS, during).await?;
+    let found = between(engine, connection, access, &ends, keys.len(), during).await?;
     let (mut rows, rest) = of_keys(found.sorted(), keys);
     if !rest.is_empty() {
         let looked_up = fetch::fetch(connection, access, &rest).await?;
@@ -93,7 +93,7 @@ async fn between(
     connection: &mut PgConnection,
     access: &TableAccess,
     ends: &[Vec<(String, String)>; 2],
-    limit: usize,
+    expected: usize,
     during: String,
 ) -> Result<RowRun, EngineError> {
     run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -110,6 +110,7 @@ async fn between(
     };
     let ((columns, first), (_, last)) = (side(&ends[0]), side(&ends[1]));
     let filter = statement::filter(access).map_or_else(String::new, |filter| format!(" AND {filter}"));
+    let limit = expected * 2 + STRANGERS;
     let sql = format!(
         "COPY (SELECT {} FROM {} t WHERE ({columns}) >= ({first}) AND ({columns}) <= ({last}){filter} LIMIT {limit}) \
          TO STDOUT (FORMAT binary)",
@@ -117,7 +118,7 @@ async fn between(
         target.from(),
     );
     let planned = if matches!(target.relation.kind, 'r' | 'p') { BY_INDEX } else { "" };
-    let found = match by_lane(engine, connection, &target, planned, sql.clone()).await? {
+    let found = match by_lane(engine, connection, &target, (planned, sql.clone()), expected).await? {
         Some(found) => found,
         None => {
             run(connection, &target.during, planned).await?;
@@ -142,8 +143,8 @@ async fn by_lane(
     engine: &PgEngine,
     connection: &mut PgConnection,
     target: &Target<'_>,
-    planned: &'static str,
-    sql: String,
+    (planned, sql): (&'static str, String),
+    expected: usize,
 ) -> Result<Option<RowRun>, EngineError> {
     let Some(snapshot) = export(connection, &target.during).await? else { return Ok(None) };
     let waiting = Waiting(Arc::default());
@@ -162,10 +163,12 @@ async fn by_lane(
         lane.copy(&sql).map_err(failed)?;
         while let Some((frames, rows)) = lane.piece().map_err(failed)? {
             let piece = Piece { decoder: Arc::clone(&decoder), frames, rows, first };
-            first = false;
             piece
                 .encode(&mut |key, row| found.push(key, row))
                 .map_err(|error| EngineError::row(&during, &error))?;
+            if std::mem::take(&mut first) {
+                found.expect(expected);
+            }
         }
         lane.run("COMMIT").map_err(failed)?;
         engine.lanes.give(lane);
