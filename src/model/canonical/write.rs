@@ -311,7 +311,7 @@ impl CellWriter<'_> {
     }
 
     #[inline]
-    pub(super) fn dynamic(self, class: StoredClass, payload: &[u8]) {
+    pub fn dynamic(self, class: StoredClass, payload: &[u8]) {
         if let (false, Ok(length @ 0..0x3e)) = (self.in_key, u8::try_from(payload.len())) {
             self.out.reserve(2 + payload.len());
             self.out.extend_from_slice(&[(length + 1) * 2 + REGULAR, class as u8]);
