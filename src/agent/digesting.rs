@@ -43,7 +43,9 @@ impl DigestSink {
     }
 
     fn send(&mut self) -> bool {
-        let empty = EntryBatch::with_capacity(ENTRIES_TOGETHER, ENTRIES_TOGETHER * 8);
+        // The next keys are as long, mostly.
+        let key_bytes = self.entries.key_bytes();
+        let empty = EntryBatch::with_capacity(ENTRIES_TOGETHER, key_bytes + key_bytes / 8);
         let entries = std::mem::replace(&mut self.entries, empty);
         self.pushed = 0;
         self.out.blocking_send(digested(entries, &mut self.hasher)).is_ok()

@@ -7,6 +7,9 @@ use crate::model::decimal::Decimal;
 use crate::model::json::canonical_json;
 use crate::model::value::StoredClass;
 
+/// Bytes of a key's component that are escaped in place.
+const FEW: usize = 16;
+
 /// A key column held NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a key column holds NULL")]
@@ -104,17 +107,12 @@ impl CellWriter<'_> {
         }
     }
 
+    #[inline]
     fn escaped(self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.out.len();
         write(self.out);
         if self.out[start..].contains(&0) {
-            let plain = self.out.split_off(start);
-            for byte in plain {
-                self.out.push(byte);
-                if byte == 0 {
-                    self.out.push(0xff);
-                }
-            }
+            escape(self.out, start);
         }
         self.out.extend_from_slice(&[0, 0]);
     }
@@ -322,6 +320,34 @@ impl CellWriter<'_> {
             out.push(class as u8);
             out.extend_from_slice(payload);
         });
+    }
+}
+
+/// Puts `ff` behind every zero from `start` on.
+fn escape(out: &mut Vec<u8>, start: usize) {
+    // A number, mostly: without memory of its own.
+    let mut few = [0u8; FEW];
+    let length = out.len() - start;
+    if let Some(plain) = few.get_mut(..length) {
+        plain.copy_from_slice(&out[start..]);
+        let mut escaped = [0u8; 2 * FEW];
+        let mut at = 0;
+        for byte in plain.iter().copied() {
+            escaped[at] = byte;
+            escaped[at + 1] = 0xff;
+            at += 1 + usize::from(byte == 0);
+        }
+        out.truncate(start);
+        out.extend_from_slice(&escaped);
+        out.truncate(start + at);
+        return;
+    }
+    let plain = out.split_off(start);
+    for byte in plain {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
     }
 }
 
