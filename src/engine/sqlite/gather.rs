@@ -90,8 +90,7 @@ fn inside(
     // Not for views and triggers: the database could name it there.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_aggregate_function(FUNCTION, -1, flags, Gather(slot.clone()))?;
-    let sql =
-        format!("SELECT {FUNCTION}({}) FROM {}{condition}", columns(access), quote(&access.table.name));
+    let sql = format!("SELECT {FUNCTION}({}) FROM {}{condition}", columns(access), quote(&access.table.name));
     connection.query_row(&sql, [], |_| Ok(()))
 }
 
@@ -156,5 +155,123 @@ impl Aggregate<AssertUnwindSafe<Taker>, Option<i64>> for Gather {
             self.0.put(taker);
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::model::{AccessColumn, ColumnType, ComparisonType, Filled, TableName};
+
+    type Taken = (Vec<u8>, Vec<u8>);
+
+    /// Takes so many rows; says at the end that all were read.
+    struct Rows {
+        wanted: usize,
+        out: mpsc::Sender<Option<Taken>>,
+    }
+
+    impl RowSink for Rows {
+        fn push(&mut self, key: &[u8], row: &[u8]) -> bool {
+            self.out.send(Some((key.to_vec(), row.to_vec()))).unwrap();
+            self.wanted -= 1;
+            self.wanted > 0
+        }
+
+        fn finish(&mut self) {
+            self.out.send(None).unwrap();
+        }
+    }
+
+    fn access(columns: usize) -> Arc<TableAccess> {
+        let column = |at| AccessColumn {
+            name: format!("c{at}"),
+            ty: ColumnType::Int { bits: 64, signed: true },
+            declared: String::new(),
+            comparison: ComparisonType::Dynamic,
+            as_text: false,
+            filled: Filled::ByWriter,
+        };
+        let columns = (0..columns).map(column).collect();
+        Arc::new(TableAccess { table: TableName::new(None, "t"), columns, key_len: 1, filter: None })
+    }
+
+    fn table(columns: usize, sql: &str) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        let names: Vec<_> = (0..columns).map(|at| format!("c{at}")).collect();
+        connection.execute_batch(&format!("{sql}; CREATE TABLE t ({})", names.join(", "))).unwrap();
+        connection
+    }
+
+    /// The keys and cells taken, and whether the end was told.
+    fn gathered(
+        connection: &Connection,
+        columns: usize,
+        wanted: usize,
+    ) -> (Result<(), EngineError>, Vec<Taken>, bool) {
+        let (out, taken) = mpsc::channel();
+        let sink = Box::new(Rows { wanted, out });
+        let result = gather(connection, &access(columns), " WHERE c1 IS NOT 'no'", sink, "read");
+        let all: Vec<_> = taken.try_iter().collect();
+        let ended = all.last() == Some(&None);
+        (result, all.into_iter().flatten().collect(), ended)
+    }
+
+    #[test]
+    fn values_come_as_they_are_stored_whatever_the_encoding_of_the_file() {
+        let rows =
+            "INSERT INTO t VALUES (1, 'é'), (2, x'00ff'), (3, 1.5), (4, NULL), (5, -7), (6, 'no'), (7, '')";
+        let read = |pragma| {
+            let connection = table(2, pragma);
+            connection.execute_batch(rows).unwrap();
+            gathered(&connection, 2, 100)
+        };
+        let (result, utf8, ended) = read("");
+        assert!(result.is_ok() && ended);
+        assert_eq!(utf8.len(), 6);
+        assert_eq!(utf8[0].1, [&[7, 3][..], "é".as_bytes()].concat());
+        assert_eq!(read("PRAGMA encoding = 'UTF-16le'").1, utf8);
+    }
+
+    #[test]
+    fn a_table_wider_than_a_function_is_read_row_by_row() {
+        let connection = table(1_500, "");
+        connection.execute_batch("INSERT INTO t (c0, c1) VALUES (1, 'a'), (2, 'b'), (3, 'no')").unwrap();
+        let (result, rows, ended) = gathered(&connection, 1_500, 100);
+        assert!(result.is_ok() && ended);
+        assert_eq!(rows.len(), 2);
+        // What comes first of it is what a narrow table holds.
+        let (_, narrow, _) = gathered(&connection, 2, 100);
+        assert!(rows.iter().zip(&narrow).all(|(wide, narrow)| wide.0 == narrow.0
+            && wide.1.starts_with(&narrow.1)
+            && wide.1.len() == narrow.1.len() + 1_498));
+    }
+
+    #[test]
+    fn an_empty_table_ends_and_a_sink_that_wants_no_more_gets_none() {
+        for columns in [2, 1_500] {
+            let connection = table(columns, "");
+            let (result, rows, ended) = gathered(&connection, columns, 100);
+            assert!(result.is_ok() && rows.is_empty() && ended);
+            connection.execute_batch("INSERT INTO t (c0) VALUES (1), (2), (3)").unwrap();
+            let (result, rows, ended) = gathered(&connection, columns, 2);
+            assert!(result.is_ok() && rows.len() == 2 && !ended);
+        }
+    }
+
+    #[test]
+    fn a_row_without_a_key_and_a_statement_that_fails_are_told_and_end_nothing() {
+        for columns in [2, 1_500] {
+            let connection = table(columns, "");
+            connection.execute_batch("INSERT INTO t (c0) VALUES (1), (NULL), (3)").unwrap();
+            let (result, rows, ended) = gathered(&connection, columns, 100);
+            assert!(result.unwrap_err().to_string().contains("c0"));
+            assert!(rows.len() == 1 && !ended);
+            connection.execute_batch("DROP TABLE t").unwrap();
+            let (result, _, ended) = gathered(&connection, columns, 100);
+            assert!(result.is_err() && !ended);
+        }
     }
 }

@@ -22,11 +22,7 @@ pub(super) fn select(access: &TableAccess) -> String {
 /// The access's columns, as they are read.
 pub(super) fn columns(access: &TableAccess) -> String {
     let column = |column: &AccessColumn| {
-        if column.as_text {
-            format!("CAST({} AS TEXT)", quote(&column.name))
-        } else {
-            quote(&column.name)
-        }
+        if column.as_text { format!("CAST({} AS TEXT)", quote(&column.name)) } else { quote(&column.name) }
     };
     access.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }

@@ -7,7 +7,7 @@ use crate::model::decimal::Decimal;
 use crate::model::json::canonical_json;
 use crate::model::value::StoredClass;
 
-/// Bytes of a key's component that are escaped in place.
+/// Payloads of a key's component that need no memory of their own to be escaped are shorter.
 const FEW: usize = 16;
 
 /// A key column held NULL.
@@ -316,6 +316,23 @@ impl CellWriter<'_> {
             self.out.extend_from_slice(payload);
             return;
         }
+        if self.in_key && payload.len() < FEW {
+            // A number, mostly: escaped as it is put down.
+            let mut bytes = [0u8; 1 + 2 * FEW + 2];
+            bytes[0] = REGULAR;
+            let mut at = 1;
+            for byte in std::iter::once(class as u8).chain(payload.iter().copied()) {
+                bytes[at] = byte;
+                bytes[at + 1] = 0xff;
+                at += 1 + usize::from(byte == 0);
+            }
+            bytes[at] = 0;
+            bytes[at + 1] = 0;
+            let end = self.out.len() + at + 2;
+            self.out.extend_from_slice(&bytes);
+            self.out.truncate(end);
+            return;
+        }
         self.variable(|out| {
             out.push(class as u8);
             out.extend_from_slice(payload);
@@ -325,23 +342,6 @@ impl CellWriter<'_> {
 
 /// Puts `ff` behind every zero from `start` on.
 fn escape(out: &mut Vec<u8>, start: usize) {
-    // A number, mostly: without memory of its own.
-    let mut few = [0u8; FEW];
-    let length = out.len() - start;
-    if let Some(plain) = few.get_mut(..length) {
-        plain.copy_from_slice(&out[start..]);
-        let mut escaped = [0u8; 2 * FEW];
-        let mut at = 0;
-        for byte in plain.iter().copied() {
-            escaped[at] = byte;
-            escaped[at + 1] = 0xff;
-            at += 1 + usize::from(byte == 0);
-        }
-        out.truncate(start);
-        out.extend_from_slice(&escaped);
-        out.truncate(start + at);
-        return;
-    }
     let plain = out.split_off(start);
     for byte in plain {
         out.push(byte);
