@@ -7,6 +7,7 @@
 
 mod asking;
 pub mod client;
+mod digesting;
 pub mod error;
 pub mod event;
 mod fill;

@@ -1,16 +1,16 @@
 //! The scan pipeline: tokio reads, rayon encodes and hashes, one thread builds the digest run. Bounded end to end.
+//! Where an engine encodes on the threads that read, they hash as well (`agent/digesting.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::digesting::{DigestSink, Digested, digest_batch};
 use super::error::{AgentError, FailureKind};
 use super::local::{AgentLimits, LocalAgent};
-use crate::engine::{EngineError, RawBatch, RowError};
-use crate::merkle::{
-    DigestRun, EntryBatch, RowHasher, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey,
-};
+use crate::engine::{EngineError, RawBatch, RowError, RowSink};
+use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
 use crate::model::TableAccess;
 
 /// Batches read ahead of the hashing.
@@ -34,10 +34,10 @@ pub(super) async fn scan_table(
     let during = format!("read {}", access.table);
     let snapshot = agent.engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
     let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
+    let (digested_tx, mut digested_rx) = mpsc::channel::<Digested>(BATCHES_READ_AHEAD);
     // Unbounded, but each batch holds a permit until it is in the run: a rayon thread that waited for the builder here
     // would keep the builder's own sort from ever running.
-    let (entry_tx, mut entry_rx) =
-        mpsc::unbounded_channel::<(Result<EntryBatch, RowError>, OwnedSemaphorePermit)>();
+    let (entry_tx, mut entry_rx) = mpsc::unbounded_channel::<(Digested, OwnedSemaphorePermit)>();
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
     let tree_key = TreeKey::from_session(session);
@@ -50,9 +50,27 @@ pub(super) async fn scan_table(
         Ok(Scanned { run, tree })
     });
 
-    let read = snapshot.scan(batch_tx);
+    let sinks = {
+        let session = session.clone();
+        Box::new(move || -> Box<dyn RowSink> { Box::new(DigestSink::new(&session, digested_tx.clone())) })
+    };
+    let read = snapshot.scan_into(sinks, batch_tx);
+    let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
+    let (entries, permits) = (entry_tx.clone(), Arc::clone(&hashing));
+    let pass = async move {
+        while let Some(digested) = digested_rx.recv().await {
+            let count = digested.as_ref().map_or(0, EntryBatch::len);
+            agent.pace.admit(&agent.engine, count).await?;
+            let Ok(permit) = permits.clone().acquire_owned().await else { break };
+            rows.fetch_add(count as u64, Ordering::Relaxed);
+            // The builder has failed and tells why.
+            if entries.send((digested, permit)).is_err() {
+                break;
+            }
+        }
+        Ok::<_, AgentError>(())
+    };
     let hash = async move {
-        let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
         while let Some(batch) = batch_rx.recv().await {
             agent.pace.admit(&agent.engine, batch.rows()).await?;
             let Ok(permit) = hashing.clone().acquire_owned().await else { break };
@@ -61,19 +79,20 @@ pub(super) async fn scan_table(
             }
             let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), Arc::clone(rows));
             rayon::spawn(move || {
-                let hashed = hash_batch(batch.as_ref(), &session);
+                let digested = digest_batch(batch.as_ref(), &session);
                 rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
                 // A closed channel: the builder has failed and tells why.
-                let _ = entry_tx.send((hashed, permit));
+                let _ = entry_tx.send((digested, permit));
             });
         }
         drop(entry_tx);
         Ok::<_, AgentError>(())
     };
     // When hashing stops early the batch channel closes and the read ends quietly.
-    let (read, hashed) = tokio::join!(read, hash);
+    let (read, passed, hashed) = tokio::join!(read, pass, hash);
     let built = builder.await;
     read?;
+    passed?;
     hashed?;
     match built {
         Ok(Ok(scanned)) => Ok(scanned),
@@ -89,20 +108,6 @@ pub(super) async fn scan_table(
 enum BuildError {
     Row(RowError),
     Run(RunError),
-}
-
-fn hash_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<EntryBatch, RowError> {
-    let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
-    let mut hasher = RowHasher::new(session);
-    batch.encode(&mut |key, row| {
-        entries.push_key(key);
-        hasher.push(key, row);
-    })?;
-    if entries.set_digests(hasher.take()) {
-        Ok(entries)
-    } else {
-        Err(RowError::Malformed { column: String::new(), what: "a row has no digest".to_owned() })
-    }
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {

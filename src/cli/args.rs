@@ -269,7 +269,7 @@ pub(super) struct LimitArgs {
     /// Folder for digests that do not fit in memory (default: the system's temporary folder)
     #[arg(long, value_name = "DIR")]
     pub(super) scratch: Option<PathBuf>,
-    /// Readers of one table at a time
+    /// Readers of one table at a time; of a SQLite file that is read here, half as many as there are cores at the most
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) parallelism: usize,
     /// Read, and write, no more rows of a database than this in a second, on average

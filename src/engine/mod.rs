@@ -125,7 +125,29 @@ pub trait Snapshot: Send {
     /// Reads every row in the order that is fastest and sends it in batches (about 1,000 to 4,000 rows, or 256 KiB).
     /// Returns when all is sent; the snapshot is released then. A closed channel ends the scan quietly.
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError>;
+
+    /// As `scan`, for engines that encode where they read: each reader gives its rows to a sink of its own while they are in the
+    /// processor's cache, and no batches come. The others send batches and take no sink.
+    async fn scan_into(
+        self: Box<Self>,
+        _sinks: RowSinks,
+        out: mpsc::Sender<Box<dyn RawBatch>>,
+    ) -> Result<(), EngineError> {
+        self.scan(out).await
+    }
 }
+
+/// Takes the rows of one reader, on its thread.
+pub trait RowSink: Send {
+    /// A row as its canonical key and its canonical cells. `false`: nobody wants the rest. Blocks where rows come too fast.
+    fn push(&mut self, key: &[u8], row: &[u8]) -> bool;
+
+    /// Every row was read.
+    fn finish(&mut self);
+}
+
+/// Makes a sink for each reader.
+pub type RowSinks = Box<dyn Fn() -> Box<dyn RowSink> + Send + Sync>;
 
 /// Takes a row as its canonical key and its canonical cells.
 pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]);

@@ -81,7 +81,9 @@ impl ManyHasher {
                 group.hash(blocks, &self.words, self.platform, &mut self.hashes);
             }
         }
-        std::mem::take(&mut self.hashes)
+        // The next ones are as many, mostly.
+        let next = Vec::with_capacity(self.hashes.len());
+        std::mem::replace(&mut self.hashes, next)
     }
 }
 

@@ -5,6 +5,9 @@ use super::digest::RowDigest;
 use super::error::RunError;
 use super::segment::Cursor;
 
+/// A source that wins so often in turn is taken to be apart from the others for a while.
+const WINS: u32 = 16;
+
 struct Source<'a> {
     number: usize,
     cursor: Cursor<'a>,
@@ -40,6 +43,9 @@ pub(super) fn merge(
 
     let count = sources.len();
     let (mut losers, mut winner) = play_all(&sources);
+    let mut wins = 0;
+    // Heads below this one win without a match.
+    let mut unmatched = 0;
     loop {
         let source = &mut sources[winner];
         if source.head.is_none() {
@@ -48,6 +54,10 @@ pub(super) fn merge(
         each(source.number, source.cursor.position(), source.cursor.key(), source.cursor.digest())?;
         source.head =
             if source.cursor.advance()? { Some(sort_prefix(source.cursor.key(), shared)) } else { None };
+        if source.head.is_some_and(|head| head < unmatched) {
+            continue;
+        }
+        let before = winner;
         let mut node = (winner + count) / 2;
         while node > 0 {
             if beats(&sources, losers[node], winner) {
@@ -55,7 +65,16 @@ pub(super) fn merge(
             }
             node /= 2;
         }
+        wins = if unmatched == 0 && winner == before { wins + 1 } else { 0 };
+        unmatched = if wins == WINS { second(&sources, &losers, winner) } else { 0 };
     }
+}
+
+/// The least head of all but the winner: the second was beaten by the winner itself.
+fn second(sources: &[Source<'_>], losers: &[usize], winner: usize) -> u64 {
+    let nodes = std::iter::successors(Some((winner + losers.len()) / 2), |node| Some(node / 2));
+    let heads = nodes.take_while(|node| *node > 0).filter_map(|node| sources[losers[node]].head);
+    heads.min().unwrap_or(u64::MAX)
 }
 
 /// Plays the first tournament: the loser of each match stays at its node.

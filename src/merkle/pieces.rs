@@ -42,6 +42,7 @@ pub(super) struct Assembler<'a> {
     source: usize,
     range: Range<u64>,
     held: EntryBatch,
+    /// The key that the stretch before ended with.
     last: Vec<u8>,
     taken: u64,
     kept: u64,
@@ -94,8 +95,6 @@ impl<'a> Assembler<'a> {
         }
         self.range.end += 1;
         self.taken += 1;
-        self.last.clear();
-        self.last.extend_from_slice(key);
         let len = self.range.end - self.range.start;
         if len < self.stretch_min {
             self.held.push(key, digest);
@@ -123,12 +122,17 @@ impl<'a> Assembler<'a> {
         {
             self.end_written();
             self.kept += len;
+            self.last = segment.key_at(range.end - 1)?;
             self.done.push(Stretch::Kept(Piece { segment, range, last: self.last.clone() }));
             return Ok(());
         }
         let held = std::mem::take(&mut self.held);
         for (key, digest) in held.iter() {
             self.write(key, digest)?;
+        }
+        if let Some(last) = held.len().checked_sub(1) {
+            self.last.clear();
+            self.last.extend_from_slice(held.key(last));
         }
         self.held = held;
         self.held.clear();

@@ -251,11 +251,14 @@ impl Segment {
         Ok(())
     }
 
-    fn first_key_of(&self, block: u64) -> Result<Vec<u8>, RunError> {
-        let entries = self.block_entries(block);
-        let mut cursor = self.cursor(entries.start..entries.start + 1, 1)?;
+    pub(super) fn key_at(&self, at: u64) -> Result<Vec<u8>, RunError> {
+        let mut cursor = self.cursor(at..at.saturating_add(1), 1)?;
         cursor.advance()?;
         Ok(cursor.key)
+    }
+
+    fn first_key_of(&self, block: u64) -> Result<Vec<u8>, RunError> {
+        self.key_at(block * BLOCK)
     }
 
     /// Position of the first entry at or after `from` whose key is not less than `key`: gallops from `from` on.

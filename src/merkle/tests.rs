@@ -145,6 +145,40 @@ proptest! {
     }
 
     #[test]
+    fn mixtures_of_batches_give_the_root_of_their_entries_and_duplicates_are_found(
+        map in maps(), seed in any::<u64>(), batch in 1..40usize, memory in 100..20_000usize, part in 5..400u64,
+        picks in any::<[prop::sample::Index; 2]>(),
+    ) {
+        // Long stretches in order, some of them shuffled, in turn from two halves that overlap where they meet.
+        let mut entries: Vec<_> = map.iter().map(|(key, digest)| (key.clone(), *digest)).collect();
+        let middle = entries.len() / 2;
+        let near = middle.saturating_sub(20)..(middle + 20).min(entries.len());
+        entries[near].sort_by_key(|(key, _)| session().row_digest(key, b"near"));
+        let mut entries = two_readers(&entries, batch * 3);
+        for (at, some) in entries.chunks_mut(batch * 5).enumerate() {
+            if seed >> (at % 64) & 1 == 1 {
+                some.sort_by_key(|(key, _)| session().row_digest(key, &seed.to_le_bytes()));
+            }
+        }
+        let (run, tree) = build(&entries, batch, memory, part).unwrap();
+        prop_assert_eq!(read(&run), map.clone());
+        prop_assert_eq!(tree.root(), naive_root(&map));
+        let mut streamed = TreeBuilder::new(&tree_key());
+        map.iter().for_each(|(key, digest)| streamed.push(key, *digest));
+        let streamed = streamed.finish().unwrap();
+        prop_assert_eq!(tree.opener(), streamed.opener());
+        if !entries.is_empty() {
+            let twice = entries[picks[0].index(entries.len())].clone();
+            entries.insert(picks[1].index(entries.len() + 1), twice.clone());
+            let found = match build(&entries, batch, memory, part) {
+                Err(RunError::DuplicateKey { key }) => Some(key.as_bytes().to_vec()),
+                _ => None,
+            };
+            prop_assert_eq!(found, Some(twice.0));
+        }
+    }
+
+    #[test]
     fn reads_by_position_and_by_key_agree_with_a_sorted_list(
         map in maps(), memory in 100..40_000usize, part in 5..400u64, probes in prop::collection::vec(any::<u64>(), 1..20),
     ) {

@@ -14,8 +14,10 @@ use crate::model::{
 };
 
 mod apply;
+mod batch;
 mod describe;
 mod errors;
+mod gather;
 pub(in crate::engine) mod measure;
 mod params;
 mod rows;

@@ -16,18 +16,15 @@ use crate::model::{
 
 /// `SELECT … FROM …`, without a condition.
 pub(super) fn select(access: &TableAccess) -> String {
-    let columns: Vec<String> = access
-        .columns
-        .iter()
-        .map(|column| {
-            if column.as_text {
-                format!("CAST({} AS TEXT)", quote(&column.name))
-            } else {
-                quote(&column.name)
-            }
-        })
-        .collect();
-    format!("SELECT {} FROM {}", columns.join(", "), quote(&access.table.name))
+    format!("SELECT {} FROM {}", columns(access), quote(&access.table.name))
+}
+
+/// The access's columns, as they are read.
+pub(super) fn columns(access: &TableAccess) -> String {
+    let column = |column: &AccessColumn| {
+        if column.as_text { format!("CAST({} AS TEXT)", quote(&column.name)) } else { quote(&column.name) }
+    };
+    access.columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 /// `a = ?1 AND b = ?2` over the key.
@@ -77,7 +74,8 @@ pub(super) fn rows_of(
         let mut rows = statement.query(params_from_iter(bound)).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             buffer.clear();
-            encode(access, row, &mut buffer).map_err(|error| EngineError::row(&during, &error))?;
+            encode(access, |at| row.get_ref(at).ok(), &mut buffer)
+                .map_err(|error| EngineError::row(&during, &error))?;
             // Affinities and collations may find a row whose key is another by its bytes.
             if buffer.key == key.as_bytes() {
                 found.push(KeyedRow { key: key.clone(), row: CanonicalRow::new(buffer.row.as_slice()) });

@@ -8,15 +8,14 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::SqliteEngine;
+use super::batch::BatchSink;
 use super::errors::engine_error;
+use super::gather::gather;
 use super::params::quote;
 use super::rows::select;
-use super::types::encode;
-use crate::engine::{EachRow, EngineError, ErrorKind, RawBatch, RowError, Snapshot};
-use crate::model::{RowBuffer, TableAccess};
+use crate::engine::{EngineError, ErrorKind, RawBatch, RowSink, RowSinks, Snapshot};
+use crate::model::TableAccess;
 
-const ROWS_PER_BATCH: usize = 8_192;
-const BYTES_PER_BATCH: usize = 1 << 20;
 /// Below this many rowids one thread is as quick.
 const ROWIDS_TO_SPLIT: i64 = 100_000;
 /// Times the readers are opened again when somebody writes between two openings.
@@ -118,12 +117,25 @@ fn split(
 #[async_trait]
 impl Snapshot for SqliteSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
+        let sinks = {
+            let out = out.clone();
+            Box::new(move || -> Box<dyn RowSink> { Box::new(BatchSink::new(out.clone())) })
+        };
+        self.scan_into(sinks, out).await
+    }
+
+    async fn scan_into(
+        self: Box<Self>,
+        sinks: RowSinks,
+        _out: mpsc::Sender<Box<dyn RawBatch>>,
+    ) -> Result<(), EngineError> {
         let during = format!("read {}", self.access.table);
         let mut readers = tokio::task::JoinSet::new();
         for reader in self.readers {
-            let (access, out) = (self.access.clone(), out.clone());
-            readers.spawn_blocking(move || read(&reader, &access, &out));
+            let (access, sink) = (self.access.clone(), sinks());
+            readers.spawn_blocking(move || read(&reader, &access, sink));
         }
+        drop(sinks);
         while let Some(ended) = readers.join_next().await {
             ended.map_err(|_| EngineError::new(ErrorKind::Database, &during, "a reader stopped"))??;
         }
@@ -131,74 +143,13 @@ impl Snapshot for SqliteSnapshot {
     }
 }
 
-fn read(
-    reader: &Reader,
-    access: &TableAccess,
-    out: &mpsc::Sender<Box<dyn RawBatch>>,
-) -> Result<(), EngineError> {
+fn read(reader: &Reader, access: &Arc<TableAccess>, sink: Box<dyn RowSink>) -> Result<(), EngineError> {
     let during = format!("read {}", access.table);
-    let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let filter = access.filter.as_deref().map(closed);
     let conditions: Vec<&str> = reader.condition.as_deref().into_iter().chain(filter.as_deref()).collect();
-    let mut sql = select(access);
-    if !conditions.is_empty() {
-        sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
-    }
-    let mut statement = reader.connection.prepare(&sql).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    let mut batch = SqliteBatch::default();
-    while let Some(row) = rows.next().map_err(failed)? {
-        encode(access, row, &mut batch.rows).map_err(|error| EngineError::row(&during, &error))?;
-        batch.ends.push((batch.rows.key.len(), batch.rows.row.len()));
-        if batch.ends.len() >= ROWS_PER_BATCH || batch.rows.row.len() >= BYTES_PER_BATCH {
-            let next = batch.like();
-            // A closed channel: nobody wants the rest.
-            if out.blocking_send(Box::new(std::mem::replace(&mut batch, next))).is_err() {
-                return Ok(());
-            }
-        }
-    }
-    if !batch.ends.is_empty() {
-        let _ = out.blocking_send(Box::new(batch));
-    }
-    Ok(())
-}
-
-/// Rows already encoded: all keys end to end, and all cells.
-#[derive(Default)]
-struct SqliteBatch {
-    rows: RowBuffer,
-    /// Where each row's key and each row's cells end.
-    ends: Vec<(usize, usize)>,
-}
-
-impl SqliteBatch {
-    /// An empty one with room for as much.
-    fn like(&self) -> Self {
-        let mut rows = RowBuffer::default();
-        rows.key.reserve(self.rows.key.len() + self.rows.key.len() / 8);
-        rows.row.reserve(self.rows.row.len() + self.rows.row.len() / 8);
-        Self { rows, ends: Vec::with_capacity(self.ends.len()) }
-    }
-}
-
-impl RawBatch for SqliteBatch {
-    fn rows(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
-        let (mut keys, mut rows) = (self.rows.key.as_slice(), self.rows.row.as_slice());
-        let mut before = (0, 0);
-        for end in &self.ends {
-            let (Some((key, keys_behind)), Some((row, rows_behind))) =
-                (keys.split_at_checked(end.0 - before.0), rows.split_at_checked(end.1 - before.1))
-            else {
-                break;
-            };
-            each(key, row);
-            (keys, rows, before) = (keys_behind, rows_behind, *end);
-        }
-        Ok(())
-    }
+    let condition = match conditions.as_slice() {
+        [] => String::new(),
+        conditions => format!(" WHERE {}", conditions.join(" AND ")),
+    };
+    gather(&reader.connection, access, &condition, sink, &during)
 }

@@ -1,10 +1,9 @@
 //! SQLite's types: what a declaration means, and how a stored value, of whatever class, becomes canonical.
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use crate::engine::RowError;
-use crate::model::{ColumnType, RowBuffer, StoredClass, TableAccess};
+use crate::model::{ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess};
 
 /// From the declared type, by the names that other databases use; SQLite itself knows affinities only.
 pub(super) fn column_type(declared: &str) -> ColumnType {
@@ -38,10 +37,15 @@ pub(super) fn column_type(declared: &str) -> ColumnType {
     }
 }
 
-/// Adds the canonical bytes of the current row of a statement that selects the access's columns.
-pub(super) fn encode(access: &TableAccess, row: &Row<'_>, buffer: &mut RowBuffer) -> Result<(), RowError> {
+/// Adds the canonical bytes of a row, of which `value_at` gives the values of the access's columns.
+#[inline]
+pub(super) fn encode<'v>(
+    access: &TableAccess,
+    value_at: impl Fn(usize) -> Option<ValueRef<'v>>,
+    buffer: &mut RowBuffer,
+) -> Result<(), RowError> {
     for (at, column) in access.columns.iter().enumerate() {
-        let value = row.get_ref(at).map_err(|_| RowError::Malformed {
+        let value = value_at(at).ok_or_else(|| RowError::Malformed {
             column: column.name.clone(),
             what: "is not in the answer".to_owned(),
         })?;
@@ -50,9 +54,14 @@ pub(super) fn encode(access: &TableAccess, row: &Row<'_>, buffer: &mut RowBuffer
             ValueRef::Null => writer.null().map_err(RowError::null_key(&column.name))?,
             ValueRef::Integer(value) => writer.int_as(&column.comparison, value),
             ValueRef::Real(value) => writer.real_as(&column.comparison, value),
-            ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => writer.text_as(&column.comparison, text),
-                Err(_) => writer.irregular(StoredClass::Text, bytes),
+            ValueRef::Text(bytes) => match &column.comparison {
+                // Most texts: known to be UTF-8 at a glance, and compared as they are.
+                ComparisonType::Dynamic if bytes.is_ascii() => writer.dynamic(StoredClass::Text, bytes),
+                ComparisonType::Text { trim } if bytes.is_ascii() => writer.text(bytes, *trim),
+                comparison => match std::str::from_utf8(bytes) {
+                    Ok(text) => writer.text_as(comparison, text),
+                    Err(_) => writer.irregular(StoredClass::Text, bytes),
+                },
             },
             ValueRef::Blob(bytes) => writer.bytes_as(&column.comparison, bytes),
         }

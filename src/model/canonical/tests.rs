@@ -243,3 +243,22 @@ fn golden_bytes() {
 fn null_in_a_key_is_refused() {
     assert_eq!(RowBuffer::default().key_cell().null(), Err(NullKey));
 }
+
+#[test]
+fn a_short_component_is_escaped_as_a_long_one() {
+    for length in 0..40 {
+        for payload in [vec![0; length], vec![0xff; length], (0..40).map(|n| n % 3).take(length).collect()] {
+            let mut expected = vec![REGULAR];
+            for byte in std::iter::once(StoredClass::Blob as u8).chain(payload.iter().copied()) {
+                expected.push(byte);
+                if byte == 0 {
+                    expected.push(0xff);
+                }
+            }
+            expected.extend([0, 0]);
+            let mut buffer = RowBuffer::default();
+            buffer.key_cell().dynamic(StoredClass::Blob, &payload);
+            assert_eq!(buffer.key, expected);
+        }
+    }
+}

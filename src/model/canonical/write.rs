@@ -7,6 +7,9 @@ use crate::model::decimal::Decimal;
 use crate::model::json::canonical_json;
 use crate::model::value::StoredClass;
 
+/// Payloads of a key's component that need no memory of their own to be escaped are shorter.
+const FEW: usize = 16;
+
 /// A key column held NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a key column holds NULL")]
@@ -104,17 +107,12 @@ impl CellWriter<'_> {
         }
     }
 
+    #[inline]
     fn escaped(self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.out.len();
         write(self.out);
         if self.out[start..].contains(&0) {
-            let plain = self.out.split_off(start);
-            for byte in plain {
-                self.out.push(byte);
-                if byte == 0 {
-                    self.out.push(0xff);
-                }
-            }
+            escape(self.out, start);
         }
         self.out.extend_from_slice(&[0, 0]);
     }
@@ -311,17 +309,45 @@ impl CellWriter<'_> {
     }
 
     #[inline]
-    pub(super) fn dynamic(self, class: StoredClass, payload: &[u8]) {
+    pub fn dynamic(self, class: StoredClass, payload: &[u8]) {
         if let (false, Ok(length @ 0..0x3e)) = (self.in_key, u8::try_from(payload.len())) {
             self.out.reserve(2 + payload.len());
             self.out.extend_from_slice(&[(length + 1) * 2 + REGULAR, class as u8]);
             self.out.extend_from_slice(payload);
             return;
         }
+        if self.in_key && payload.len() < FEW {
+            // A number, mostly: escaped as it is put down.
+            let mut bytes = [0u8; 1 + 2 * FEW + 2];
+            bytes[0] = REGULAR;
+            let mut at = 1;
+            for byte in std::iter::once(class as u8).chain(payload.iter().copied()) {
+                bytes[at] = byte;
+                bytes[at + 1] = 0xff;
+                at += 1 + usize::from(byte == 0);
+            }
+            bytes[at] = 0;
+            bytes[at + 1] = 0;
+            let end = self.out.len() + at + 2;
+            self.out.extend_from_slice(&bytes);
+            self.out.truncate(end);
+            return;
+        }
         self.variable(|out| {
             out.push(class as u8);
             out.extend_from_slice(payload);
         });
+    }
+}
+
+/// Puts `ff` behind every zero from `start` on.
+fn escape(out: &mut Vec<u8>, start: usize) {
+    let plain = out.split_off(start);
+    for byte in plain {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
     }
 }
 
