@@ -208,7 +208,9 @@ fn from_an_empty_copy_to_evidence_and_back() {
             "WITH written AS (SELECT kind, key, detail FROM trueup_audit WHERE outcome = 'written' AND operation = '{operation}'), \
              keys AS (SELECT key FROM written WHERE kind = 'row' UNION ALL \
                       SELECT r.value ->> 0 FROM written, \
-                        json_array_elements(CASE kind WHEN 'rows' THEN detail::json -> 'rows' ELSE '[]' END) r) \
+                        json_array_elements(CASE kind WHEN 'rows' THEN detail::json -> 'rows' ELSE '[]' END) r UNION ALL \
+                      SELECT r[1] FROM written, \
+                        regexp_matches(CASE kind WHEN 'rows' THEN detail::json ->> 'keys' END, '.{{32}}', 'g') r) \
              SELECT count(*) || ' ' || count(DISTINCT key) FROM keys"
         );
         team.ledger.scalar(&sql).unwrap()
