@@ -160,6 +160,18 @@ pub trait RawBatch: Send {
     fn encode(&self, each: EachRow<'_>) -> Result<(), RowError>;
 }
 
+/// Rows that are encoded already.
+impl RawBatch for RowRun {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
+        self.iter().for_each(|(key, row)| each(key, row));
+        Ok(())
+    }
+}
+
 /// A row that has no canonical form. Names the column, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {

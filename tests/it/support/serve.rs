@@ -57,7 +57,7 @@ impl Serve {
         let began = Instant::now();
         while !self.log().contains(what) {
             assert!(self.child.try_wait().unwrap().is_none(), "it has ended: {}", self.log());
-            assert!(began.elapsed() < Duration::from_secs(60), "{what:?} is not in the log: {}", self.log());
+            assert!(began.elapsed() < Duration::from_secs(120), "{what:?} is not in the log: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
