@@ -155,7 +155,7 @@ impl Journal {
                 put(&mut plain, row.as_bytes())?;
             }
         }
-        self.to_disk(&plain).await
+        self.record_durably(&plain).await
     }
 
     /// The same of rows that are all inserted.
@@ -169,10 +169,10 @@ impl Journal {
             put(&mut plain, key)?;
             put(&mut plain, row)?;
         }
-        self.to_disk(&plain).await
+        self.record_durably(&plain).await
     }
 
-    async fn to_disk(&mut self, plain: &[u8]) -> Result<(), AgentError> {
+    async fn record_durably(&mut self, plain: &[u8]) -> Result<(), AgentError> {
         self.record(plain).await?;
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
