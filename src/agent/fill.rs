@@ -1,6 +1,6 @@
 //! Filling gaps: long runs of rows that only the source has are streamed in key order and inserted as they come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -23,6 +23,19 @@ pub(super) struct Missing {
 }
 
 impl Missing {
+    /// In parts of so many rows; none where there is no row.
+    fn parts(self, most: usize) -> VecDeque<Self> {
+        if self.rows.len() <= most {
+            return Some(self).filter(|all| !all.rows.is_empty()).into_iter().collect();
+        }
+        let mut rows = self.rows.iter();
+        let part = |digests: &[RowDigest]| Self {
+            rows: rows.by_ref().take(digests.len()).collect(),
+            digests: digests.to_vec(),
+        };
+        self.digests.chunks(most).map(part).collect()
+    }
+
     /// Key, row and digest of each.
     pub(super) fn iter(&self) -> impl Iterator<Item = ((&[u8], &[u8]), &RowDigest)> {
         self.rows.iter().zip(&self.digests)
@@ -46,11 +59,6 @@ enum Part {
     Mixed(Vec<Reread>),
 }
 
-fn nothing_more() -> Unpacking {
-    let nothing = Missing { rows: RowRun::default(), digests: Vec::new() };
-    AbortOnDropHandle::new(tokio::spawn(std::future::ready(Ok(nothing))))
-}
-
 impl Settlement<'_, '_> {
     /// Rows that only the source has, streamed in key order and inserted as they come.
     pub(super) async fn missing_run(&mut self, run: MissingRun) -> Result<(), AgentError> {
@@ -64,23 +72,32 @@ impl Settlement<'_, '_> {
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
         // One batch is written while the next one is announced and the one behind it unpacked.
-        let mut writing = None;
-        let mut unpacking = self.unpack_next().await?;
+        let (mut writing, mut ready) = (None, VecDeque::new());
+        let mut unpacking = Some(self.unpack_next().await?);
         loop {
-            let missing =
-                unpacking.await.unwrap_or_else(|_| Err(AgentError::protocol("rows were not unpacked")))?;
-            let count = missing.rows.len() as u64;
-            unpacking = match count {
-                0 => nothing_more(),
-                _ => self.unpack_next().await?,
+            if ready.is_empty()
+                && let Some(unpacked) = unpacking.take()
+            {
+                let missing =
+                    unpacked.await.unwrap_or_else(|_| Err(AgentError::protocol("rows were not unpacked")))?;
+                ready = missing.parts(self.target.agent.pace.together_max());
+                // The part behind the last row is empty.
+                if !ready.is_empty() {
+                    unpacking = Some(self.unpack_next().await?);
+                }
+            }
+            let next = match ready.pop_front() {
+                None => None,
+                Some(missing) => {
+                    arrived += missing.rows.len() as u64;
+                    Some(self.confirm_part(missing, look).await?)
+                }
             };
-            let next = if count > 0 { Some(self.confirm_part(missing, look).await?) } else { None };
             let stale = self.again.len();
             if let Some(writing) = writing.take() {
                 self.end_writing(writing).await?;
                 self.target.tell(Event::Worked { done: self.worked, of: self.of }).await?;
             }
-            arrived += count;
             look = match next {
                 None => break,
                 Some(Part::Missing(begun)) => {
@@ -155,5 +172,33 @@ impl Settlement<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_no_larger_than_asked_and_lose_nothing() {
+        let missing = |rows: u8| {
+            let mut all = RowRun::default();
+            (0..rows).for_each(|n| all.push(&[n], &[n, n]));
+            Missing { rows: all, digests: (0..rows).map(|n| RowDigest([n; 16])).collect() }
+        };
+        for (rows, most, sizes) in [
+            (0, 5, vec![]),
+            (5, 5, vec![5]),
+            (12, 5, vec![5, 5, 2]),
+            (3, usize::MAX, vec![3]),
+            (2, 1, vec![1, 1]),
+        ] {
+            let parts = missing(rows).parts(most);
+            assert_eq!(parts.iter().map(|part| part.rows.len()).collect::<Vec<_>>(), sizes);
+            let told: Vec<_> = parts.iter().flat_map(Missing::iter).collect();
+            for (n, ((key, row), digest)) in (0..rows).zip(&told) {
+                assert_eq!((*key, *row, digest.0), (&[n][..], &[n, n][..], [n; 16]));
+            }
+        }
     }
 }

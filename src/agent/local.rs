@@ -75,7 +75,7 @@ impl Serves {
 pub struct LocalAgent {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) limits: AgentLimits,
-    pub(super) pace: Pace,
+    pub(super) pace: Arc<Pace>,
     serves: Serves,
     /// Where this agent keeps what its repairs overwrite.
     pub(super) undo: Option<UndoStore>,
@@ -83,7 +83,7 @@ pub struct LocalAgent {
 
 impl LocalAgent {
     pub fn new(engine: Arc<dyn Engine>, limits: AgentLimits, serves: Serves) -> Self {
-        let pace = Pace::new(limits.courtesy);
+        let pace = Arc::new(Pace::new(limits.courtesy));
         Self { engine, limits, pace, serves, undo: None }
     }
 

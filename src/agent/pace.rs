@@ -52,6 +52,12 @@ impl Pace {
         Self { courtesy, state: Mutex::new(State { paid: None, looked: None }) }
     }
 
+    /// More rows than this are not read or written at once: what is allowed in a second.
+    pub(super) fn together_max(&self) -> usize {
+        let rate = self.courtesy.rows_per_second.unwrap_or(u64::MAX);
+        usize::try_from(rate).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Returns when these rows may be read or written. An error is one of asking the server.
     pub(super) async fn admit(&self, engine: &Arc<dyn Engine>, rows: usize) -> Result<(), AgentError> {
         if self.courtesy == Courtesy::default() {

@@ -231,17 +231,20 @@ impl Source<'_> {
             .ok_or_else(|| AgentError::protocol("the peer asked for a run that was not announced"))?;
         let (view, distance) = (self.locator.view(), link.distance());
         let chunk = Arc::new(AtomicU64::new(RUN_CHUNK));
+        let most = self.agent.pace.together_max() as u64;
         let chunks = futures::stream::unfold(range.start, |start| {
-            let end = range.end.min(start + chunk.load(Ordering::Relaxed));
+            let end = range.end.min(start + chunk.load(Ordering::Relaxed).min(most));
             std::future::ready((start < end).then_some((start..end, end)))
         });
         let mut parts = chunks
             .map(|part| {
                 let (engine, access) = (Arc::clone(&self.agent.engine), Arc::clone(&self.access));
                 let (session, view, chunk) = (self.session.clone(), Arc::clone(view), Arc::clone(&chunk));
+                let pace = Arc::clone(&self.agent.pace);
                 // On tasks of their own: the next rows are read and packed while these are on their way.
                 let read = tokio::spawn(async move {
                     let keys = keys_between(&view, part.start, part.end)?;
+                    pace.admit(&engine, keys.len()).await?;
                     let rows = engine.fetch_run(&access, &keys).await?.sorted();
                     let each = rows.bytes() as u64 / (rows.len() as u64).max(1);
                     let fitting = RUN_CHUNK_BYTES / each.max(1);
