@@ -33,6 +33,23 @@ fn rows_a_second_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_read_no_faster_than_its_source_allows() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    orders(&source, 16_000);
+    target.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)");
+    let courtesy = Courtesy { rows_per_second: Some(8_000), ..Courtesy::default() };
+    let limits = AgentLimits { courtesy, ..AgentLimits::default() };
+    let here =
+        |engine, limits| AgentHandle::Local(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
+    let (from, to) =
+        (here(engine_of(&source).await, limits), here(engine_of(&target).await, AgentLimits::default()));
+    let done = outcome(start(&from, &to, repair(task(&from, &to, "t").await)).await.unwrap()).await;
+    assert!(done.proved && done.inserted == 16_000, "{done:?}");
+    // The last batch is paid for by nobody, and no batch is larger than a second's rows.
+    assert!(done.seconds.repair >= 0.9, "{:?}", done.seconds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_pauses_while_a_server_is_pressed() {
     let (source, target) = (SqliteDb::create(), SqliteDb::create());
     orders(&source, 200);
