@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 mod fill;
 mod handle;
+pub mod intents;
 mod judge;
 pub mod link;
 pub mod local;
@@ -48,10 +49,11 @@ pub mod proto {
 pub use client::RemoteAgent;
 pub use error::AgentError;
 pub use event::{
-    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, HASH_DIGITS, Intents, Phase,
-    RowIntent, RowOutcome, TableOutcome, TableTask, Task, TaskOptions, UndoTask, Undone, ValuePair, hashes,
+    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, Phase, TableOutcome, TableTask,
+    Task, TaskOptions, UndoTask, Undone, ValuePair,
 };
 pub use handle::{AgentHandle, start, undo_on};
+pub use intents::{HASH_DIGITS, Intents, RowIntent, RowOutcome, hashes};
 pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
 pub use pace::Courtesy;

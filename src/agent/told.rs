@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::AgentError;
-use super::event::{HASH_DIGITS, Intents, RowIntent};
+use super::intents::{HASH_DIGITS, Intents, RowIntent};
 use super::judge::Describer;
 use crate::merkle::{RowDigest, RowHasher, SessionKey};
 use crate::model::canonical::DecodeError;
+use crate::model::value::{hex, put_hex};
 use crate::model::{CanonicalRow, Change, Key, RowRun};
 
 /// The secret behind the hashes of one ledger's trail: who has it can find a key's entries, who has it not cannot guess
@@ -44,12 +45,12 @@ impl TrailSecret {
     fn hash_of<'k>(&self, table: &'k str, key: impl Iterator<Item = (&'k str, &'k str)>) -> String {
         let mut named = Vec::new();
         key.for_each(|(name, text)| put_named(&mut named, name, text));
-        hex_of(SessionKey::new(self.keys).row_digest(table.as_bytes(), &named))
+        hex(&SessionKey::new(self.keys).row_digest(table.as_bytes(), &named).0)
     }
 
     /// Of a row's canonical bytes: the same row has the same digest in every run under the same plan.
     fn row_digest(&self, key: &Key, row: &CanonicalRow) -> String {
-        hex_of(SessionKey::new(self.rows).row_digest(key.as_bytes(), row.as_bytes()))
+        hex(&SessionKey::new(self.rows).row_digest(key.as_bytes(), row.as_bytes()).0)
     }
 
     /// The same of many rows that are to be inserted.
@@ -63,12 +64,12 @@ impl TrailSecret {
             keys.push(table.as_bytes(), &named);
             digests.push(key, row);
         }
-        let hex = |digests: Vec<RowDigest>| {
+        let told = |digests: Vec<RowDigest>| {
             let mut text = String::with_capacity(digests.len() * HASH_DIGITS);
-            digests.into_iter().for_each(|digest| put_hex(&mut text, digest));
+            digests.iter().for_each(|digest| put_hex(&mut text, &digest.0));
             text
         };
-        Ok(Intents::Inserts { keys: hex(keys.take()), after: hex(digests.take()) })
+        Ok(Intents::Inserts { keys: told(keys.take()), after: told(digests.take()) })
     }
 }
 
@@ -80,22 +81,6 @@ fn put_named(out: &mut Vec<u8>, name: &str, text: &str) {
     }
 }
 
-fn hex_of(digest: RowDigest) -> String {
-    let mut text = String::with_capacity(HASH_DIGITS);
-    put_hex(&mut text, digest);
-    text
-}
-
-fn put_hex(text: &mut String, digest: RowDigest) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut hex = [0; HASH_DIGITS];
-    for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(digest.0) {
-        *pair = [byte >> 4, byte & 15].map(|half| DIGITS[usize::from(half)]);
-    }
-    // They are ASCII.
-    text.push_str(std::str::from_utf8(&hex).unwrap_or_default());
-}
-
 impl fmt::Debug for TrailSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TrailSecret(secret)")
@@ -104,7 +89,7 @@ impl fmt::Debug for TrailSecret {
 
 impl Serialize for TrailSecret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::undo::hex(&self.bytes))
+        serializer.serialize_str(&hex(&self.bytes))
     }
 }
 
@@ -142,14 +127,18 @@ impl TrailWish {
         })
     }
 
-    /// Rows that are all inserted, each as `told` tells it, but for keys as they are.
+    /// Rows that are all inserted, each as `told` tells it.
     pub(super) fn inserts(
         &self,
         table: &str,
         describer: &Describer,
         rows: &RowRun,
     ) -> Result<Intents, DecodeError> {
-        self.secret.inserts(table, describer, rows)
+        if !self.plain_keys {
+            return self.secret.inserts(table, describer, rows);
+        }
+        let told = |change: &Change| self.told(table, describer, change);
+        rows.inserts().iter().map(told).collect::<Result<_, _>>().map(Intents::Each)
     }
 
     pub fn key(&self, table: &str, key: &[(String, String)]) -> String {
@@ -234,7 +223,8 @@ mod tests {
     proptest! {
         #[test]
         fn inserts_are_told_as_they_would_be_one_by_one(
-            rows in prop::collection::vec((any::<i64>(), ".{0,9}", ".{0,90}"), 0..80)
+            rows in prop::collection::vec((any::<i64>(), ".{0,9}", ".{0,90}"), 0..80),
+            plain_keys in any::<bool>(),
         ) {
             let (describer, mut run) = (describer(), RowRun::default());
             for (id, line, note) in &rows {
@@ -244,7 +234,7 @@ mod tests {
                 buffer.column(2, 2).text_as(&ComparisonType::Text { trim: false }, note);
                 run.push(&buffer.key, &buffer.row);
             }
-            let wish = TrailWish { secret: TrailSecret::new([3; 32]), plain_keys: false };
+            let wish = TrailWish { secret: TrailSecret::new([3; 32]), plain_keys };
             let together = wish.inserts("t", &describer, &run).unwrap();
             prop_assert_eq!(together.len(), rows.len());
             let alone: Vec<RowIntent> =

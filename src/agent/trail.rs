@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, Intents, RowOutcome};
+use super::event::Event;
+use super::intents::{Intents, RowOutcome};
 use super::judge::Describer;
 use super::settle::decode_error;
 use super::target::Target;
@@ -131,9 +132,6 @@ impl Trail {
         describer: &Describer,
         rows: &RowRun,
     ) -> Result<Intent, AgentError> {
-        if self.wish.as_ref().is_some_and(|wish| wish.plain_keys) {
-            return self.intend(describer, &rows.inserts(), false).await;
-        }
         let intent = self.next(rows.len()).await?;
         if let Keeping::Open { journal, .. } = &mut self.journal {
             journal.inserts(self.batch, rows).await?;

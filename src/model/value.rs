@@ -216,10 +216,18 @@ fn zone_text(west: i32) -> String {
 
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push_str(&format!("{byte:02x}"));
-    }
+    put_hex(&mut text, bytes);
     text
+}
+
+/// Adds two hex digits a byte.
+pub fn put_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        for half in [byte >> 4, byte & 15] {
+            text.push(char::from(DIGITS[usize::from(half)]));
+        }
+    }
 }
 
 pub fn uuid_text(bytes: &[u8; 16]) -> String {

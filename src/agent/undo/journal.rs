@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
 use super::super::error::{AgentError, FailureKind};
-use super::super::event::RowOutcome;
+use super::super::intents::RowOutcome;
 use super::store::{UndoKey, cannot};
 use crate::model::{CanonicalRow, Change, Key, Plan, RowRun};
 

@@ -14,4 +14,4 @@ mod store;
 pub(super) use journal::{Journal, JournalHead};
 pub(super) use run::run;
 pub use store::{UndoKey, UndoStore};
-pub(super) use store::{hex, secret_file, unhex};
+pub(super) use store::{secret_file, unhex};

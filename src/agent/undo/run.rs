@@ -13,7 +13,7 @@ use super::super::local::LocalAgent;
 use super::super::settle::decode_error;
 use super::super::source::check_columns;
 use super::super::trail::Trail;
-use super::super::write::apply_patiently;
+use super::super::write::patiently;
 use super::journal::{JournalReader, Overwritten};
 use super::own::{OwnAccess, access_of, merged, rows_of};
 use super::store::UndoStore;
@@ -212,7 +212,7 @@ impl<'a> Table<'a> {
         let outcomes = if replace {
             engine.replace(access, &writes).await
         } else {
-            apply_patiently(engine.as_ref(), access, &writes).await
+            patiently(|| engine.apply(access, &writes)).await
         };
         let outcomes = self.trail.done(intent, outcomes).await?;
         for ((row, write), outcome) in tried.into_iter().zip(writes).zip(outcomes) {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::super::error::{AgentError, FailureKind};
 use super::journal::{Journal, JournalHead};
+use crate::model::value::hex;
 
 /// Longer than any id of a run.
 const RUN_ID_MAX: usize = 64;
@@ -165,10 +166,6 @@ pub(super) fn cannot(path: &Path, what: &str, error: &dyn fmt::Display) -> Agent
     let what = format!("cannot {what} the undo journal {}: {error}", path.display());
     AgentError::new(FailureKind::Resource, what)
         .with_hint("check --undo-dir and the disk, or go without with --no-undo")
-}
-
-pub(in super::super) fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(in super::super) fn unhex(text: &str) -> Option<[u8; 32]> {
