@@ -9,6 +9,10 @@ use super::error::{AgentError, FailureKind};
 use crate::merkle::RowDigest;
 use crate::model::Key;
 
+/// Which digests are there.
+const SOURCE: u8 = 1;
+const TARGET: u8 = 2;
+const ORIGIN: u8 = 4;
 const SPOOL_MEMORY_BYTES: usize = 8 << 20;
 
 /// A row that differed at first sight, with what each side held when it was last looked at.
@@ -51,16 +55,16 @@ impl Spool {
     }
 
     pub(super) fn push(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
-        let flags = u8::from(suspect.source.is_some())
-            | u8::from(suspect.target.is_some()) << 1
-            | u8::from(suspect.origin.is_some()) << 2;
+        let flag = |digest: &Option<RowDigest>, flag| if digest.is_some() { flag } else { 0 };
+        let flags =
+            flag(&suspect.source, SOURCE) | flag(&suspect.target, TARGET) | flag(&suspect.origin, ORIGIN);
         let digests = [&suspect.source, &suspect.target, &suspect.origin];
         self.put(flags, suspect.key.as_bytes(), digests.into_iter().flatten())
     }
 
     /// A row that the source has, as it was scanned, and the target has not.
     pub(super) fn push_missing(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
-        self.put(1 | 1 << 2, key, [digest, digest].into_iter())
+        self.put(SOURCE | ORIGIN, key, [digest, digest].into_iter())
     }
 
     fn put<'d>(
@@ -121,9 +125,9 @@ impl SpoolReader {
             Ok(Some(RowDigest(bytes)))
         };
         Ok(Suspect {
-            source: digest(flags[0] & 1 != 0)?,
-            target: digest(flags[0] & 2 != 0)?,
-            origin: digest(flags[0] & 4 != 0)?,
+            source: digest(flags[0] & SOURCE != 0)?,
+            target: digest(flags[0] & TARGET != 0)?,
+            origin: digest(flags[0] & ORIGIN != 0)?,
             key: Key::new(key),
         })
     }

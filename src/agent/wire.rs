@@ -232,7 +232,7 @@ fn read_keys(input: &mut &[u8]) -> Option<Vec<Key>> {
 /// Answers in the order of the keys that were asked; fewer than asked means: ask again for the rest.
 /// A keyed digest over the whole guards every row on its way.
 pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>, AgentError> {
-    let mut plain = Vec::new();
+    let mut plain = vec![PLAIN];
     put_varint(&mut plain, answers.len() as u64);
     for answer in answers {
         match answer {
@@ -290,12 +290,12 @@ pub fn pack_rows(session: &SessionKey, rows: &RowRun, distance: Distance) -> Res
         put_varint(&mut plain, row.len() as u64);
         plain.extend_from_slice(row);
     }
-    let body = plain.get(1..).unwrap_or_default();
-    let digest = session.row_digest(SEALED, body);
-    plain.extend_from_slice(digest.as_bytes());
     match distance {
-        Distance::Far => pack(plain.get(1..).unwrap_or_default()),
-        Distance::SameProcess => Ok(plain),
+        Distance::Far => seal(session, plain),
+        Distance::SameProcess => {
+            sign(session, &mut plain);
+            Ok(plain)
+        }
     }
 }
 
@@ -304,7 +304,7 @@ pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<RowRun, AgentEr
     let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
-        let mut rows = RowRun::with_room(input.len());
+        let mut rows = RowRun::default();
         let mut key = Vec::new();
         for _ in 0..take_varint(input)? {
             take_front_coded(input, &mut key)?;
@@ -316,10 +316,16 @@ pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<RowRun, AgentEr
     read().ok_or_else(|| malformed("rows"))
 }
 
-fn seal(session: &SessionKey, mut plain: Vec<u8>) -> Result<Vec<u8>, AgentError> {
-    let digest = session.row_digest(SEALED, &plain);
-    plain.extend_from_slice(digest.as_bytes());
-    pack(&plain)
+/// Adds the digest of what is behind the first byte.
+fn sign(session: &SessionKey, tagged: &mut Vec<u8>) {
+    let digest = session.row_digest(SEALED, tagged.get(1..).unwrap_or_default());
+    tagged.extend_from_slice(digest.as_bytes());
+}
+
+/// Of bytes behind a first one that says `PLAIN`: signed, and packed where that makes them fewer.
+fn seal(session: &SessionKey, mut tagged: Vec<u8>) -> Result<Vec<u8>, AgentError> {
+    sign(session, &mut tagged);
+    pack(tagged.get(1..).unwrap_or_default())
 }
 
 /// What was sealed, without its digest.
