@@ -13,8 +13,8 @@ use super::judge::Reread;
 use super::settle::{CHUNK, Pass, Settlement, decode_error};
 use super::spool::Suspect;
 use super::trail::Intent;
-use crate::engine::{Engine, EngineError, ErrorKind};
-use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind, RowRun, TableAccess};
+use crate::engine::{EngineError, ErrorKind};
+use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -23,36 +23,20 @@ const REPLACE_MAX: usize = 10_000;
 /// A deadlock or a broken connection is tried again this often.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// Applying again is safe: what was written meanwhile is found as it should be.
-pub(super) async fn apply_patiently(
-    engine: &dyn Engine,
-    access: &Arc<TableAccess>,
-    changes: &[Change],
-) -> Result<Vec<ChangeOutcome>, EngineError> {
+/// Writing again is safe: what was written meanwhile is found as it should be.
+pub(super) async fn patiently<W>(write: impl Fn() -> W) -> Result<Vec<ChangeOutcome>, EngineError>
+where
+    W: Future<Output = Result<Vec<ChangeOutcome>, EngineError>>,
+{
     let mut attempt = 0;
     loop {
-        match engine.apply(access, changes).await {
+        match write().await {
             Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
                 attempt += 1;
                 tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             }
             done => return done,
         }
-    }
-}
-
-/// Inserts all the rows: at once where the engine can, else row by row.
-async fn insert_patiently(
-    engine: &dyn Engine,
-    access: &Arc<TableAccess>,
-    rows: &RowRun,
-) -> Result<Vec<ChangeOutcome>, EngineError> {
-    match engine.load(access, rows).await {
-        Ok(true) => Ok(vec![ChangeOutcome::Written; rows.len()]),
-        Ok(false) => apply_patiently(engine, access, &rows.inserts()).await,
-        // Whether they are there now is found out on the way.
-        Err(error) if error.is_transient() => apply_patiently(engine, access, &rows.inserts()).await,
-        Err(error) => Err(error),
     }
 }
 
@@ -95,7 +79,7 @@ impl Settlement<'_, '_> {
         let changes = Arc::new(changes);
         let work = {
             let changes = Arc::clone(&changes);
-            async move { apply_patiently(engine.as_ref(), &access, &changes).await }
+            async move { patiently(|| engine.apply(&access, &changes)).await }
         };
         let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
         Ok(Some(Writing { batch: Batch::Changes(changes, rereads), intent, work }))
@@ -109,7 +93,7 @@ impl Settlement<'_, '_> {
         let missing = Arc::new(missing);
         let work = {
             let missing = Arc::clone(&missing);
-            async move { insert_patiently(engine.as_ref(), &access, &missing.rows).await }
+            async move { patiently(|| engine.insert(&access, &missing.rows)).await }
         };
         let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
         Ok(Writing { batch: Batch::Inserts(missing), intent, work })

@@ -74,7 +74,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// As `fetch`, for keys in their order that were all a snapshot had between the first and the last of them: an engine
     /// may read the range instead of looking up each key.
     async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<RowRun, EngineError> {
-        let mut run = RowRun::with_capacity(keys.len());
+        let mut run = RowRun::default();
         for keys in keys.chunks(KEYS_PER_QUERY) {
             let rows = self.fetch(access, keys).await?;
             rows.iter().for_each(|row| run.push(row.key.as_bytes(), row.row.as_bytes()));
@@ -82,10 +82,13 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         Ok(run)
     }
 
-    /// Inserts all these rows in one transaction, or none of them: `false` where the engine has no quicker way than
-    /// `apply`, or the database refuses a row, which `apply` then finds out.
-    async fn load(&self, _access: &Arc<TableAccess>, _rows: &RowRun) -> Result<bool, EngineError> {
-        Ok(false)
+    /// As `apply`, of changes that insert each of these rows: an engine may have a quicker way for many.
+    async fn insert(
+        &self,
+        access: &Arc<TableAccess>,
+        rows: &RowRun,
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        self.apply(access, &rows.inserts()).await
     }
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of

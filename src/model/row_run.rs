@@ -15,8 +15,13 @@ pub struct RowRun {
 }
 
 impl RowRun {
-    pub fn with_capacity(rows: usize) -> Self {
-        Self { ends: Vec::with_capacity(rows), ..Self::default() }
+    /// The rows of changes that all insert one.
+    pub fn of_inserts(changes: &[Change]) -> Option<Self> {
+        let rows = changes.iter().map(|change| match change {
+            Change { key, before: None, after: Some(after) } => Some((key.as_bytes(), after.as_bytes())),
+            _ => None,
+        });
+        rows.collect()
     }
 
     /// Makes room for as many rows in all, if they are as long as those that are there.
@@ -26,11 +31,6 @@ impl RowRun {
         self.keys.reserve(for_more(self.keys.len()));
         self.rows.reserve(for_more(self.rows.len()));
         self.ends.reserve(more);
-    }
-
-    /// Makes room for so many bytes of rows.
-    pub fn with_room(bytes: usize) -> Self {
-        Self { rows: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     #[inline]
@@ -118,6 +118,7 @@ mod tests {
             prop_assert_eq!((run.len(), run.is_empty()), (rows.len(), rows.is_empty()));
             prop_assert_eq!(run.bytes(), rows.iter().map(|(key, row)| key.len() + row.len()).sum::<usize>());
             let inserts = run.inserts();
+            prop_assert_eq!(RowRun::of_inserts(&inserts), Some(run.clone()));
             prop_assert!(inserts.iter().zip(&rows).all(|(change, (key, row))| change.key.as_bytes() == key
                 && change.before.is_none() && change.after.as_ref().map(CanonicalRow::as_bytes) == Some(row)));
             let mut expected = rows;

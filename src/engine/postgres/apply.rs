@@ -25,11 +25,30 @@ pub(super) async fn apply(
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if let Some(rows) = inserts(changes)
-        && load::load(connection, access, &rows).await?
-    {
-        return Ok(vec![ChangeOutcome::Written; changes.len()]);
+    match RowRun::of_inserts(changes) {
+        Some(rows) if load::load(connection, access, &rows).await? => {
+            Ok(vec![ChangeOutcome::Written; changes.len()])
+        }
+        _ => one_by_one(connection, access, changes).await,
     }
+}
+
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    access: &Arc<TableAccess>,
+    rows: &RowRun,
+) -> Result<Vec<ChangeOutcome>, EngineError> {
+    if load::load(connection, access, rows).await? {
+        return Ok(vec![ChangeOutcome::Written; rows.len()]);
+    }
+    one_by_one(connection, access, &rows.inserts()).await
+}
+
+async fn one_by_one(
+    connection: &mut PgConnection,
+    access: &Arc<TableAccess>,
+    changes: &[Change],
+) -> Result<Vec<ChangeOutcome>, EngineError> {
     if let Some(outcomes) = attempt(connection, access, changes, Constraints::AsDeclared).await? {
         return Ok(outcomes);
     }
@@ -42,18 +61,6 @@ pub(super) async fn apply(
             "a deferred constraint refuses the batch, and no row of it alone",
         )),
     }
-}
-
-/// The rows of changes that all insert one.
-fn inserts(changes: &[Change]) -> Option<RowRun> {
-    let mut rows = RowRun::with_capacity(changes.len());
-    for change in changes {
-        match (&change.before, &change.after) {
-            (None, Some(after)) => rows.push(change.key.as_bytes(), after.as_bytes()),
-            _ => return None,
-        }
-    }
-    Some(rows)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Executor, Row, ValueRef};
 
+use super::batch::PgBatch;
 use super::decode::Decoder;
 use super::live::{self, LiveColumn, Relation};
-use super::scan::{PgBatch, check_filter};
+use super::scan::check_filter;
 use super::{bind, errors, run, statement};
 use crate::engine::{EngineError, ErrorKind, keyed_rows};
 use crate::model::canonical::decode_key;

@@ -7,7 +7,7 @@
 use std::io;
 
 use super::CONNECT_TIMEOUT;
-use super::scan::END_OF_COPY;
+use super::batch::END_OF_COPY;
 use crate::engine::inflow::{self, Frames, Inflow, PIECE_BYTES, PIECE_ROWS, Stream};
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;

@@ -150,7 +150,7 @@ fn binary(
             }
         }
     }
-    out.extend_from_slice(&super::scan::END_OF_COPY);
+    out.extend_from_slice(&super::batch::END_OF_COPY);
     Ok(Some(out))
 }
 

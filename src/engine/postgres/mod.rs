@@ -18,6 +18,7 @@ use crate::model::{
 use lane::Lane;
 
 mod apply;
+mod batch;
 mod binary;
 mod bind;
 mod decode;
@@ -277,11 +278,15 @@ impl Engine for PgEngine {
         Ok(rows)
     }
 
-    async fn load(&self, access: &Arc<TableAccess>, rows: &RowRun) -> Result<bool, EngineError> {
+    async fn insert(
+        &self,
+        access: &Arc<TableAccess>,
+        rows: &RowRun,
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let mut connection = self.acquire().await?;
-        let loaded = load::load(&mut connection, access, rows).await?;
+        let outcomes = apply::insert(&mut connection, access, rows).await?;
         self.release(connection);
-        Ok(loaded)
+        Ok(outcomes)
     }
 
     async fn apply(

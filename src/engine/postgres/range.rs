@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::StreamExt;
 use sqlx::postgres::PgConnection;
 
+use super::batch::{END_OF_COPY, Piece, strip_header};
 use super::fetch::{BY_INDEX, Target};
-use super::scan::{BEGIN, END_OF_COPY, Piece, check_filter, export, settings, strip_header};
+use super::scan::{check_filter, export, import, settings};
 use super::{PgEngine, bind, errors, fetch, run, statement};
 use crate::engine::{EngineError, ErrorKind, RawBatch};
 use crate::model::canonical::decode_key;
@@ -50,7 +51,7 @@ fn of_keys(found: RowRun, keys: &[Key]) -> (RowRun, Vec<Key>) {
     if found.len() == keys.len() && found.iter().zip(wanted).all(|((key, _), wanted)| key == wanted) {
         return (found, Vec::new());
     }
-    let (mut rows, mut rest) = (RowRun::with_capacity(keys.len()), Vec::new());
+    let (mut rows, mut rest) = (RowRun::default(), Vec::new());
     let mut found = found.iter().peekable();
     for wanted in keys {
         while found.next_if(|(key, _)| *key < wanted.as_bytes()).is_some() {}
@@ -118,7 +119,7 @@ async fn between(
         target.from(),
     );
     let planned = if matches!(target.relation.kind, 'r' | 'p') { BY_INDEX } else { "" };
-    let found = match by_lane(engine, connection, &target, (planned, sql.clone()), expected).await? {
+    let found = match by_lane(engine, connection, &target, planned, &sql, expected).await? {
         Some(found) => found,
         None => {
             run(connection, &target.during, planned).await?;
@@ -143,7 +144,8 @@ async fn by_lane(
     engine: &PgEngine,
     connection: &mut PgConnection,
     target: &Target<'_>,
-    (planned, sql): (&'static str, String),
+    planned: &'static str,
+    sql: &str,
     expected: usize,
 ) -> Result<Option<RowRun>, EngineError> {
     let Some(snapshot) = export(connection, &target.during).await? else { return Ok(None) };
@@ -152,9 +154,9 @@ async fn by_lane(
         let gone = Arc::clone(&waiting.0);
         move || gone.load(Ordering::Relaxed)
     };
-    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(&snapshot));
+    let import = import(&snapshot);
     let (engine, decoder) = (engine.clone(), Arc::clone(&target.decoder));
-    let (during, filtered) = (target.during.clone(), target.access.filter.is_some());
+    let (sql, during, filtered) = (sql.to_owned(), target.during.clone(), target.access.filter.is_some());
     let read = move || {
         let begin = [import.as_str(), settings(engine.version), planned];
         let Some(mut lane) = engine.lane(&begin, given_up) else { return Ok(None) };

@@ -12,19 +12,15 @@ use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::batch::{PgBatch, Piece, strip_header};
 use super::decode::Decoder;
-use super::lane::{self, Lane, LaneError};
+use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
-use crate::engine::inflow::Frames;
-use crate::engine::{EachRow, EngineError, ErrorKind, RawBatch, RowError, Snapshot};
-use crate::model::{RowBuffer, TableAccess};
+use crate::engine::{EngineError, ErrorKind, RawBatch, Snapshot};
+use crate::model::TableAccess;
 
-const BATCH_ROWS: usize = 4096;
-const BATCH_BYTES: usize = 256 * 1024;
-/// The end of a COPY's data is a row of -1 fields.
-pub(super) const END_OF_COPY: [u8; 2] = [0xff, 0xff];
 /// Below this many pages a second reader costs more than it brings.
 const PAGES_PER_READER_MIN: u64 = 128;
 /// Ranges per reader, so that none waits long for the last one.
@@ -196,7 +192,7 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
     Ok(First { connection, relation, decoder, pages })
 }
 
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
 pub(super) fn settings(version: i32) -> &'static str {
@@ -224,7 +220,7 @@ pub(super) async fn export(
 
 /// More readers of one snapshot: as many as the server has connections for.
 async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgConnection> {
-    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot));
+    let import = import(snapshot);
     let joined = join_all((0..more).map(|_| async {
         let mut reader = engine.open().await.ok()?;
         run(&mut reader, "share the snapshot", &import).await.ok()?;
@@ -237,21 +233,21 @@ async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgCon
 
 /// As `join_readers`, where the connection is one that a lane can make.
 async fn join_lanes(engine: &PgEngine, snapshot: &str, wanted: u64) -> Vec<Lane> {
-    let import = format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot));
-    let statements = [engine.session.clone(), import, settings(engine.version).to_owned()];
+    let import = import(snapshot);
     let joined = join_all((0..wanted).map(|_| {
-        let (options, statements) = (engine.options.clone(), statements.clone());
+        let (engine, import) = (engine.clone(), import.clone());
         let deadline = Instant::now() + super::CONNECT_TIMEOUT;
         tokio::task::spawn_blocking(move || {
-            let mut lane = Lane::open(&options, Box::new(move || Instant::now() > deadline))?;
-            for sql in &statements {
-                lane.run(sql).ok()?;
-            }
-            Some(lane)
+            engine.lane(&[&import, settings(engine.version)], move || Instant::now() > deadline)
         })
     }))
     .await;
     joined.into_iter().filter_map(Result::ok).flatten().collect()
+}
+
+/// Begins a transaction that sees what the one sees that gave the snapshot out.
+pub(super) fn import(snapshot: &str) -> String {
+    format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot))
 }
 
 /// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it
@@ -342,7 +338,7 @@ async fn read(
             }
         }
     }
-    if batch.rows > 0 && out.send(Box::new(batch)).await.is_err() {
+    if batch.rows() > 0 && out.send(Box::new(batch)).await.is_err() {
         return Ok(false);
     }
     // The rows are all there; a connection whose transaction does not end well is not used again.
@@ -390,95 +386,6 @@ fn read_lane(
     Ok(true)
 }
 
-/// COPY's binary header: a signature of eleven bytes, flags, and an extension behind its length.
-pub(super) fn strip_header(bytes: &[u8]) -> Option<&[u8]> {
-    let rest = bytes.strip_prefix(b"PGCOPY\n\xff\r\n\0")?;
-    let (_flags, rest) = rest.split_at_checked(4)?;
-    let (extension, rest) = rest.split_first_chunk::<4>()?;
-    rest.get(usize::try_from(u32::from_be_bytes(*extension)).ok()?..)
-}
-
-/// Rows in COPY's binary form, each in its frame.
-pub(super) struct Piece {
-    pub(super) decoder: Arc<Decoder>,
-    pub(super) frames: Frames,
-    pub(super) rows: usize,
-    /// The first of its COPY, which the header comes before.
-    pub(super) first: bool,
-}
-
-impl RawBatch for Piece {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
-        let malformed =
-            || RowError::Malformed { column: "of no name".to_owned(), what: "not a COPY row".to_owned() };
-        let mut buffer = RowBuffer::default();
-        let (mut rest, mut first) = (self.frames.bytes(), self.first);
-        while let Some((_, mut row, behind)) = lane::split_frame(rest) {
-            rest = behind;
-            if std::mem::take(&mut first) {
-                row = strip_header(row).ok_or_else(malformed)?;
-            }
-            if row.is_empty() || row == END_OF_COPY {
-                continue;
-            }
-            self.decoder.row(&mut row, &mut buffer)?;
-            if !row.is_empty() {
-                return Err(malformed());
-            }
-            each(&buffer.key, &buffer.row);
-        }
-        if rest.is_empty() { Ok(()) } else { Err(malformed()) }
-    }
-}
-
-/// Rows in COPY's binary form, one behind the other.
-pub(super) struct PgBatch {
-    decoder: Arc<Decoder>,
-    bytes: Vec<u8>,
-    rows: usize,
-}
-
-impl PgBatch {
-    pub(super) fn new(decoder: &Arc<Decoder>) -> Self {
-        Self { decoder: decoder.clone(), bytes: Vec::new(), rows: 0 }
-    }
-
-    /// Takes one row; `false` once the batch is full.
-    #[inline]
-    pub(super) fn push(&mut self, row: &[u8]) -> bool {
-        // The end is a row of -1 fields; the header may come without a row behind it.
-        if row.is_empty() || row == END_OF_COPY {
-            return true;
-        }
-        if self.rows == 0 {
-            self.bytes.reserve(BATCH_BYTES + BATCH_BYTES / 8);
-        }
-        self.bytes.extend_from_slice(row);
-        self.rows += 1;
-        self.rows < BATCH_ROWS && self.bytes.len() < BATCH_BYTES
-    }
-}
-
-impl RawBatch for PgBatch {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
-        let mut buffer = RowBuffer::default();
-        let mut input = self.bytes.as_slice();
-        while !input.is_empty() {
-            self.decoder.row(&mut input, &mut buffer)?;
-            each(&buffer.key, &buffer.row);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -502,13 +409,5 @@ mod tests {
             let all: Vec<String> = std::iter::from_fn(|| ranges.take()).collect();
             assert_eq!(all, vec![String::new()], "{pages:?}");
         }
-    }
-
-    #[test]
-    fn the_header_is_taken_off() {
-        let header = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x02xxrest";
-        assert_eq!(strip_header(header), Some(&b"rest"[..]));
-        assert_eq!(strip_header(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\x02x"), None);
-        assert_eq!(strip_header(b"nonsense"), None);
     }
 }
