@@ -71,7 +71,7 @@ impl Settlement<'_, '_> {
         }
         self.target.link.send(Kind::StreamRun(StreamRun { run_id: run.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
-        // One batch is written while the next one is announced and the one behind it unpacked.
+        // A batch is announced and begun before the one before it has ended, and the one behind it unpacked meanwhile.
         let (mut writing, mut ready) = (None, VecDeque::new());
         let mut unpacking = Some(self.unpack_next().await?);
         loop {
