@@ -3,52 +3,117 @@
 use tokio::sync::mpsc;
 
 use crate::engine::{RawBatch, RowError, RowSink};
-use crate::merkle::{EntryBatch, RowHasher, SessionKey};
+use crate::merkle::{
+    EntryBatch, RowHasher, RunError, RunOptions, SessionKey, Strand, StrandBuilder, TreeKey,
+};
 
-/// Entries that a reader hands over together.
+/// Entries that a reader hands over, or tells of, together.
 const ENTRIES_TOGETHER: usize = 4_096;
 
-/// Entries, or why a row has none.
-pub(super) type Digested = Result<EntryBatch, RowError>;
+/// What the builder of a run takes.
+pub(super) enum Digested {
+    Entries(EntryBatch),
+    /// All that one reader has read in order.
+    Strand(Box<Strand>),
+}
 
-pub(super) fn digest_batch(batch: &dyn RawBatch, session: &SessionKey) -> Digested {
+pub(super) enum DigestError {
+    Row(RowError),
+    Run(RunError),
+}
+
+impl From<RowError> for DigestError {
+    fn from(error: RowError) -> Self {
+        Self::Row(error)
+    }
+}
+
+impl From<RunError> for DigestError {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}
+
+pub(super) fn digest_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<Digested, DigestError> {
     let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
     let mut hasher = RowHasher::new(session);
     batch.encode(&mut |key, row| {
         entries.push_key(key);
         hasher.push(key, row);
     })?;
-    digested(entries, &mut hasher)
+    digest(&mut entries, &mut hasher)?;
+    Ok(Digested::Entries(entries))
 }
 
-fn digested(mut entries: EntryBatch, hasher: &mut RowHasher) -> Digested {
+fn digest(entries: &mut EntryBatch, hasher: &mut RowHasher) -> Result<(), RowError> {
     if entries.set_digests(hasher.take()) {
-        Ok(entries)
+        Ok(())
     } else {
         Err(RowError::Malformed { column: String::new(), what: "a row has no digest".to_owned() })
     }
 }
 
-/// Hashes rows as they are read: they need not be kept, nor brought to another thread's cache.
+/// What a reader says of the rows that it has read since it spoke last.
+pub(super) struct Told {
+    pub(super) rows: usize,
+    /// Nothing yet where they go into a strand.
+    pub(super) digested: Result<Option<Digested>, DigestError>,
+}
+
+/// Hashes rows as they are read: they need not be kept, nor brought to another thread's cache. As long as they come in the order
+/// of their keys, so are their entries: then a strand is made of them, else they are handed over to be sorted.
 pub(super) struct DigestSink {
     hasher: RowHasher,
     entries: EntryBatch,
     pushed: usize,
-    out: mpsc::Sender<Digested>,
+    strand: Option<StrandBuilder>,
+    out: mpsc::Sender<Told>,
 }
 
 impl DigestSink {
-    pub(super) fn new(session: &SessionKey, out: mpsc::Sender<Digested>) -> Self {
-        Self { hasher: RowHasher::new(session), entries: EntryBatch::new(), pushed: 0, out }
+    /// `options` are those of this reader's strand.
+    pub(super) fn new(session: &SessionKey, options: RunOptions, out: mpsc::Sender<Told>) -> Self {
+        let strand = Some(StrandBuilder::new(&TreeKey::from_session(session), options));
+        Self { hasher: RowHasher::new(session), entries: EntryBatch::new(), pushed: 0, strand, out }
+    }
+
+    /// `false`: nobody listens, or what was told is an error.
+    fn tell(&self, rows: usize, digested: Result<Option<Digested>, DigestError>) -> bool {
+        let goes_on = digested.is_ok();
+        self.out.blocking_send(Told { rows, digested }).is_ok() && goes_on
     }
 
     fn send(&mut self) -> bool {
+        let rows = std::mem::take(&mut self.pushed);
+        let digested = self.take_in();
+        self.tell(rows, digested)
+    }
+
+    /// The entries go into the strand, as far as they are in order.
+    fn take_in(&mut self) -> Result<Option<Digested>, DigestError> {
+        digest(&mut self.entries, &mut self.hasher)?;
+        if let Some(strand) = &mut self.strand {
+            let taken = strand.extend(&self.entries)?;
+            if taken == self.entries.len() {
+                self.entries.clear();
+                return Ok(None);
+            }
+            self.entries.forget_first(taken);
+            self.end_strand()?;
+        }
         // The next keys are as long, mostly.
         let key_bytes = self.entries.key_bytes();
         let empty = EntryBatch::with_capacity(ENTRIES_TOGETHER, key_bytes + key_bytes / 8);
-        let entries = std::mem::replace(&mut self.entries, empty);
-        self.pushed = 0;
-        self.out.blocking_send(digested(entries, &mut self.hasher)).is_ok()
+        Ok(Some(Digested::Entries(std::mem::replace(&mut self.entries, empty))))
+    }
+
+    fn end_strand(&mut self) -> Result<(), RunError> {
+        if let Some(strand) = self.strand.take() {
+            let strand = Box::new(strand.finish()?);
+            // A closed channel: nobody wants the rest either.
+            let _ = self.tell(0, Ok(Some(Digested::Strand(strand))));
+        }
+        Ok(())
     }
 }
 
@@ -62,9 +127,10 @@ impl RowSink for DigestSink {
     }
 
     fn finish(&mut self) {
-        if self.pushed > 0 {
-            // A closed channel: nobody wants the rest.
-            let _ = self.send();
+        if (self.pushed == 0 || self.send())
+            && let Err(error) = self.end_strand()
+        {
+            self.tell(0, Err(error.into()));
         }
     }
 }

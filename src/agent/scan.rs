@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::digesting::{DigestSink, Digested, digest_batch};
+use super::digesting::{DigestError, DigestSink, Digested, Told, digest_batch};
 use super::error::{AgentError, FailureKind};
 use super::local::{AgentLimits, LocalAgent};
-use crate::engine::{EngineError, RawBatch, RowError, RowSink};
-use crate::merkle::{DigestRun, EntryBatch, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
+use crate::engine::{EngineError, RawBatch, RowSink};
+use crate::merkle::{DigestRun, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
 use crate::model::TableAccess;
 
 /// Batches read ahead of the hashing.
@@ -34,35 +34,44 @@ pub(super) async fn scan_table(
     let during = format!("read {}", access.table);
     let snapshot = agent.engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
     let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
-    let (digested_tx, mut digested_rx) = mpsc::channel::<Digested>(BATCHES_READ_AHEAD);
+    let (told_tx, mut told_rx) = mpsc::channel::<Told>(BATCHES_READ_AHEAD);
     // Unbounded, but each batch holds a permit until it is in the run: a rayon thread that waited for the builder here
     // would keep the builder's own sort from ever running.
-    let (entry_tx, mut entry_rx) = mpsc::unbounded_channel::<(Digested, OwnedSemaphorePermit)>();
+    let (entry_tx, mut entry_rx) =
+        mpsc::unbounded_channel::<(Result<Digested, DigestError>, OwnedSemaphorePermit)>();
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
+    // Readers that make strands hold half as much, all together.
+    let of_strand =
+        RunOptions { memory_bytes: options.memory_bytes / 2 / limits.parallelism.max(1), ..options.clone() };
     let tree_key = TreeKey::from_session(session);
-    let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, BuildError> {
+    let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, DigestError> {
         let mut builder = RunBuilder::new(options);
-        while let Some((entries, _permit)) = entry_rx.blocking_recv() {
-            builder.push(entries.map_err(BuildError::Row)?).map_err(BuildError::Run)?;
+        while let Some((digested, _permit)) = entry_rx.blocking_recv() {
+            match digested? {
+                Digested::Entries(entries) => builder.push(entries)?,
+                Digested::Strand(strand) => builder.push_strand(*strand),
+            }
         }
-        let (run, tree) = builder.finish(&tree_key).map_err(BuildError::Run)?;
+        let (run, tree) = builder.finish(&tree_key)?;
         Ok(Scanned { run, tree })
     });
 
     let sinks = {
         let session = session.clone();
-        Box::new(move || -> Box<dyn RowSink> { Box::new(DigestSink::new(&session, digested_tx.clone())) })
+        Box::new(move || -> Box<dyn RowSink> {
+            Box::new(DigestSink::new(&session, of_strand.clone(), told_tx.clone()))
+        })
     };
     let read = snapshot.scan_into(sinks, batch_tx);
     let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
     let (entries, permits) = (entry_tx.clone(), Arc::clone(&hashing));
     let pass = async move {
-        while let Some(digested) = digested_rx.recv().await {
-            let count = digested.as_ref().map_or(0, EntryBatch::len);
-            agent.pace.admit(&agent.engine, count).await?;
+        while let Some(Told { rows: read, digested }) = told_rx.recv().await {
+            agent.pace.admit(&agent.engine, read).await?;
+            rows.fetch_add(read as u64, Ordering::Relaxed);
+            let Some(digested) = digested.transpose() else { continue };
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
-            rows.fetch_add(count as u64, Ordering::Relaxed);
             // The builder has failed and tells why.
             if entries.send((digested, permit)).is_err() {
                 break;
@@ -96,18 +105,13 @@ pub(super) async fn scan_table(
     hashed?;
     match built {
         Ok(Ok(scanned)) => Ok(scanned),
-        Ok(Err(BuildError::Row(error))) => Err(EngineError::row(during, &error).into()),
-        Ok(Err(BuildError::Run(error))) => Err(run_error(&during, &error)),
+        Ok(Err(DigestError::Row(error))) => Err(EngineError::row(during, &error).into()),
+        Ok(Err(DigestError::Run(error))) => Err(run_error(&during, &error)),
         Err(error) => Err(AgentError::new(
             FailureKind::Resource,
             format!("cannot {during}: the builder stopped: {error}"),
         )),
     }
-}
-
-enum BuildError {
-    Row(RowError),
-    Run(RunError),
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::coding::index;
 use super::error::RunError;
@@ -31,6 +31,11 @@ impl<const W: usize> Column<W> {
             Place::Scratch(dir) => Some(dir.to_path_buf()),
         };
         Self { dir, file: None, filed: 0, held: Vec::new(), failed: None }
+    }
+
+    /// Most of what is there and of what comes goes to a file of this folder.
+    pub(super) fn move_to(&mut self, dir: &Path) {
+        self.dir = Some(dir.to_path_buf());
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -5,6 +5,8 @@
 //! ```
 //! Whole blocks let many leaves be hashed side by side.
 
+use std::path::Path;
+
 use super::boundary::{LEAF_BITS, Mark};
 use super::digest::{BLOCK, NodeDigest, RowDigest};
 use super::many::ManyHasher;
@@ -95,11 +97,19 @@ impl ManyLeaves {
         }
     }
 
+    /// `true` where this entry ends a leaf.
     #[inline]
-    pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) {
-        if self.builder.add(key, digest) {
+    pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> bool {
+        let ends = self.builder.add(key, digest);
+        if ends {
             self.cut();
         }
+        ends
+    }
+
+    /// Finished leaves go to a file of this folder.
+    pub(super) fn move_to(&mut self, dir: &Path) {
+        self.leaves.move_to(dir);
     }
 
     fn cut(&mut self) {
@@ -122,6 +132,11 @@ impl ManyLeaves {
         if !self.builder.is_at_border() {
             self.cut();
         }
+        self.whole()
+    }
+
+    /// The leaves that entries have ended; those behind the last of them are left out.
+    pub(super) fn whole(mut self) -> Leaves {
         self.hash();
         self.leaves
     }

@@ -23,9 +23,12 @@ mod rows;
 mod run;
 mod segment;
 mod sort;
+mod strand;
 mod tree;
 mod view;
 
+#[cfg(test)]
+mod strand_tests;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,7 @@ pub use error::RunError;
 pub use overlay::{OverlayRoot, overlay_root};
 pub use rows::RowHasher;
 pub use run::{DigestRun, RunBuilder, RunOptions};
+pub use strand::{Strand, StrandBuilder};
 pub use tree::{Tree, TreeBuilder, TreeKey};
 pub use view::{EachEntry, RunView};
 

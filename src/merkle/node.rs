@@ -1,5 +1,7 @@
 //! The nodes of a tree's levels as records, and leaves that wait to be put under nodes.
 
+use std::path::Path;
+
 use super::boundary::Mark;
 use super::column::Column;
 use super::digest::NodeDigest;
@@ -59,6 +61,10 @@ pub(super) struct Leaves(Column<26>);
 impl Leaves {
     pub(super) fn new(place: &Place<'_>) -> Self {
         Self(Column::new(place))
+    }
+
+    pub(super) fn move_to(&mut self, dir: &Path) {
+        self.0.move_to(dir);
     }
 
     pub(super) fn push(&mut self, leaf: Leaf) {

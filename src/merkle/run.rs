@@ -19,6 +19,7 @@ use super::node::Leaves;
 use super::pieces::{Assembler, Piece, lower_bound, touched};
 use super::segment::{Place, Segment};
 use super::sort::sorted_segments;
+use super::strand::{self, Strand};
 use super::tree::{NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
@@ -56,6 +57,7 @@ pub struct RunBuilder {
     held: usize,
     chunks: Vec<Arc<Segment>>,
     merged: Vec<Arc<Segment>>,
+    strands: Vec<Strand>,
 }
 
 impl RunBuilder {
@@ -68,6 +70,7 @@ impl RunBuilder {
             held: 0,
             chunks: Vec::new(),
             merged: Vec::new(),
+            strands: Vec::new(),
         }
     }
 
@@ -88,6 +91,13 @@ impl RunBuilder {
             self.spill()?;
         }
         Ok(())
+    }
+
+    /// Entries that were brought in order.
+    pub fn push_strand(&mut self, strand: Strand) {
+        if !strand.is_empty() {
+            self.strands.push(strand);
+        }
     }
 
     /// Bytes of entries that wait in memory.
@@ -112,27 +122,32 @@ impl RunBuilder {
     /// The run and its tree. Two entries with the same key are an error.
     pub fn finish(mut self, key: &TreeKey) -> Result<(DigestRun, Tree), RunError> {
         let spilled = !self.chunks.is_empty() || !self.merged.is_empty();
-        let place = if spilled { Place::Scratch(&self.dir) } else { Place::Memory };
+        let place = match spilled || self.strands.iter().any(Strand::on_disk) {
+            true => Place::Scratch(&self.dir),
+            false => Place::Memory,
+        };
         let batches = std::mem::take(&mut self.batches);
+        let mut strands = std::mem::take(&mut self.strands);
+        if !spilled && batches.is_empty() && strand::in_line(&mut strands) {
+            let (pieces, nodes) = strand::join(strands, key, &place)?;
+            return Ok((DigestRun::of(pieces), nodes.tree()?));
+        }
         let mut segments = std::mem::take(&mut self.merged);
         segments.append(&mut self.chunks);
         segments.extend(sort_groups(&batches, &place)?);
+        segments.extend(strands.into_iter().map(Strand::into_segment));
         drop(batches);
         let parts = self.merge_parts(&segments, &place, Some(key))?;
         drop(segments);
 
         let mut nodes = NodeStack::new(key.clone(), Some(&place));
-        let mut run = DigestRun { pieces: Vec::new(), starts: Vec::new(), len: 0 };
+        let mut pieces = Vec::new();
         for part in parts {
             part.leaves.for_each(|leaf| nodes.push(leaf))?;
             nodes.join(&part.opener);
-            for piece in part.pieces {
-                run.starts.push(run.len);
-                run.len += piece.len();
-                run.pieces.push(piece);
-            }
+            pieces.extend(part.pieces);
         }
-        Ok((run, nodes.tree()?))
+        Ok((DigestRun::of(pieces), nodes.tree()?))
     }
 
     /// Merges the segments by ranges of keys, in parallel. With a tree key also cuts leaves; the ranges then end on
@@ -273,6 +288,16 @@ pub struct DigestRun {
 }
 
 impl DigestRun {
+    fn of(pieces: Vec<Piece>) -> Self {
+        let mut run = Self { pieces: Vec::new(), starts: Vec::new(), len: 0 };
+        for piece in pieces {
+            run.starts.push(run.len);
+            run.len += piece.len();
+            run.pieces.push(piece);
+        }
+        run
+    }
+
     /// The run did not fit the memory budget.
     pub fn on_disk(&self) -> bool {
         self.pieces.iter().any(|piece| piece.segment.on_disk())

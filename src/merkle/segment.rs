@@ -52,21 +52,25 @@ pub(super) struct SegmentWriter {
     last: Vec<u8>,
 }
 
+fn file_in(dir: &Path) -> Result<Store, RunError> {
+    let path = dir.to_path_buf();
+    match tempfile::tempfile_in(dir) {
+        Ok(file) => Ok(Store::File { file, dir: path }),
+        Err(source) => Err(RunError::Scratch { action: "create", path, source }),
+    }
+}
+
 impl SegmentWriter {
     pub(super) fn new(place: &Place<'_>) -> Result<Self, RunError> {
-        let store = match place {
-            Place::Memory => Store::Memory(Vec::new()),
-            Place::Scratch(dir) => {
-                let file = tempfile::tempfile_in(dir).map_err(|source| RunError::Scratch {
-                    action: "create",
-                    path: dir.to_path_buf(),
-                    source,
-                })?;
-                Store::File { file, dir: dir.to_path_buf() }
-            }
-        };
-        Ok(Self {
-            store,
+        Ok(match place {
+            Place::Memory => Self::in_memory(),
+            Place::Scratch(dir) => Self { store: file_in(dir)?, ..Self::in_memory() },
+        })
+    }
+
+    pub(super) fn in_memory() -> Self {
+        Self {
+            store: Store::Memory(Vec::new()),
             buffer: Vec::new(),
             written: 0,
             offsets: Vec::new(),
@@ -75,11 +79,21 @@ impl SegmentWriter {
             len: 0,
             first: Vec::new(),
             last: Vec::new(),
-        })
+        }
     }
 
     /// Appends an entry; its key must be greater than the last one.
     pub(super) fn push(&mut self, key: &[u8], digest: RowDigest) -> Result<(), RunError> {
+        if self.push_next(key, digest)? {
+            Ok(())
+        } else {
+            Err(RunError::Misuse("entries are not in key order"))
+        }
+    }
+
+    /// As `push`; `false`, and nothing appended, where the key is less than the last one.
+    #[inline]
+    pub(super) fn push_next(&mut self, key: &[u8], digest: RowDigest) -> Result<bool, RunError> {
         let mut shared = 0;
         if self.len == 0 {
             self.first = key.to_vec();
@@ -87,10 +101,8 @@ impl SegmentWriter {
             shared = common_prefix(key, &self.last);
             match (key.get(shared), self.last.get(shared)) {
                 (None, None) => return Err(RunError::DuplicateKey { key: Key::from(key) }),
-                (None, Some(_)) => return Err(RunError::Misuse("entries are not in key order")),
-                (Some(new), Some(old)) if new < old => {
-                    return Err(RunError::Misuse("entries are not in key order"));
-                }
+                (None, Some(_)) => return Ok(false),
+                (Some(new), Some(old)) if new < old => return Ok(false),
                 _ => {}
             }
         }
@@ -106,6 +118,29 @@ impl SegmentWriter {
         self.last.truncate(shared);
         self.last.extend_from_slice(rest);
         self.len += 1;
+        Ok(true)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes held in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.store {
+            Store::Memory(bytes) => bytes.len(),
+            Store::File { .. } => self.buffer.len(),
+        }
+    }
+
+    /// What is in memory goes to a file of this folder, and what comes with it.
+    pub(super) fn move_to(&mut self, dir: &Path) -> Result<(), RunError> {
+        if let Store::Memory(bytes) = &mut self.store {
+            self.buffer = std::mem::take(bytes);
+            self.store = file_in(dir)?;
+            self.flush()?;
+            self.buffer = Vec::new();
+        }
         Ok(())
     }
 

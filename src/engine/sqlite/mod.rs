@@ -22,6 +22,7 @@ pub(in crate::engine) mod measure;
 mod params;
 mod rows;
 mod scan;
+mod split;
 mod types;
 
 use errors::engine_error;

@@ -13,11 +13,10 @@ use super::errors::engine_error;
 use super::gather::gather;
 use super::params::quote;
 use super::rows::select;
+use super::split::borders;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSink, RowSinks, Snapshot};
 use crate::model::TableAccess;
 
-/// Below this many rowids one thread is as quick.
-const ROWIDS_TO_SPLIT: i64 = 100_000;
 /// Times the readers are opened again when somebody writes between two openings.
 const OPEN_ATTEMPTS: usize = 4;
 
@@ -40,22 +39,17 @@ pub(super) fn snapshot(
     let during = format!("begin a snapshot of {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let table = quote(&access.table.name);
-    let first = begin(engine)?;
-    // Views and WITHOUT ROWID tables have no rowid to split by.
-    let bounds = first.query_row(
-        &format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"),
-        [],
-        |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)),
-    );
+    let first = begin_read(engine)?;
     let mut readers = vec![Reader { connection: first, condition: None }];
-    if let Ok((Some(low), Some(high))) = bounds
-        && high.saturating_sub(low) > ROWIDS_TO_SPLIT
-        && parallelism > 1
-    {
-        for _ in 0..OPEN_ATTEMPTS {
-            if let Some(split) = split(engine, low, high, parallelism, &during)? {
-                readers = split;
-                break;
+    if parallelism > 1 {
+        let borders =
+            borders(&readers[0].connection, &access.table.name, parallelism as u64).map_err(failed)?;
+        if !borders.is_empty() {
+            for _ in 0..OPEN_ATTEMPTS {
+                if let Some(split) = split(engine, &borders, &during)? {
+                    readers = split;
+                    break;
+                }
             }
         }
     }
@@ -77,7 +71,7 @@ fn closed(filter: &str) -> String {
     format!("(\n{filter}\n)")
 }
 
-fn begin(engine: &SqliteEngine) -> Result<Connection, EngineError> {
+fn begin_read(engine: &SqliteEngine) -> Result<Connection, EngineError> {
     let connection = engine.open(false)?;
     let during = engine.during("read");
     connection.execute_batch("BEGIN").map_err(|error| engine_error(&during, &error))?;
@@ -89,27 +83,19 @@ fn begin(engine: &SqliteEngine) -> Result<Connection, EngineError> {
 }
 
 /// One reader a part, if nothing was committed from before the first to after the last began.
-fn split(
-    engine: &SqliteEngine,
-    low: i64,
-    high: i64,
-    parts: usize,
-    during: &str,
-) -> Result<Option<Vec<Reader>>, EngineError> {
+fn split(engine: &SqliteEngine, borders: &[i64], during: &str) -> Result<Option<Vec<Reader>>, EngineError> {
     let failed = |error: rusqlite::Error| engine_error(during, &error);
     let watcher = engine.open(false)?;
     let version = || watcher.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).map_err(failed);
     let before = version()?;
-    let step = (high.saturating_sub(low)) / i64::try_from(parts).unwrap_or(1) + 1;
-    let mut readers = Vec::with_capacity(parts);
-    for part in 0..parts {
-        let from = low.saturating_add(step.saturating_mul(i64::try_from(part).unwrap_or(0)));
-        let condition = match (part, part + 1 == parts) {
-            (0, _) => format!("rowid < {}", from.saturating_add(step)),
-            (_, true) => format!("rowid >= {from}"),
-            _ => format!("rowid >= {from} AND rowid < {}", from.saturating_add(step)),
-        };
-        readers.push(Reader { connection: begin(engine)?, condition: Some(condition) });
+    let ends = borders.iter().map(Some).chain([None]);
+    let begins = [None].into_iter().chain(borders.iter().map(Some));
+    let mut readers = Vec::with_capacity(borders.len() + 1);
+    for (begin, end) in begins.zip(ends) {
+        let begin = begin.map(|begin| format!("rowid >= {begin}"));
+        let end = end.map(|end| format!("rowid < {end}"));
+        let condition = begin.into_iter().chain(end).collect::<Vec<_>>().join(" AND ");
+        readers.push(Reader { connection: begin_read(engine)?, condition: Some(condition) });
     }
     Ok((version()? == before).then_some(readers))
 }

@@ -9,6 +9,8 @@ use crate::model::value::StoredClass;
 
 /// Payloads of a key's component that need no memory of their own to be escaped are shorter.
 const FEW: usize = 16;
+/// So much they take at most, with class, escapes and end.
+const FEW_ESCAPED: usize = 1 + 2 * FEW + 2;
 
 /// A key column held NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -314,23 +316,29 @@ impl CellWriter<'_> {
             self.out.reserve(2 + payload.len());
             self.out.extend_from_slice(&[(length + 1) * 2 + REGULAR, class as u8]);
             self.out.extend_from_slice(payload);
-            return;
+        } else {
+            self.dynamic_otherwise(class, payload);
         }
+    }
+
+    #[inline(never)]
+    fn dynamic_otherwise(self, class: StoredClass, payload: &[u8]) {
+        let start = self.out.len();
         if self.in_key && payload.len() < FEW {
             // A number, mostly: escaped as it is put down.
-            let mut bytes = [0u8; 1 + 2 * FEW + 2];
-            bytes[0] = REGULAR;
-            let mut at = 1;
-            for byte in std::iter::once(class as u8).chain(payload.iter().copied()) {
-                bytes[at] = byte;
-                bytes[at + 1] = 0xff;
-                at += 1 + usize::from(byte == 0);
+            self.out.resize(start + FEW_ESCAPED, 0);
+            if let Some(bytes) = self.out[start..].first_chunk_mut::<FEW_ESCAPED>() {
+                bytes[0] = REGULAR;
+                let mut at = 1;
+                for byte in std::iter::once(class as u8).chain(payload.iter().copied()) {
+                    bytes[at] = byte;
+                    bytes[at + 1] = 0xff;
+                    at += 1 + usize::from(byte == 0);
+                }
+                bytes[at] = 0;
+                bytes[at + 1] = 0;
+                self.out.truncate(start + at + 2);
             }
-            bytes[at] = 0;
-            bytes[at + 1] = 0;
-            let end = self.out.len() + at + 2;
-            self.out.extend_from_slice(&bytes);
-            self.out.truncate(end);
             return;
         }
         self.variable(|out| {

@@ -1,0 +1,165 @@
+//! Strands against the tree of the same entries built one by one: however they are cut, mixed and spilled.
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Entries = Vec<(Vec<u8>, RowDigest)>;
+
+fn session() -> SessionKey {
+    SessionKey::new([42; 32])
+}
+
+fn row(n: u64) -> RowDigest {
+    session().row_digest(b"row", &n.to_le_bytes())
+}
+
+/// In key order, no key twice.
+fn entries() -> impl Strategy<Value = Entries> {
+    let key = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..12),
+        (0..3000u64).prop_map(|n| n.to_be_bytes().to_vec()),
+    ];
+    prop::collection::btree_map(key, any::<u64>().prop_map(row), 0..900)
+        .prop_map(|map| map.into_iter().collect())
+}
+
+fn batch(entries: &[(Vec<u8>, RowDigest)]) -> EntryBatch {
+    let mut batch = EntryBatch::new();
+    entries.iter().for_each(|(key, digest)| batch.push(key, *digest));
+    batch
+}
+
+fn options(memory_bytes: usize) -> RunOptions {
+    RunOptions { memory_bytes, scratch_dir: None }
+}
+
+fn strand(entries: &[(Vec<u8>, RowDigest)], memory: usize, together: usize) -> Result<Strand, RunError> {
+    let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), options(memory));
+    for some in entries.chunks(together) {
+        assert_eq!(builder.extend(&batch(some))?, some.len());
+    }
+    builder.finish()
+}
+
+fn finish(builder: RunBuilder) -> Result<(DigestRun, Tree), RunError> {
+    builder.finish(&TreeKey::from_session(&session()))
+}
+
+/// The run reads as these entries and the tree is theirs, node by node.
+fn check((run, tree): &(DigestRun, Tree), entries: &Entries) -> Result<(), TestCaseError> {
+    let mut builder = TreeBuilder::new(&TreeKey::from_session(&session()));
+    entries.iter().for_each(|(key, digest)| builder.push(key, *digest));
+    let expected = builder.finish().unwrap();
+    prop_assert_eq!(tree.root(), expected.root());
+    prop_assert_eq!(tree.count(), entries.len() as u64);
+    prop_assert_eq!(tree.opener(), expected.opener());
+    prop_assert_eq!(tree.height(), expected.height());
+    for level in 0..tree.height() {
+        let all = expected.nodes(level, 0..run.len()).unwrap();
+        prop_assert_eq!(tree.nodes(level, 0..run.len()).unwrap(), all.clone());
+        prop_assert_eq!(tree.summaries(level, all.clone()).unwrap(), expected.summaries(level, all).unwrap());
+    }
+    let mut read = Entries::new();
+    run.for_each_entry(0..run.len(), &mut |key, digest| {
+        read.push((key.to_vec(), digest));
+        Ok(())
+    })
+    .unwrap();
+    prop_assert_eq!(&read, entries);
+    let places = entries.iter().map(|(key, _)| run.lower_bound(key, 0).unwrap());
+    prop_assert!(places.eq(0..run.len()));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn strands_one_behind_the_other_are_the_run(
+        entries in entries(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        memory in 50..20_000usize, together in 1..200usize, first in any::<prop::sample::Index>(),
+    ) {
+        let mut borders: Vec<usize> = cuts.iter().map(|cut| cut.index(entries.len() + 1)).collect();
+        borders.extend([0, entries.len()]);
+        borders.sort_unstable();
+        let mut parts: Vec<_> = borders.windows(2).map(|ends| &entries[ends[0]..ends[1]]).collect();
+        let first = first.index(parts.len());
+        parts.rotate_left(first);
+        let mut builder = RunBuilder::new(options(memory));
+        for part in parts {
+            builder.push_strand(strand(part, memory, together).unwrap());
+        }
+        check(&finish(builder).unwrap(), &entries)?;
+    }
+
+    /// Each entry goes into a strand or a batch as the dice say; where strands lie among each other they are merged.
+    #[test]
+    fn strands_among_each_other_and_beside_batches_are_merged(
+        entries in entries(), dice in any::<u64>(), memory in 50..20_000usize, together in 1..200usize, twice in any::<prop::sample::Index>(),
+    ) {
+        let mut heaps = [Entries::new(), Entries::new(), Entries::new()];
+        for (at, entry) in entries.iter().enumerate() {
+            heaps[session().row_digest(&entry.0, &dice.to_le_bytes()).0[0] as usize % (2 + at % 2)].push(entry.clone());
+        }
+        let build = |again: Option<&(Vec<u8>, RowDigest)>| {
+            let mut builder = RunBuilder::new(options(memory));
+            for some in heaps[0].chunks(together) {
+                builder.push(batch(some))?;
+            }
+            for heap in &heaps[1..] {
+                builder.push_strand(strand(heap, memory, together)?);
+            }
+            if let Some(entry) = again {
+                builder.push_strand(strand(std::slice::from_ref(entry), memory, 1)?);
+            }
+            finish(builder)
+        };
+        check(&build(None).unwrap(), &entries)?;
+        if !entries.is_empty() {
+            let entry = &entries[twice.index(entries.len())];
+            let found = build(Some(entry)).map(|_| ());
+            prop_assert!(matches!(&found, Err(RunError::DuplicateKey { key }) if key.as_bytes() == entry.0), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_strand_takes_entries_up_to_the_first_out_of_order(
+        entries in entries(), at in any::<prop::sample::Index>(), back in any::<prop::sample::Index>(),
+    ) {
+        prop_assume!(entries.len() > 1);
+        let at = 1 + at.index(entries.len() - 1);
+        let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), options(1 << 20));
+        let mut disordered = entries.clone();
+        let earlier = disordered[back.index(at)].clone();
+        disordered.insert(at, earlier.clone());
+        if earlier == entries[at - 1] {
+            let twice = matches!(builder.extend(&batch(&disordered)), Err(RunError::DuplicateKey { .. }));
+            prop_assert!(twice);
+            return Ok(());
+        }
+        prop_assert_eq!(builder.extend(&batch(&disordered)).unwrap(), at);
+        let mut rest = batch(&disordered);
+        rest.forget_first(at);
+        prop_assert_eq!(rest, batch(&disordered[at..]));
+        let mut run = RunBuilder::new(options(1 << 20));
+        run.push_strand(builder.finish().unwrap());
+        check(&finish(run).unwrap(), &entries[..at].to_vec())?;
+    }
+}
+
+#[test]
+fn a_strand_goes_to_disk_where_it_is_large_and_tells_where_it_cannot() {
+    let entries: Entries = (0..20_000u64).map(|n| (n.to_be_bytes().to_vec(), row(n))).collect();
+    for (memory, on_disk) in [(1 << 20, false), (10_000, true)] {
+        let mut builder = RunBuilder::new(options(memory));
+        builder.push_strand(strand(&entries, memory, 100).unwrap());
+        let built = finish(builder).unwrap();
+        assert_eq!(built.0.on_disk(), on_disk);
+        check(&built, &entries).unwrap();
+    }
+    let gone = RunOptions { memory_bytes: 10_000, scratch_dir: Some("/nowhere/at/all".into()) };
+    let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), gone);
+    let failed = entries.chunks(100).find_map(|some| builder.extend(&batch(some)).err());
+    assert!(matches!(failed, Some(RunError::Scratch { action: "create", .. })));
+}
