@@ -1,6 +1,5 @@
 //! Endpoints: from what was typed to an agent, here or elsewhere.
 
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,7 +51,6 @@ impl EndpointUrl {
                 .await
                 .map(|agent| AgentHandle::Remote(Box::new(agent)))
         } else {
-            let limits = if self.url.starts_with("sqlite:") { &half_the_cores(limits) } else { limits };
             open_local(&self.url, limits, Serves::everything())
                 .await
                 .map(|agent| AgentHandle::Local(Arc::new(agent.with_undo(undo))))
@@ -71,13 +69,6 @@ pub(super) async fn open_local(
     serves: Serves,
 ) -> Result<LocalAgent, AgentError> {
     Ok(LocalAgent::new(engine::open_with(url, &limits.manners).await?, limits.clone(), serves))
-}
-
-/// A file's readers are threads of this process that never wait for a server, and the other side wants as many: more of them than
-/// there are cores only take turns.
-fn half_the_cores(limits: &AgentLimits) -> AgentLimits {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    AgentLimits { parallelism: limits.parallelism.min((cores / 2).max(1)), ..limits.clone() }
 }
 
 /// The password, and everything in the query (which may hold one), is left out.

@@ -12,19 +12,21 @@ pub const LEAF_BITS: u8 = 4;
 
 /// Keys the boundary hash. Apart from the session key, so that it may live longer than a session.
 #[derive(Clone, Copy)]
-pub struct BoundaryKey([u8; 16]);
+pub struct BoundaryKey([u64; 2]);
 
 impl BoundaryKey {
     pub fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|place| bytes[at + place])));
+        Self([low, high])
     }
 
     pub fn from_session(session: &SessionKey) -> Self {
-        Self(super::digest::first_16(&session.derive("trueup v1 node boundaries")))
+        Self::new(super::digest::first_16(&session.derive("trueup v1 node boundaries")))
     }
 
+    #[inline]
     pub(super) fn mark(&self, key: &[u8]) -> Mark {
-        let hash = SipHasher13::new_with_key(&self.0).hash(key);
+        let hash = SipHasher13::new_with_keys(self.0[0], self.0[1]).hash(key);
         let [tag, ..] = hash.to_be_bytes();
         Mark { hash, bits: u8::try_from(hash.trailing_zeros()).unwrap_or(64), tag }
     }

@@ -9,6 +9,8 @@ use super::digest::RowDigest;
 const ELEMENT_BITS: u32 = 48;
 const ELEMENT: u64 = (1 << ELEMENT_BITS) - 1;
 
+/// Parts of which the entries are counted.
+const COUNTED: usize = 2;
 /// Cells of the opener that are one of the small opener.
 const FOLD: u32 = 15;
 
@@ -69,16 +71,35 @@ impl Shape {
     /// An element with its check, and its places.
     #[inline]
     pub fn places(self, element: u64) -> (u64, impl Iterator<Item = u32>) {
+        let (cell, places) = self.spread::<PARTS_MAX>(element);
+        (cell, places.into_iter().take(usize::from(self.parts)))
+    }
+
+    /// An element with its check, and its places in the first `N` parts.
+    #[inline]
+    fn spread<const N: usize>(self, element: u64) -> (u64, [u32; N]) {
         let (cell, mixed) = mixed(element);
-        let mut state = if self.stage == 0 { mixed } else { mix(mixed ^ u64::from(self.stage) << 56) };
-        let places = (0..u32::from(self.parts)).map(move |part| {
-            state = state.wrapping_mul(0xda94_2042_e4dd_58b5);
+        let state = if self.stage == 0 { mixed } else { mix(mixed ^ u64::from(self.stage) << 56) };
+        let mut first = 0;
+        // Each state is the one before it times the same number; these do not wait for each other.
+        let places = std::array::from_fn(|part| {
+            let state = state.wrapping_mul(POWERS[part % PARTS_MAX]);
             let within = ((state >> 32) * u64::from(self.part)) >> 32;
-            part * self.part + u32::try_from(within).unwrap_or(0)
+            let place = first + (within & u64::from(u32::MAX)) as u32;
+            first += self.part;
+            place
         });
         (cell, places)
     }
 }
+
+/// No shape has more.
+const PARTS_MAX: usize = 4;
+const POWERS: [u64; PARTS_MAX] = {
+    let step: u64 = 0xda94_2042_e4dd_58b5;
+    let square = step.wrapping_mul(step);
+    [step, square, square.wrapping_mul(step), square.wrapping_mul(square)]
+};
 
 /// The cells of one shape over some entries; of the first of them, also how many entries fell into each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,17 +116,28 @@ impl Cells {
 
     /// Of two parts the entries are counted (the lowest two bytes): how far the counts of two sides are apart tells how many differ.
     pub fn counted(shape: Shape) -> Self {
-        Self { counts: vec![0; 2 * shape.part as usize], ..Self::new(shape) }
+        Self { counts: vec![0; COUNTED * shape.part as usize], ..Self::new(shape) }
     }
 
     #[inline]
     pub fn add(&mut self, digest: RowDigest) {
-        let (cell, places) = self.shape.places(element(digest));
-        for place in places {
+        match self.shape.parts {
+            4 => self.add_to::<4>(digest),
+            3 => self.add_to::<3>(digest),
+            _ => self.add_to::<1>(digest),
+        }
+    }
+
+    #[inline]
+    fn add_to<const PARTS: usize>(&mut self, digest: RowDigest) {
+        let (cell, places) = self.shape.spread::<PARTS>(element(digest));
+        for (part, place) in places.into_iter().enumerate() {
             if let Some(sum) = self.sums.get_mut(place as usize) {
                 *sum ^= cell;
             }
-            if let Some(count) = self.counts.get_mut(place as usize) {
+            if part < COUNTED
+                && let Some(count) = self.counts.get_mut(place as usize)
+            {
                 *count = count.wrapping_add(1);
             }
         }

@@ -50,20 +50,25 @@ pub(super) fn encode<'v>(
             what: "is not in the answer".to_owned(),
         })?;
         let writer = buffer.column(at, access.key_len);
-        match value {
-            ValueRef::Null => writer.null().map_err(RowError::null_key(&column.name))?,
-            ValueRef::Integer(value) => writer.int_as(&column.comparison, value),
-            ValueRef::Real(value) => writer.real_as(&column.comparison, value),
-            ValueRef::Text(bytes) => match &column.comparison {
-                // Most texts: known to be UTF-8 at a glance, and compared as they are.
-                ComparisonType::Dynamic if bytes.is_ascii() => writer.dynamic(StoredClass::Text, bytes),
-                ComparisonType::Text { trim } if bytes.is_ascii() => writer.text(bytes, *trim),
-                comparison => match std::str::from_utf8(bytes) {
-                    Ok(text) => writer.text_as(comparison, text),
-                    Err(_) => writer.irregular(StoredClass::Text, bytes),
-                },
+        match (value, &column.comparison) {
+            (ValueRef::Null, _) => writer.null().map_err(RowError::null_key(&column.name))?,
+            // Two SQLite tables, mostly.
+            (ValueRef::Integer(value), ComparisonType::Dynamic) => writer.dynamic_int(value),
+            (ValueRef::Real(value), ComparisonType::Dynamic) => writer.dynamic_real(value),
+            // Known to be UTF-8 at a glance, and compared as they are.
+            (ValueRef::Text(bytes), ComparisonType::Dynamic) if bytes.is_ascii() => {
+                writer.dynamic(StoredClass::Text, bytes);
+            }
+            (ValueRef::Text(bytes), ComparisonType::Text { trim }) if bytes.is_ascii() => {
+                writer.text(bytes, *trim);
+            }
+            (ValueRef::Integer(value), comparison) => writer.int_as(comparison, value),
+            (ValueRef::Real(value), comparison) => writer.real_as(comparison, value),
+            (ValueRef::Text(bytes), comparison) => match std::str::from_utf8(bytes) {
+                Ok(text) => writer.text_as(comparison, text),
+                Err(_) => writer.irregular(StoredClass::Text, bytes),
             },
-            ValueRef::Blob(bytes) => writer.bytes_as(&column.comparison, bytes),
+            (ValueRef::Blob(bytes), comparison) => writer.bytes_as(comparison, bytes),
         }
     }
     Ok(())

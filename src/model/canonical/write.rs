@@ -321,6 +321,16 @@ impl CellWriter<'_> {
         }
     }
 
+    #[inline]
+    pub fn dynamic_int(self, value: i64) {
+        self.dynamic(StoredClass::Integer, &flip_i64(value));
+    }
+
+    #[inline]
+    pub fn dynamic_real(self, value: f64) {
+        self.dynamic(StoredClass::Real, &ordered_f64(value));
+    }
+
     #[inline(never)]
     fn dynamic_otherwise(self, class: StoredClass, payload: &[u8]) {
         let start = self.out.len();
@@ -379,7 +389,7 @@ fn put_int(out: &mut Vec<u8>, value: i128) {
     out.extend_from_slice(&bytes[16 - usize::from(length)..]);
 }
 
-pub(super) fn ordered_f64(value: f64) -> [u8; 8] {
+fn ordered_f64(value: f64) -> [u8; 8] {
     let bits = if value.is_nan() {
         f64::NAN.to_bits() & (u64::MAX >> 1)
     } else if value == 0.0 {
@@ -395,7 +405,7 @@ fn flip_i16(value: i16) -> [u8; 2] {
     (value.cast_unsigned() ^ 1 << 15).to_be_bytes()
 }
 
-pub(super) fn flip_i64(value: i64) -> [u8; 8] {
+fn flip_i64(value: i64) -> [u8; 8] {
     (value.cast_unsigned() ^ 1 << 63).to_be_bytes()
 }
 

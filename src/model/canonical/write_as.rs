@@ -1,6 +1,6 @@
 //! Writing a value of one kind under a comparison type of any kind: as that type where it can be read so, irregular otherwise.
 
-use super::write::{CellWriter, NullKey, flip_i64, ordered_f64};
+use super::write::{CellWriter, NullKey};
 use crate::model::comparison::ComparisonType;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{self, parse_date, parse_time, parse_timestamp, round_micros, round_time};
@@ -73,7 +73,7 @@ impl CellWriter<'_> {
             ComparisonType::Float { bits } if value.unsigned_abs() <= 1 << 53 => {
                 self.float(value as f64, *bits);
             }
-            ComparisonType::Dynamic => self.dynamic(StoredClass::Integer, &flip_i64(value)),
+            ComparisonType::Dynamic => self.dynamic_int(value),
             _ => self.irregular(StoredClass::Integer, &value.to_be_bytes()),
         }
     }
@@ -92,9 +92,7 @@ impl CellWriter<'_> {
             ComparisonType::Integer if Decimal::from_f64(value).to_int().is_some() => {
                 self.int128(Decimal::from_f64(value).to_int().unwrap_or(0));
             }
-            ComparisonType::Dynamic => {
-                self.dynamic(StoredClass::Real, &ordered_f64(value));
-            }
+            ComparisonType::Dynamic => self.dynamic_real(value),
             _ => self.irregular(StoredClass::Real, &value.to_be_bytes()),
         }
     }
@@ -114,7 +112,7 @@ impl CellWriter<'_> {
         match value {
             Value::Null => return self.null(),
             Value::Int(value) if *comparison == ComparisonType::Dynamic => {
-                self.dynamic(StoredClass::Integer, &flip_i64(i64::try_from(*value).unwrap_or(i64::MAX)));
+                self.dynamic_int(i64::try_from(*value).unwrap_or(i64::MAX));
             }
             Value::Int(value) => self.int128(*value),
             Value::Decimal(value) => self.decimal(value),
