@@ -62,12 +62,12 @@ pub(super) fn resolve<V: RunView>(view: &V, elements: &[u64]) -> Result<(Vec<u64
     let tasks = view.len().div_ceil(ENTRIES_PER_TASK);
     let found: Vec<(Vec<u64>, Vec<u64>)> = (0..tasks)
         .into_par_iter()
-        .map(|task| {
+        .map_init(Vec::new, |digests, task| {
             let start = task * ENTRIES_PER_TASK;
-            let mut digests = Vec::new();
-            view.digests(start..view.len().min(start + ENTRIES_PER_TASK), &mut digests)?;
+            digests.clear();
+            view.digests(start..view.len().min(start + ENTRIES_PER_TASK), digests)?;
             let (mut places, mut elements) = (Vec::new(), Vec::new());
-            for (at, digest) in (start..).zip(&digests) {
+            for (at, digest) in (start..).zip(digests.iter()) {
                 let element = element(*digest);
                 let bit = element & mask;
                 let likely = seen.get(place(bit / 64)).is_some_and(|word| word >> (bit % 64) & 1 == 1);

@@ -238,21 +238,38 @@ impl Segment {
 
     /// Bytes at an offset: borrowed from memory, or read from the file.
     fn bytes(&self, offset: u64, len: usize) -> Result<Cow<'_, [u8]>, RunError> {
+        if let Store::Memory(bytes) = &self.store {
+            return self.held(bytes, offset, len).map(Cow::Borrowed);
+        }
+        let mut buffer = Vec::new();
+        self.bytes_by(&mut buffer, offset, len)?;
+        Ok(Cow::Owned(buffer))
+    }
+
+    /// The same: what has to be read is read into this buffer.
+    fn bytes_by<'b>(
+        &'b self,
+        buffer: &'b mut Vec<u8>,
+        offset: u64,
+        len: usize,
+    ) -> Result<&'b [u8], RunError> {
         match &self.store {
-            Store::Memory(bytes) => {
-                let start = index(offset);
-                bytes.get(start..start.saturating_add(len)).map(Cow::Borrowed).ok_or_else(|| self.damaged())
-            }
+            Store::Memory(bytes) => self.held(bytes, offset, len),
             Store::File { file, dir } => {
-                let mut buffer = vec![0; len];
-                read_exact_at(file, &mut buffer, offset).map_err(|source| RunError::Scratch {
+                buffer.resize(len, 0);
+                read_exact_at(file, buffer, offset).map_err(|source| RunError::Scratch {
                     action: "read",
                     path: dir.clone(),
                     source,
                 })?;
-                Ok(Cow::Owned(buffer))
+                Ok(buffer)
             }
         }
+    }
+
+    fn held<'b>(&self, bytes: &'b [u8], offset: u64, len: usize) -> Result<&'b [u8], RunError> {
+        let start = index(offset);
+        bytes.get(start..start.saturating_add(len)).ok_or_else(|| self.damaged())
     }
 
     fn offset(&self, block: u64) -> Result<u64, RunError> {
@@ -263,7 +280,7 @@ impl Segment {
         if range.end > self.len {
             return Err(RunError::Misuse("entries beyond the end of the run"));
         }
-        let mut at = range.start;
+        let (mut at, mut buffer) = (range.start, Vec::new());
         while at < range.end {
             // As many blocks as one read may take: the keys between the digests are fewer bytes than reads cost.
             let first = at / BLOCK;
@@ -272,7 +289,7 @@ impl Segment {
             while until * BLOCK < range.end && self.offset(until + 1)? - base <= READ_BYTES as u64 {
                 until += 1;
             }
-            let bytes = self.bytes(base, index(self.offset(until)? - base))?;
+            let bytes = self.bytes_by(&mut buffer, base, index(self.offset(until)? - base))?;
             for block in first..until {
                 let entries = self.block_entries(block);
                 let end = range.end.min(entries.end);
