@@ -2,17 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::tests::{check_nodes, row, session, tree_key};
 use super::*;
 
 type Entries = Vec<(Vec<u8>, RowDigest)>;
-
-fn session() -> SessionKey {
-    SessionKey::new([42; 32])
-}
-
-fn row(n: u64) -> RowDigest {
-    session().row_digest(b"row", &n.to_le_bytes())
-}
 
 /// In key order, no key twice.
 fn entries() -> impl Strategy<Value = Entries> {
@@ -35,7 +28,7 @@ fn options(memory_bytes: usize) -> RunOptions {
 }
 
 fn strand(entries: &[(Vec<u8>, RowDigest)], memory: usize, together: usize) -> Result<Strand, RunError> {
-    let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), options(memory));
+    let mut builder = StrandBuilder::new(&tree_key(), options(memory));
     for some in entries.chunks(together) {
         assert_eq!(builder.extend(&batch(some))?, some.len());
     }
@@ -43,23 +36,17 @@ fn strand(entries: &[(Vec<u8>, RowDigest)], memory: usize, together: usize) -> R
 }
 
 fn finish(builder: RunBuilder) -> Result<(DigestRun, Tree), RunError> {
-    builder.finish(&TreeKey::from_session(&session()))
+    builder.finish(&tree_key())
 }
 
 /// The run reads as these entries and the tree is theirs, node by node.
 fn check((run, tree): &(DigestRun, Tree), entries: &Entries) -> Result<(), TestCaseError> {
-    let mut builder = TreeBuilder::new(&TreeKey::from_session(&session()));
+    let mut builder = TreeBuilder::new(&tree_key());
     entries.iter().for_each(|(key, digest)| builder.push(key, *digest));
     let expected = builder.finish().unwrap();
-    prop_assert_eq!(tree.root(), expected.root());
+    check_nodes(tree, &expected)?;
     prop_assert_eq!(tree.count(), entries.len() as u64);
     prop_assert_eq!(tree.opener(), expected.opener());
-    prop_assert_eq!(tree.height(), expected.height());
-    for level in 0..tree.height() {
-        let all = expected.nodes(level, 0..run.len()).unwrap();
-        prop_assert_eq!(tree.nodes(level, 0..run.len()).unwrap(), all.clone());
-        prop_assert_eq!(tree.summaries(level, all.clone()).unwrap(), expected.summaries(level, all).unwrap());
-    }
     let mut read = Entries::new();
     run.for_each_entry(0..run.len(), &mut |key, digest| {
         read.push((key.to_vec(), digest));
@@ -129,7 +116,7 @@ proptest! {
     ) {
         prop_assume!(entries.len() > 1);
         let at = 1 + at.index(entries.len() - 1);
-        let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), options(1 << 20));
+        let mut builder = StrandBuilder::new(&tree_key(), options(1 << 20));
         let mut disordered = entries.clone();
         let earlier = disordered[back.index(at)].clone();
         disordered.insert(at, earlier.clone());
@@ -159,7 +146,7 @@ fn a_strand_goes_to_disk_where_it_is_large_and_tells_where_it_cannot() {
         check(&built, &entries).unwrap();
     }
     let gone = RunOptions { memory_bytes: 10_000, scratch_dir: Some("/nowhere/at/all".into()) };
-    let mut builder = StrandBuilder::new(&TreeKey::from_session(&session()), gone);
+    let mut builder = StrandBuilder::new(&tree_key(), gone);
     let failed = entries.chunks(100).find_map(|some| builder.extend(&batch(some)).err());
     assert!(matches!(failed, Some(RunError::Scratch { action: "create", .. })));
 }

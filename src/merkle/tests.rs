@@ -9,15 +9,15 @@ use crate::merkle::boundary::boundary_level;
 
 type Map = BTreeMap<Vec<u8>, RowDigest>;
 
-fn session() -> SessionKey {
+pub(super) fn session() -> SessionKey {
     SessionKey::new([42; 32])
 }
 
-fn tree_key() -> TreeKey {
+pub(super) fn tree_key() -> TreeKey {
     TreeKey::from_session(&session())
 }
 
-fn row(n: u64) -> RowDigest {
+pub(super) fn row(n: u64) -> RowDigest {
     session().row_digest(b"row", &n.to_le_bytes())
 }
 
@@ -91,6 +91,19 @@ fn naive_root(map: &Map) -> RootDigest {
     RootDigest(*blake3::keyed_hash(&node_key, &root).as_bytes())
 }
 
+/// Two trees are the same, node by node.
+pub(super) fn check_nodes(tree: &Tree, expected: &Tree) -> Result<(), TestCaseError> {
+    prop_assert_eq!(tree.root(), expected.root());
+    prop_assert_eq!(tree.count(), expected.count());
+    prop_assert_eq!(tree.height(), expected.height());
+    for level in 0..tree.height() {
+        let all = tree.nodes(level, 0..tree.count()).unwrap();
+        prop_assert_eq!(expected.nodes(level, 0..tree.count()).unwrap(), all.clone());
+        prop_assert_eq!(tree.summaries(level, all.clone()).unwrap(), expected.summaries(level, all).unwrap());
+    }
+    Ok(())
+}
+
 /// As two readers bring them, each half in order.
 fn two_readers(entries: &[(Vec<u8>, RowDigest)], batch: usize) -> Vec<(Vec<u8>, RowDigest)> {
     let (left, right) = entries.split_at(entries.len() / 2);
@@ -134,14 +147,7 @@ proptest! {
         prop_assert_eq!(tree.root(), naive_root(&map));
         let mut builder = TreeBuilder::new(&tree_key());
         map.iter().for_each(|(key, digest)| builder.push(key, *digest));
-        let streamed = builder.finish().unwrap();
-        prop_assert_eq!(streamed.root(), tree.root());
-        prop_assert_eq!(streamed.height(), tree.height());
-        for level in 0..tree.height() {
-            let all = tree.nodes(level, 0..run.len()).unwrap();
-            prop_assert_eq!(streamed.nodes(level, 0..run.len()).unwrap(), all.clone());
-            prop_assert_eq!(tree.summaries(level, all.clone()).unwrap(), streamed.summaries(level, all).unwrap());
-        }
+        check_nodes(&tree, &builder.finish().unwrap())?;
     }
 
     #[test]
