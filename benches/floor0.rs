@@ -10,8 +10,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use trueup::locate::{LocateOptions, Locator, Role};
 use trueup::merkle::{
-    Cells, DigestRun, EntryBatch, RowDigest, RowHasher, RunBuilder, RunOptions, SessionKey, Shape, Tree,
-    TreeKey,
+    DigestRun, EntryBatch, Opener, RowDigest, RowHasher, RunBuilder, RunOptions, SessionKey, Tree, TreeKey,
 };
 use trueup::model::RowBuffer;
 
@@ -114,7 +113,7 @@ fn rows(c: &mut Criterion) {
         });
     });
     group.bench_function("the opener's cells", |b| {
-        let mut cells = Cells::counted(Shape::OPENER);
+        let mut cells = Opener::new();
         b.iter(|| (0..BATCH).for_each(|n| cells.add(digest(black_box(n)))));
     });
     group.finish();

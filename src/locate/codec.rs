@@ -20,6 +20,7 @@ const CLOSED: u8 = 7;
 const MORE: u8 = 8;
 const SKETCH_CELLS: u8 = 9;
 const STRANGERS: u8 = 10;
+const FINER: u8 = 11;
 
 /// An element without its check.
 const STRANGER: usize = 6;
@@ -88,6 +89,7 @@ impl Message {
                 put_varint(&mut out, end.count);
             }
             Self::Closed => out.push(CLOSED),
+            Self::Finer(steps) => out.extend_from_slice(&[FINER, *steps]),
             Self::More(to) => {
                 out.push(MORE);
                 put_varint(&mut out, u64::from(*to));
@@ -141,6 +143,7 @@ impl Message {
             }),
             END => Self::End(End { root: RootDigest(*input.array()?), count: input.varint()? }),
             CLOSED => Self::Closed,
+            FINER => Self::Finer(input.byte()?),
             MORE => Self::More(input.small()?),
             SKETCH_CELLS => Self::SketchCells(SketchCells { from: input.small()?, sums: input.words(8)? }),
             STRANGERS => Self::Strangers(input.words(STRANGER)?),

@@ -167,6 +167,7 @@ impl<V: RunView> Locator<V> {
                 self.finish(Some((self.own.tree.root(), self.own.len())), Proof::Equal);
             }
             (Role::Source, Message::SketchCells(cells)) => self.receive_cells(cells)?,
+            (Role::Target, Message::Finer(steps)) => self.receive_finer(steps)?,
             (Role::Target, Message::More(to)) => self.receive_more(to)?,
             (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,

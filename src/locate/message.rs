@@ -1,6 +1,6 @@
 //! What the two sides say to each other.
 
-use crate::merkle::{Cells, EntryBatch, NodeDigest, RootDigest, RowDigest, Shape};
+use crate::merkle::{EntryBatch, NodeDigest, Opener, RootDigest, RowDigest, Shape};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -18,6 +18,8 @@ pub enum Message {
     End(End),
     /// Target to source: no further round.
     Closed,
+    /// Source to target: so many steps from the opener's cells to finer ones.
+    Finer(u8),
     /// Source to target: another stage of the sketch, of so many cells.
     More(u32),
     /// Target to source: the cells asked for, in order.
@@ -36,6 +38,7 @@ impl Message {
             Self::MissingRun(_) => "missing run",
             Self::End(_) => "end",
             Self::Closed => "closed",
+            Self::Finer(_) => "finer",
             Self::More(_) => "more",
             Self::SketchCells(_) => "sketch cells",
             Self::Strangers(_) => "strangers",
@@ -70,12 +73,12 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    pub(super) fn of(cells: &Cells) -> Self {
-        let bytes = Self::count_bytes(cells.shape());
-        let counts = cells.counts().iter();
+    pub(super) fn of(opener: &Opener, shape: Shape) -> Self {
+        let bytes = Self::count_bytes(shape);
+        let counts = opener.counts(shape);
         Self {
-            sums: cells.sums().to_vec(),
-            counts: counts.flat_map(|count| count.to_le_bytes().into_iter().take(bytes)).collect(),
+            sums: opener.cells(shape).sums().to_vec(),
+            counts: counts.iter().flat_map(|count| count.to_le_bytes().into_iter().take(bytes)).collect(),
         }
     }
 

@@ -156,14 +156,14 @@ impl Stage {
 
 /// How many entries differ, from the counts of an opener's cells: how far the two sides' are apart varies with the number of
 /// entries that only one of them has. `surplus` is by how many rows the own side has more.
-pub(super) fn estimate(own: &Cells, peer: &[u8], surplus: i64) -> u64 {
-    let share = 1.0 / f64::from(own.shape().part());
+pub(super) fn estimate(shape: Shape, own: &[u16], peer: &[u8], surplus: i64) -> u64 {
+    let share = shape.lengths().first().map_or(1.0, |length| 1.0 / f64::from(*length));
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let expected = surplus as f64 * share;
-    let bytes = Sketch::count_bytes(own.shape());
+    let bytes = Sketch::count_bytes(shape);
     let wrap = if bytes == 1 { 256 } else { 65_536 };
     let (mut sum, mut cells) = (0.0, 0.0);
-    for (own, peer) in own.counts().iter().zip(peer.chunks(bytes)) {
+    for (own, peer) in own.iter().zip(peer.chunks(bytes)) {
         let peer = peer.iter().rev().fold(0, |count, byte| count << 8 | i32::from(*byte));
         // Counts come without their higher bits: the difference nearest to what is expected.
         let apart =
@@ -176,6 +176,12 @@ pub(super) fn estimate(own: &Cells, peer: &[u8], surplus: i64) -> u64 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate; casts saturate")]
     let estimate = (variance / (share * (1.0 - share))).ceil() as u64;
     estimate.max(surplus.unsigned_abs())
+}
+
+/// Steps from the opener to cells that give so many differences in all but one case in a hundred; `None` where there are none.
+pub(super) fn finer_enough(differences: u64) -> Option<u8> {
+    let wanted = differences.saturating_mul(139) / 100 + 30;
+    (1..=Shape::FINER_MAX).find(|steps| u64::from(Shape::finer(*steps).cells()) >= wanted)
 }
 
 /// Cells of a stage that give so many differences in all but one case in a hundred.

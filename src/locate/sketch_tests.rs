@@ -61,8 +61,8 @@ fn a_sketch_gives_exactly_what_differs() {
 fn the_opener_of_a_tree_is_that_of_its_entries() {
     for rows in [0u64, 1, 5_000] {
         let a = table((0..rows).map(|n| (n, n)));
-        assert_eq!(a.tree.opener().sums(), cells_of(a.run.as_ref(), Shape::OPENER).unwrap().sums());
-        let counted: u64 = a.tree.opener().counts().iter().map(|count| u64::from(*count)).sum();
+        assert_eq!(a.tree.opener().cells(Shape::OPENER), cells_of(a.run.as_ref(), Shape::OPENER).unwrap());
+        let counted: u64 = a.tree.opener().counts(Shape::OPENER).iter().map(|count| u64::from(*count)).sum();
         assert_eq!(counted, 2 * rows);
     }
 }
@@ -139,6 +139,25 @@ fn enough_cells_are_enough() {
     }
 }
 
+/// The opener's cells in finer parts, as many as an estimate says, and no more than there are.
+#[test]
+fn finer_cells_are_enough() {
+    for (differing, steps, cases) in
+        [(650u64, 1, 100), (787, 1, 100), (949, 2, 100), (1_272, 4, 100), (1_700, 6, 60), (2_568, 8, 60)]
+    {
+        assert_eq!(finer_enough(differing), Some(steps), "{differing}");
+        let mut failed = 0;
+        for case in 0..cases {
+            let a = table((0..differing).map(|n| (n, case << 32 | n)));
+            let b = table(std::iter::empty());
+            failed += u32::from(!take(&mut Decoder::default(), Shape::finer(steps), &a, &b));
+        }
+        println!("{differing}: {failed} of {cases}");
+        assert!(failed <= 1, "{differing}: {failed} of {cases}");
+    }
+    assert_eq!(finer_enough(2_570), None);
+}
+
 #[test]
 fn the_opener_holds_three_hundred_changed_rows() {
     let mut failed = 0;
@@ -157,8 +176,7 @@ fn the_small_opener_holds_fifteen_changed_rows() {
     for case in 0..400 {
         let a = table((0..30u64).map(|n| (n, case * 100_000 + n)));
         let b = table(std::iter::empty());
-        let (own, peer) = (a.tree.opener().small(), b.tree.opener().small());
-        failed += u32::from(!Decoder::default().take(own.shape(), own.sums(), peer.sums()));
+        failed += u32::from(!take(&mut Decoder::default(), Shape::SMALL_OPENER, &a, &b));
     }
     assert!(failed <= 12, "{failed} of 400");
 }
@@ -178,11 +196,14 @@ fn the_counts_tell_about_how_many_differ() {
             table((missing..rows).map(|n| if n < missing + changed { (n, n + 10_000_000) } else { (n, n) }));
         let surplus = i64::try_from(a.run.len()).unwrap() - i64::try_from(b.run.len()).unwrap();
         let real = 2 * changed + missing;
-        let (own, peer) = (a.tree.opener(), b.tree.opener());
-        let full = estimate(own, &Sketch::of(peer).counts, surplus);
+        let estimated = |shape| {
+            let (own, peer) = (a.tree.opener(), Sketch::of(b.tree.opener(), shape));
+            estimate(shape, &own.counts(shape), &peer.counts, surplus)
+        };
+        let full = estimated(Shape::OPENER);
         assert!(full * 10 >= real * 7 && full * 10 <= real * 13, "{full} for {real}");
         // A fifteenth of the counts tells less.
-        let small = estimate(&own.small(), &Sketch::of(&peer.small()).counts, surplus);
+        let small = estimated(Shape::SMALL_OPENER);
         assert!(small * 10 >= real * 4 && small * 10 <= real * 20, "{small} for {real}");
     }
 }

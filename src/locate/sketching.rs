@@ -5,7 +5,7 @@ use super::locator::{Locator, MESSAGE_BYTES, Phase};
 use super::message::{List, Message, Open, Sketch, SketchCells};
 use super::sketch::{self, CELLS_MAX, Decoder};
 use super::tell::Telling;
-use crate::merkle::{RootDigest, RunView, Shape};
+use crate::merkle::{RootDigest, RunView, Shape, finer_cells};
 
 /// Smaller tables are listed for less.
 const ROWS_MIN: u64 = 2_048;
@@ -39,9 +39,13 @@ impl Offered {
 /// Source: cells are on their way.
 pub(super) struct Sketching {
     decoder: Decoder,
-    /// The stage that was asked for, and what came of it.
-    stage: u8,
-    cells: u32,
+    /// Stages asked for.
+    asked: u8,
+    /// The last of them, and what came of it.
+    shape: Shape,
+    /// The cells of the peer's opener, where finer ones were asked for.
+    opener: Option<Vec<u64>>,
+    wanted: u32,
     received: Vec<u64>,
     /// The opener's own list, to descend from if the sketch comes to nothing.
     list: List,
@@ -67,8 +71,8 @@ impl<V: RunView> Locator<V> {
         if count.abs_diff(self.own.len()) > SURPLUS_MAX {
             return Ok((true, None));
         }
-        let opener = self.own.tree.opener();
-        let sketch = if self.metered { Sketch::of(&opener.small()) } else { Sketch::of(opener) };
+        let shape = if self.metered { Shape::SMALL_OPENER } else { Shape::OPENER };
+        let sketch = Sketch::of(self.own.tree.opener(), shape);
         self.offered.sent = u32::try_from(sketch.sums.len()).unwrap_or(0);
         Ok((true, Some(sketch)))
     }
@@ -78,19 +82,22 @@ impl<V: RunView> Locator<V> {
         let mut decoder = Decoder::default();
         let mut differing = self.own.len().abs_diff(open.count);
         if let Some(sketch) = &open.sketch {
-            let full = self.own.tree.opener();
-            let own = if sketch.sums.len() < full.sums().len() { full.small() } else { full.clone() };
-            let counts = own.counts().len() * Sketch::count_bytes(own.shape());
-            if sketch.sums.len() != own.sums().len() || sketch.counts.len() != counts {
+            let opener = self.own.tree.opener();
+            let small = sketch.sums.len() < Shape::OPENER.cells() as usize;
+            let shape = if small { Shape::SMALL_OPENER } else { Shape::OPENER };
+            let (own, counts) = (opener.cells(shape), opener.counts(shape));
+            if sketch.sums.len() != own.sums().len()
+                || sketch.counts.len() != counts.len() * Sketch::count_bytes(shape)
+            {
                 return Err(unexpected("open", "a sketch of another size").into());
             }
-            if decoder.take(own.shape(), own.sums(), &sketch.sums) {
+            if decoder.take(shape, own.sums(), &sketch.sums) {
                 self.found(&decoder)?;
                 return Ok(true);
             }
             let surplus =
                 i64::try_from(self.own.len()).unwrap_or(i64::MAX).saturating_sub_unsigned(open.count);
-            let estimate = sketch::estimate(&own, &sketch.counts, surplus);
+            let estimate = sketch::estimate(shape, &counts, &sketch.counts, surplus);
             // What the opener could not hold is more than it can hold, whatever its counts say.
             differing = (estimate.saturating_mul(107) / 100).max(u64::from(decoder.len()) * 2 / 3);
         }
@@ -99,13 +106,24 @@ impl<V: RunView> Locator<V> {
         }
         // A list of all entries has four bytes of each.
         let affordable = u64::from(CELLS_MAX).min(self.own.len().min(open.count) / 2);
-        let wanted = sketch::enough(differing);
-        let Some(cells) = u32::try_from(wanted).ok().filter(|_| wanted <= affordable) else {
-            return Ok(false);
+        let opener = open.sketch.as_ref().map(|sketch| &sketch.sums);
+        let finer = opener
+            .filter(|sums| sums.len() == Shape::OPENER.cells() as usize)
+            .zip(sketch::finer_enough(differing));
+        let (shape, wanted, ask, opener) = if let Some((opener, steps)) = finer {
+            let shape = Shape::finer(steps);
+            let beyond = shape.cells() - Shape::OPENER.cells();
+            (shape, beyond, Message::Finer(steps), Some(opener.clone()))
+        } else {
+            let Ok(cells) = u32::try_from(sketch::enough(differing)) else { return Ok(false) };
+            (Shape::of_stage(1, cells), cells, Message::More(cells), None)
         };
-        self.outbox.push_back(Message::More(cells));
-        let list = open.list.clone();
-        let sketching = Sketching { decoder, stage: 1, cells, received: Vec::new(), list };
+        if u64::from(wanted) > affordable {
+            return Ok(false);
+        }
+        self.outbox.push_back(ask);
+        let (list, received) = (open.list.clone(), Vec::new());
+        let sketching = Sketching { decoder, asked: 1, shape, opener, wanted, received, list };
         self.phase = Phase::Sketching(Box::new(sketching));
         Ok(true)
     }
@@ -125,26 +143,36 @@ impl<V: RunView> Locator<V> {
         let at = sketching.received.len();
         if cells.from as usize != at
             || cells.sums.is_empty()
-            || at + cells.sums.len() > sketching.cells as usize
+            || at + cells.sums.len() > sketching.wanted as usize
         {
             return refused("others than were asked for");
         }
         sketching.received.extend(cells.sums);
-        if sketching.received.len() < sketching.cells as usize {
+        if sketching.received.len() < sketching.wanted as usize {
             return Ok(());
         }
-        let own =
-            sketch::cells_of(self.own.view.as_ref(), Shape::of_stage(sketching.stage, sketching.cells))?;
-        let peer = std::mem::take(&mut sketching.received);
-        if sketching.decoder.take(own.shape(), own.sums(), &peer) {
+        let (shape, received) = (sketching.shape, std::mem::take(&mut sketching.received));
+        let decoded = if let Some(opener) = sketching.opener.take() {
+            let Some(peer) = finer_cells(shape, &opener, &received) else {
+                return refused("others than were asked for");
+            };
+            // They are the opener's own, each in parts: it has nothing to add.
+            sketching.decoder = Decoder::default();
+            sketching.decoder.take(shape, self.own.tree.opener().cells(shape).sums(), &peer)
+        } else {
+            let own = sketch::cells_of(self.own.view.as_ref(), shape)?;
+            sketching.decoder.take(shape, own.sums(), &received)
+        };
+        if decoded {
             let decoder = std::mem::take(&mut sketching.decoder);
             return self.found(&decoder);
         }
         // More differ than was thought: half as many cells again.
-        let more = sketching.cells / 2;
-        if sketching.stage < ASKS_MAX && sketching.decoder.len().saturating_add(more) <= CELLS_MAX {
-            sketching.stage += 1;
-            sketching.cells = more;
+        let more = shape.cells() / 2;
+        if sketching.asked < ASKS_MAX && sketching.decoder.len().saturating_add(more) <= CELLS_MAX {
+            sketching.asked += 1;
+            sketching.shape = Shape::of_stage(sketching.asked, more);
+            sketching.wanted = more;
             self.outbox.push_back(Message::More(more));
             return Ok(());
         }
@@ -179,6 +207,30 @@ impl<V: RunView> Locator<V> {
             && self.offered.strangers.is_none()
     }
 
+    pub(super) fn receive_finer(&mut self, steps: u8) -> Result<(), LocateError> {
+        if !self.is_offering()
+            || !self.offered.open
+            || self.offered.asked > 0
+            || self.offered.sent != Shape::OPENER.cells()
+            || !(1..=Shape::FINER_MAX).contains(&steps)
+        {
+            return Err(unexpected("finer", "not at this point of the conversation").into());
+        }
+        self.offered.asked = 1;
+        let cells = self.own.tree.opener().beyond_opener(Shape::finer(steps));
+        self.send_cells(&cells);
+        Ok(())
+    }
+
+    fn send_cells(&mut self, cells: &[u64]) {
+        let mut from = 0;
+        for sums in cells.chunks(CELLS_PER_MESSAGE) {
+            self.outbox.push_back(Message::SketchCells(SketchCells { from, sums: sums.to_vec() }));
+            from += u32::try_from(sums.len()).unwrap_or(0);
+        }
+        self.offered.sent += from;
+    }
+
     pub(super) fn receive_more(&mut self, cells: u32) -> Result<(), LocateError> {
         if !self.is_offering()
             || !self.offered.open
@@ -189,13 +241,8 @@ impl<V: RunView> Locator<V> {
             return Err(unexpected("more", "not at this point of the conversation").into());
         }
         self.offered.asked += 1;
-        self.offered.sent += cells;
         let made = sketch::cells_of(self.own.view.as_ref(), Shape::of_stage(self.offered.asked, cells))?;
-        let mut from = 0;
-        for sums in made.sums().chunks(CELLS_PER_MESSAGE) {
-            self.outbox.push_back(Message::SketchCells(SketchCells { from, sums: sums.to_vec() }));
-            from += u32::try_from(sums.len()).unwrap_or(0);
-        }
+        self.send_cells(made.sums());
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use super::node::Leaf;
 use super::tree::{NodeStack, Tree};
 use super::view::RunView;
 
+/// Level of the nodes that are taken over whole where no change touches them, some sixteen leaves each.
+const WHOLE: usize = 4;
 /// Entries of the run that are looked at together, so that dense changes cost one search for many.
 const WINDOW: u64 = 64;
 
@@ -25,8 +27,11 @@ pub struct OverlayRoot<V, T> {
     /// First entry of the run that is not taken over yet, and the leaf it lies in.
     at: u64,
     leaf: u64,
-    /// Leaves of the tree that were read together, and which is the first.
-    ahead: (u64, Vec<(Range<u64>, Leaf)>),
+    /// The node of level `WHOLE` that was looked at last.
+    node: u64,
+    /// Leaves of the tree, and such nodes, that were read together.
+    leaves_ahead: Ahead,
+    nodes_ahead: Ahead,
     window: EntryBatch,
     window_start: u64,
     last_key: Option<Vec<u8>>,
@@ -42,7 +47,9 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
             nodes: NodeStack::new(key, None),
             at: 0,
             leaf: 0,
-            ahead: (0, Vec::new()),
+            node: 0,
+            leaves_ahead: Ahead::default(),
+            nodes_ahead: Ahead::default(),
             window: EntryBatch::new(),
             window_start: 0,
             last_key: None,
@@ -129,6 +136,9 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
     /// The entries before `position` stay as they are.
     fn take_over(&mut self, position: u64) -> Result<(), RunError> {
         while self.at < position {
+            if self.take_over_node(position)? {
+                continue;
+            }
             let (span, leaf) =
                 self.next_leaf()?.ok_or(RunError::Misuse("tree and run do not belong together"))?;
             let whole = self.at == span.start && span.end <= position;
@@ -156,17 +166,36 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
         Ok(())
     }
 
+    /// Takes over a node with all its leaves, if one begins here and no change touches it.
+    fn take_over_node(&mut self, position: u64) -> Result<bool, RunError> {
+        if !self.leaves.is_at_border() || !self.nodes.is_at_border(WHOLE) {
+            return Ok(false);
+        }
+        let tree = self.tree.as_ref();
+        while let Some((span, node)) = self.nodes_ahead.get(tree, WHOLE, self.node)? {
+            if span.start < self.at {
+                self.node += 1;
+                continue;
+            }
+            let finished = usize::from(node.mark.bits) >= usize::from(LEAF_BITS) + WHOLE;
+            if span.start > self.at || span.end > position || !finished {
+                break;
+            }
+            self.nodes.push_node(WHOLE, node);
+            self.at = span.end;
+            while let Some((leaf, _)) = self.leaves_ahead.get(tree, 0, self.leaf)?
+                && leaf.end <= span.end
+            {
+                self.leaf += 1;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
     /// The leaf in which the next entry lies.
     fn next_leaf(&mut self) -> Result<Option<(Range<u64>, Leaf)>, RunError> {
-        let read = |(first, leaves): &(u64, Vec<(Range<u64>, Leaf)>), wanted: u64| {
-            let at = usize::try_from(wanted.checked_sub(*first)?).ok()?;
-            leaves.get(at).cloned()
-        };
-        if let Some(found) = read(&self.ahead, self.leaf) {
-            return Ok(Some(found));
-        }
-        self.ahead = (self.leaf, self.tree.as_ref().leaves(self.leaf)?);
-        Ok(read(&self.ahead, self.leaf))
+        self.leaves_ahead.get(self.tree.as_ref(), 0, self.leaf)
     }
 
     fn skip_one(&mut self) -> Result<(), RunError> {
@@ -177,6 +206,29 @@ impl<V: RunView, T: AsRef<Tree>> OverlayRoot<V, T> {
             self.leaf += 1;
         }
         Ok(())
+    }
+}
+
+/// Nodes of one level that were read together.
+#[derive(Default)]
+struct Ahead {
+    first: u64,
+    nodes: Vec<(Range<u64>, Leaf)>,
+}
+
+impl Ahead {
+    fn get(
+        &mut self,
+        tree: &Tree,
+        level: usize,
+        wanted: u64,
+    ) -> Result<Option<(Range<u64>, Leaf)>, RunError> {
+        let at = |first: u64| usize::try_from(wanted.checked_sub(first)?).ok();
+        if let Some(found) = at(self.first).and_then(|at| self.nodes.get(at)) {
+            return Ok(Some(found.clone()));
+        }
+        *self = Self { first: wanted, nodes: tree.finished(level, wanted)? };
+        Ok(self.nodes.first().cloned())
     }
 }
 

@@ -9,13 +9,13 @@ use rayon::prelude::*;
 
 use super::batch::EntryBatch;
 use super::boundary::LEAF_BITS;
-use super::cells::{Cells, Shape};
 use super::coding::{common_prefix, index};
 use super::digest::RowDigest;
 use super::error::RunError;
 use super::leaf::ManyLeaves;
 use super::merge::merge;
 use super::node::Leaves;
+use super::opener::Opener;
 use super::pieces::{Assembler, Piece, lower_bound, touched};
 use super::segment::{Place, Segment};
 use super::sort::sorted_segments;
@@ -188,7 +188,7 @@ impl RunBuilder {
                 }
                 // Merged among themselves, segments are to become fewer.
                 let mut run = Assembler::new(segments.to_vec(), place, key.map(|_| stretch_min));
-                let mut opener = Cells::counted(Shape::OPENER);
+                let mut opener = Opener::new();
                 let mut leaves = key.map(|key| ManyLeaves::new(key, place));
                 merge(cursors, shared, |source, position, key, digest| {
                     run.push(source, position, key, digest)?;
@@ -215,7 +215,7 @@ impl fmt::Debug for RunBuilder {
 struct Part {
     pieces: Vec<Piece>,
     leaves: Leaves,
-    opener: Cells,
+    opener: Opener,
 }
 
 /// Sorts the batches as one segment or two per thread.

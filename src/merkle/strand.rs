@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::EntryBatch;
-use super::cells::{Cells, Shape};
 use super::error::RunError;
 use super::leaf::{LeafBuilder, ManyLeaves};
 use super::node::Leaves;
+use super::opener::Opener;
 use super::pieces::Piece;
 use super::run::RunOptions;
 use super::segment::{Place, Segment, SegmentWriter};
@@ -23,7 +23,7 @@ pub struct StrandBuilder {
     dir: Option<PathBuf>,
     writer: SegmentWriter,
     leaves: ManyLeaves,
-    opener: Cells,
+    opener: Opener,
     /// From the first border of leaves to the last.
     cut: Option<Range<u64>>,
 }
@@ -35,7 +35,7 @@ impl StrandBuilder {
             dir: Some(options.scratch_dir.unwrap_or_else(std::env::temp_dir)),
             writer: SegmentWriter::in_memory(),
             leaves: ManyLeaves::new(key, &Place::Memory),
-            opener: Cells::counted(Shape::OPENER),
+            opener: Opener::new(),
             cut: None,
         }
     }
@@ -87,7 +87,7 @@ pub struct Strand {
     cut: Range<u64>,
     /// The first of them ends where the cut begins.
     leaves: Leaves,
-    opener: Cells,
+    opener: Opener,
 }
 
 impl Strand {

@@ -254,6 +254,40 @@ proptest! {
     }
 }
 
+/// Few changes in much: most of the tree is taken over by whole nodes.
+#[test]
+fn an_overlay_of_a_few_changes_has_the_root_of_the_table_it_describes() {
+    let key = |n: u64| n.to_be_bytes().to_vec();
+    for rows in [0u64, 1, 20, 300, 700, 2_000, 5_000, 9_000] {
+        let map: Map = (0..rows).map(|n| (key(2 * n), row(n))).collect();
+        let (run, tree) = build_map(&map);
+        for case in 0..12u64 {
+            let mut changes = Map::new();
+            let mut expected = map.clone();
+            let mut gone = std::collections::BTreeSet::new();
+            for change in 0..case {
+                // Behind the last row too, and borders of leaves among the rest.
+                let n = u64::from_le_bytes(row(case * 100 + change + rows).0[..8].try_into().unwrap())
+                    % (2 * rows + 40);
+                if change % 3 == 0 {
+                    gone.insert(key(n));
+                    changes.remove(&key(n));
+                    expected.remove(&key(n));
+                } else {
+                    gone.remove(&key(n));
+                    changes.insert(key(n), row(change));
+                    expected.insert(key(n), row(change));
+                }
+            }
+            let mut all: Vec<_> = changes.into_iter().map(|(key, digest)| (key, Some(digest))).collect();
+            all.extend(gone.into_iter().map(|key| (key, None)));
+            all.sort();
+            let root = overlay_root(&run, &tree, all.into_iter().map(Ok)).unwrap();
+            assert_eq!(root, naive_root(&expected), "{rows} rows, {case} changes");
+        }
+    }
+}
+
 #[test]
 fn one_changed_row_changes_one_path() {
     let map: Map = (0..5000u64).map(|n| (n.to_be_bytes().to_vec(), row(n))).collect();

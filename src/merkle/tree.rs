@@ -10,16 +10,16 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::boundary::{BoundaryKey, LEAF_BITS, Mark};
-use super::cells::{Cells, Shape};
 use super::coding::index;
 use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
 use super::error::RunError;
 use super::leaf::LeafBuilder;
 use super::node::{Leaf, Level, Node, border, end_of};
+use super::opener::Opener;
 use super::segment::Place;
 
-/// Leaves read together.
-const LEAVES_READ: u64 = 256;
+/// Nodes read together.
+const NODES_READ: u64 = 256;
 
 /// Leaves begin with a zero.
 const INNER: u8 = 1;
@@ -91,7 +91,7 @@ pub(super) struct NodeStack {
     open: Vec<OpenNode>,
     levels: Vec<Level>,
     last: (u8, u8),
-    opener: Cells,
+    opener: Opener,
 }
 
 impl NodeStack {
@@ -100,22 +100,34 @@ impl NodeStack {
             Place::Memory => None,
             Place::Scratch(dir) => Some(dir.to_path_buf()),
         });
-        let opener = Cells::counted(Shape::OPENER);
+        let opener = Opener::new();
         Self { key, keep, count: 0, open: Vec::new(), levels: Vec::new(), last: (0, 0), opener }
     }
 
     /// What the sketch that comes with the tree holds of some of its entries.
-    pub(super) fn join(&mut self, part: &Cells) {
+    pub(super) fn join(&mut self, part: &Opener) {
         self.opener.join(part);
     }
 
     pub(super) fn push(&mut self, leaf: Leaf) {
-        self.count += leaf.rows;
-        self.last = (leaf.mark.tag, leaf.mark.bits);
-        let closes = usize::from(leaf.mark.bits.saturating_sub(LEAF_BITS));
-        let mut digest = leaf.digest;
-        self.record(0, digest);
-        for level in 1.. {
+        self.push_node(0, leaf);
+    }
+
+    /// Every node up to this level is finished.
+    pub(super) fn is_at_border(&self, level: usize) -> bool {
+        self.open.iter().take(level + 1).all(|open| open.children.len() == 1)
+    }
+
+    /// Pushes a node of a level whole, where all below is finished. Only the root can be had then.
+    pub(super) fn push_node(&mut self, level: usize, node: Leaf) {
+        self.count += node.rows;
+        self.last = (node.mark.tag, node.mark.bits);
+        let closes = usize::from(node.mark.bits.saturating_sub(LEAF_BITS));
+        let mut digest = node.digest;
+        self.record(level, digest);
+        // There are nodes below, and where it is only one, its digest is that of the node above it.
+        self.open.iter_mut().take(level).for_each(|below| below.nodes += 2);
+        for level in level + 1.. {
             self.adopt(level, digest);
             if level > closes {
                 break;
@@ -246,7 +258,7 @@ pub struct Tree {
     count: u64,
     levels: Vec<Level>,
     key: TreeKey,
-    opener: Cells,
+    opener: Opener,
 }
 
 impl Tree {
@@ -260,7 +272,7 @@ impl Tree {
     }
 
     /// The first sketch over all entries.
-    pub fn opener(&self) -> &Cells {
+    pub fn opener(&self) -> &Opener {
         &self.opener
     }
 
@@ -312,17 +324,19 @@ impl Tree {
         &self.key
     }
 
-    /// Leaves from `at` on, as they were finished, with the entries they cover; so many that reading them is quick, none
-    /// behind the last.
-    pub(super) fn leaves(&self, at: u64) -> Result<Vec<(Range<u64>, Leaf)>, RunError> {
-        let Some(level) = self.levels.first().filter(|level| at < level.len()) else { return Ok(Vec::new()) };
+    /// Nodes of a level from `at` on, as they were finished, with the entries they cover; so many that reading them is quick,
+    /// none behind the last.
+    pub(super) fn finished(&self, level: usize, at: u64) -> Result<Vec<(Range<u64>, Leaf)>, RunError> {
+        let Some(level) = self.levels.get(level).filter(|level| at < level.len()) else {
+            return Ok(Vec::new());
+        };
         let mut start = border(level, at)?;
-        let bytes = level.read(at..level.len().min(at + LEAVES_READ))?;
+        let bytes = level.read(at..level.len().min(at + NODES_READ))?;
         let leaf = |record| {
             let Node { digest, end, tag, bits } = Node::of(record);
             let span = start..end;
             start = end;
-            // The hash itself has gone into the leaf's digest.
+            // The hash itself has gone into the digest.
             (span.clone(), Leaf { digest, rows: span.end - span.start, mark: Mark { hash: 0, bits, tag } })
         };
         Ok(bytes.as_chunks::<26>().0.iter().map(leaf).collect())
