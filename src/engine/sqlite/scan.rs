@@ -19,6 +19,9 @@ use crate::model::TableAccess;
 
 /// Times the readers are opened again when somebody writes between two openings.
 const OPEN_ATTEMPTS: usize = 4;
+/// Pages that a reader which goes from the first row to the last keeps: those above a row, and hardly more. None comes again, and
+/// few stay in the processor's cache, into which the next ones are read (3 to 5 % of a diff's processor time).
+const PAGES_KEPT: i64 = 32;
 
 struct SqliteSnapshot {
     readers: Vec<Reader>,
@@ -39,14 +42,14 @@ pub(super) fn snapshot(
     let during = format!("begin a snapshot of {}", access.table);
     let failed = |error: rusqlite::Error| engine_error(&during, &error);
     let table = quote(&access.table.name);
-    let first = begin_read(engine)?;
+    let first = begin_read(engine, &access)?;
     let mut readers = vec![Reader { connection: first, condition: None }];
     if parallelism > 1 {
         let borders =
             borders(&readers[0].connection, &access.table.name, parallelism as u64).map_err(failed)?;
         if !borders.is_empty() {
             for _ in 0..OPEN_ATTEMPTS {
-                if let Some(split) = split(engine, &borders, &during)? {
+                if let Some(split) = split(engine, &access, &borders, &during)? {
                     readers = split;
                     break;
                 }
@@ -71,9 +74,14 @@ fn closed(filter: &str) -> String {
     format!("(\n{filter}\n)")
 }
 
-fn begin_read(engine: &SqliteEngine) -> Result<Connection, EngineError> {
+fn begin_read(engine: &SqliteEngine, access: &TableAccess) -> Result<Connection, EngineError> {
     let connection = engine.open(false)?;
     let during = engine.during("read");
+    // By an index, a condition may lead here and there.
+    if access.filter.is_none() {
+        let kept = connection.pragma_update(None, "cache_size", PAGES_KEPT);
+        kept.map_err(|error| engine_error(&during, &error))?;
+    }
     connection.execute_batch("BEGIN").map_err(|error| engine_error(&during, &error))?;
     // The transaction begins with its first read.
     connection
@@ -83,7 +91,12 @@ fn begin_read(engine: &SqliteEngine) -> Result<Connection, EngineError> {
 }
 
 /// One reader a part, if nothing was committed from before the first to after the last began.
-fn split(engine: &SqliteEngine, borders: &[i64], during: &str) -> Result<Option<Vec<Reader>>, EngineError> {
+fn split(
+    engine: &SqliteEngine,
+    access: &TableAccess,
+    borders: &[i64],
+    during: &str,
+) -> Result<Option<Vec<Reader>>, EngineError> {
     let failed = |error: rusqlite::Error| engine_error(during, &error);
     let watcher = engine.open(false)?;
     let version = || watcher.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).map_err(failed);
@@ -95,7 +108,7 @@ fn split(engine: &SqliteEngine, borders: &[i64], during: &str) -> Result<Option<
         let begin = begin.map(|begin| format!("rowid >= {begin}"));
         let end = end.map(|end| format!("rowid < {end}"));
         let condition = begin.into_iter().chain(end).collect::<Vec<_>>().join(" AND ");
-        readers.push(Reader { connection: begin_read(engine)?, condition: Some(condition) });
+        readers.push(Reader { connection: begin_read(engine, access)?, condition: Some(condition) });
     }
     Ok((version()? == before).then_some(readers))
 }
