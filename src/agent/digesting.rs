@@ -7,8 +7,9 @@ use crate::merkle::{
     EntryBatch, RowHasher, RunError, RunOptions, SessionKey, Strand, StrandBuilder, TreeKey,
 };
 
-/// Entries that a reader hands over, or tells of, together.
-const ENTRIES_TOGETHER: usize = 4_096;
+/// Entries that a reader hands over, or tells of, together: each time, the last few are hashed with less company, and somebody is
+/// woken.
+const ENTRIES_TOGETHER: usize = 16_384;
 
 /// What the builder of a run takes.
 pub(super) enum Digested {
@@ -66,15 +67,27 @@ pub(super) struct DigestSink {
     hasher: RowHasher,
     entries: EntryBatch,
     pushed: usize,
+    together: usize,
     strand: Option<StrandBuilder>,
     out: mpsc::Sender<Told>,
 }
 
 impl DigestSink {
-    /// `options` are those of this reader's strand.
-    pub(super) fn new(session: &SessionKey, options: RunOptions, out: mpsc::Sender<Told>) -> Self {
-        let strand = Some(StrandBuilder::new(&TreeKey::from_session(session), options));
-        Self { hasher: RowHasher::new(session), entries: EntryBatch::new(), pushed: 0, strand, out }
+    /// `options` are those of this reader's strand; `most` rows are told of together.
+    pub(super) fn new(
+        session: &SessionKey,
+        options: RunOptions,
+        most: usize,
+        out: mpsc::Sender<Told>,
+    ) -> Self {
+        Self {
+            hasher: RowHasher::new(session),
+            entries: EntryBatch::new(),
+            pushed: 0,
+            together: most.min(ENTRIES_TOGETHER),
+            strand: Some(StrandBuilder::new(&TreeKey::from_session(session), options)),
+            out,
+        }
     }
 
     /// `false`: nobody listens, or what was told is an error.
@@ -103,7 +116,7 @@ impl DigestSink {
         }
         // The next keys are as long, mostly.
         let key_bytes = self.entries.key_bytes();
-        let empty = EntryBatch::with_capacity(ENTRIES_TOGETHER, key_bytes + key_bytes / 8);
+        let empty = EntryBatch::with_capacity(self.together, key_bytes + key_bytes / 8);
         Ok(Some(Digested::Entries(std::mem::replace(&mut self.entries, empty))))
     }
 
@@ -123,7 +136,7 @@ impl RowSink for DigestSink {
         self.entries.push_key(key);
         self.hasher.push(key, row);
         self.pushed += 1;
-        self.pushed < ENTRIES_TOGETHER || self.send()
+        self.pushed < self.together || self.send()
     }
 
     fn finish(&mut self) {

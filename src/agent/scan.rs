@@ -58,9 +58,9 @@ pub(super) async fn scan_table(
     });
 
     let sinks = {
-        let session = session.clone();
+        let (session, most) = (session.clone(), agent.pace.together_max());
         Box::new(move || -> Box<dyn RowSink> {
-            Box::new(DigestSink::new(&session, of_strand.clone(), told_tx.clone()))
+            Box::new(DigestSink::new(&session, of_strand.clone(), most, told_tx.clone()))
         })
     };
     let read = snapshot.scan_into(sinks, batch_tx);
