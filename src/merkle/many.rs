@@ -3,7 +3,7 @@
 use std::fmt;
 
 use blake3::IncrementCounter;
-use blake3::platform::{Platform, words_from_le_bytes_32};
+use blake3::platform::{Platform, le_bytes_from_words_32, words_from_le_bytes_32};
 
 use super::digest::{BLOCK, first_16};
 
@@ -116,6 +116,29 @@ impl Group {
     }
 }
 
+/// Keyed BLAKE3 of messages of no more than one block, one at a time, without what longer ones need; sixteen bytes kept of each.
+#[derive(Clone, Copy)]
+pub(super) struct ShortHasher {
+    words: [u32; 8],
+    platform: Platform,
+}
+
+impl ShortHasher {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        Self { words: words_from_le_bytes_32(key), platform: Platform::detect() }
+    }
+
+    /// `None`: it is longer.
+    pub(super) fn hash(&self, message: &[u8]) -> Option<[u8; 16]> {
+        let (mut block, mut words) = ([0; BLOCK], self.words);
+        block.get_mut(..message.len())?.copy_from_slice(message);
+        let flags = KEYED_HASH | CHUNK_START | CHUNK_END | ROOT;
+        let length = u8::try_from(message.len()).ok()?;
+        self.platform.compress_in_place(&mut words, &block, length, 0, flags);
+        Some(first_16(&le_bytes_from_words_32(&words)))
+    }
+}
+
 fn many<const N: usize>(bytes: &[u8], key: &[u32; 8], platform: Platform, hashes: &mut [[u8; 32]; LANES]) {
     let (messages, _) = bytes.as_chunks::<N>();
     let mut inputs = [&[0u8; N]; LANES];
@@ -131,4 +154,19 @@ fn many<const N: usize>(bytes: &[u8], key: &[u32; 8], platform: Platform, hashes
         CHUNK_END | ROOT,
         &mut hashes.as_flattened_mut()[..count * 32],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_messages_hash_as_documented() {
+        let hasher = ShortHasher::new(&[3; 32]);
+        let message: Vec<u8> = (0..100).collect();
+        for length in 0..100 {
+            let expected = first_16(blake3::keyed_hash(&[3; 32], &message[..length]).as_bytes());
+            assert_eq!(hasher.hash(&message[..length]), (length <= BLOCK).then_some(expected), "{length}");
+        }
+    }
 }

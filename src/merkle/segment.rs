@@ -20,9 +20,15 @@ const DIGEST: usize = 16;
 const WRITE_BYTES: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
-enum Store {
-    Memory(Vec<u8>),
-    File { file: File, dir: PathBuf },
+/// The front of it may be in memory, and the rest, if there is any, in a file.
+struct Store {
+    held: Vec<u8>,
+    file: Option<Scratch>,
+}
+
+struct Scratch {
+    file: File,
+    dir: PathBuf,
 }
 
 /// Where a segment is written: in memory, or in an unlinked file, which no crash leaves behind.
@@ -52,10 +58,10 @@ pub(super) struct SegmentWriter {
     last: Vec<u8>,
 }
 
-fn file_in(dir: &Path) -> Result<Store, RunError> {
+fn file_in(dir: &Path) -> Result<Scratch, RunError> {
     let path = dir.to_path_buf();
     match tempfile::tempfile_in(dir) {
-        Ok(file) => Ok(Store::File { file, dir: path }),
+        Ok(file) => Ok(Scratch { file, dir: path }),
         Err(source) => Err(RunError::Scratch { action: "create", path, source }),
     }
 }
@@ -64,13 +70,16 @@ impl SegmentWriter {
     pub(super) fn new(place: &Place<'_>) -> Result<Self, RunError> {
         Ok(match place {
             Place::Memory => Self::in_memory(),
-            Place::Scratch(dir) => Self { store: file_in(dir)?, ..Self::in_memory() },
+            Place::Scratch(dir) => {
+                let store = Store { held: Vec::new(), file: Some(file_in(dir)?) };
+                Self { store, ..Self::in_memory() }
+            }
         })
     }
 
     pub(super) fn in_memory() -> Self {
         Self {
-            store: Store::Memory(Vec::new()),
+            store: Store { held: Vec::new(), file: None },
             buffer: Vec::new(),
             written: 0,
             offsets: Vec::new(),
@@ -111,12 +120,23 @@ impl SegmentWriter {
             shared = 0;
         }
         let rest = key.get(shared..).unwrap_or_default();
-        put_varint(&mut self.keys, shared as u64);
-        put_varint(&mut self.keys, rest.len() as u64);
-        self.keys.extend_from_slice(rest);
-        self.digests.extend_from_slice(&digest.0);
         self.last.truncate(shared);
-        self.last.extend_from_slice(rest);
+        if let (Ok(front @ 0..0x80), Ok(few @ 0..=8)) = (u8::try_from(shared), u8::try_from(rest.len())) {
+            // As below, by copies of a length that is known.
+            let word = rest.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte)).to_le_bytes();
+            let end = self.keys.len() + 2 + rest.len();
+            self.keys.extend_from_slice(&[front, few]);
+            self.keys.extend_from_slice(&word);
+            self.keys.truncate(end);
+            self.last.extend_from_slice(&word);
+            self.last.truncate(key.len());
+        } else {
+            put_varint(&mut self.keys, shared as u64);
+            put_varint(&mut self.keys, rest.len() as u64);
+            self.keys.extend_from_slice(rest);
+            self.last.extend_from_slice(rest);
+        }
+        self.digests.extend_from_slice(&digest.0);
         self.len += 1;
         Ok(true)
     }
@@ -127,19 +147,14 @@ impl SegmentWriter {
 
     /// Bytes held in memory.
     pub(super) fn held_bytes(&self) -> usize {
-        match &self.store {
-            Store::Memory(bytes) => bytes.len(),
-            Store::File { .. } => self.buffer.len(),
-        }
+        self.store.held.len() + self.buffer.len()
     }
 
-    /// What is in memory goes to a file of this folder, and what comes with it.
-    pub(super) fn move_to(&mut self, dir: &Path) -> Result<(), RunError> {
-        if let Store::Memory(bytes) = &mut self.store {
-            self.buffer = std::mem::take(bytes);
-            self.store = file_in(dir)?;
-            self.flush()?;
-            self.buffer = Vec::new();
+    /// What is in memory stays there, and what comes goes to a file of this folder.
+    pub(super) fn go_on_in(&mut self, dir: &Path) -> Result<(), RunError> {
+        if self.store.file.is_none() {
+            self.store.held.shrink_to_fit();
+            self.store.file = Some(file_in(dir)?);
         }
         Ok(())
     }
@@ -155,18 +170,11 @@ impl SegmentWriter {
         }
         self.offsets.push(self.written);
         self.written += (self.digests.len() + self.keys.len()) as u64;
-        match &mut self.store {
-            Store::Memory(bytes) => {
-                bytes.extend_from_slice(&self.digests);
-                bytes.extend_from_slice(&self.keys);
-            }
-            Store::File { .. } => {
-                self.buffer.extend_from_slice(&self.digests);
-                self.buffer.extend_from_slice(&self.keys);
-                if self.buffer.len() >= WRITE_BYTES {
-                    self.flush()?;
-                }
-            }
+        let to = if self.store.file.is_some() { &mut self.buffer } else { &mut self.store.held };
+        to.extend_from_slice(&self.digests);
+        to.extend_from_slice(&self.keys);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.flush()?;
         }
         self.digests.clear();
         self.keys.clear();
@@ -174,7 +182,7 @@ impl SegmentWriter {
     }
 
     fn flush(&mut self) -> Result<(), RunError> {
-        if let Store::File { file, dir } = &mut self.store {
+        if let Some(Scratch { file, dir }) = &mut self.store.file {
             file.write_all(&self.buffer).map_err(|source| RunError::Scratch {
                 action: "write to",
                 path: dir.clone(),
@@ -189,9 +197,7 @@ impl SegmentWriter {
         self.end_block()?;
         self.flush()?;
         self.offsets.push(self.written);
-        if let Store::Memory(bytes) = &mut self.store {
-            bytes.shrink_to_fit();
-        }
+        self.store.held.shrink_to_fit();
         Ok(Segment {
             store: self.store,
             offsets: self.offsets,
@@ -216,7 +222,7 @@ impl Segment {
     }
 
     pub(super) fn on_disk(&self) -> bool {
-        matches!(self.store, Store::File { .. })
+        self.store.file.is_some()
     }
 
     pub(super) fn blocks(&self) -> u64 {
@@ -229,17 +235,14 @@ impl Segment {
     }
 
     fn damaged(&self) -> RunError {
-        let path = match &self.store {
-            Store::Memory(_) => PathBuf::from("memory"),
-            Store::File { dir, .. } => dir.clone(),
-        };
+        let path = self.store.file.as_ref().map_or_else(|| PathBuf::from("memory"), |file| file.dir.clone());
         RunError::Damaged { path }
     }
 
     /// Bytes at an offset: borrowed from memory, or read from the file.
     fn bytes(&self, offset: u64, len: usize) -> Result<Cow<'_, [u8]>, RunError> {
-        if let Store::Memory(bytes) = &self.store {
-            return self.held(bytes, offset, len).map(Cow::Borrowed);
+        if let Some(held) = self.held(offset, len) {
+            return Ok(Cow::Borrowed(held));
         }
         let mut buffer = Vec::new();
         self.bytes_by(&mut buffer, offset, len)?;
@@ -253,23 +256,27 @@ impl Segment {
         offset: u64,
         len: usize,
     ) -> Result<&'b [u8], RunError> {
-        match &self.store {
-            Store::Memory(bytes) => self.held(bytes, offset, len),
-            Store::File { file, dir } => {
-                buffer.resize(len, 0);
-                read_exact_at(file, buffer, offset).map_err(|source| RunError::Scratch {
-                    action: "read",
-                    path: dir.clone(),
-                    source,
-                })?;
-                Ok(buffer)
-            }
+        if let Some(held) = self.held(offset, len) {
+            return Ok(held);
         }
+        let Some(Scratch { file, dir }) = &self.store.file else { return Err(self.damaged()) };
+        // The end of what is held, if it begins there, and the rest from the file.
+        let held = self.store.held.get(index(offset)..).unwrap_or_default();
+        buffer.resize(len, 0);
+        let (front, rest) = buffer.split_at_mut(held.len());
+        front.copy_from_slice(held);
+        let at = (offset + held.len() as u64).saturating_sub(self.store.held.len() as u64);
+        read_exact_at(file, rest, at).map_err(|source| RunError::Scratch {
+            action: "read",
+            path: dir.clone(),
+            source,
+        })?;
+        Ok(buffer)
     }
 
-    fn held<'b>(&self, bytes: &'b [u8], offset: u64, len: usize) -> Result<&'b [u8], RunError> {
+    fn held(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = index(offset);
-        bytes.get(start..start.saturating_add(len)).ok_or_else(|| self.damaged())
+        self.store.held.get(start..start.saturating_add(len))
     }
 
     fn offset(&self, block: u64) -> Result<u64, RunError> {

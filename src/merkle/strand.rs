@@ -19,7 +19,7 @@ use super::tree::{NodeStack, TreeKey};
 /// Takes entries as long as each key is greater than the one before it.
 pub struct StrandBuilder {
     memory_bytes: usize,
-    /// Where entries go that memory does not hold; `None`: they do already.
+    /// Where entries go that memory does not hold; `None`: the next ones do already.
     dir: Option<PathBuf>,
     writer: SegmentWriter,
     leaves: ManyLeaves,
@@ -57,7 +57,7 @@ impl StrandBuilder {
         if self.writer.held_bytes() >= self.memory_bytes
             && let Some(dir) = self.dir.take()
         {
-            self.writer.move_to(&dir)?;
+            self.writer.go_on_in(&dir)?;
             self.leaves.move_to(&dir);
         }
         Ok(taken)

@@ -54,6 +54,21 @@ fn check((run, tree): &(DigestRun, Tree), entries: &Entries) -> Result<(), TestC
     })
     .unwrap();
     prop_assert_eq!(&read, entries);
+    // Ranges that lie in memory, in the file, and across the seam between them.
+    for from in (0..run.len()).step_by(37) {
+        let to = run.len().min(from + 301);
+        let (mut digests, mut walked) = (Vec::new(), Vec::new());
+        run.digests(from..to, &mut digests).unwrap();
+        run.for_each_entry(from..to, &mut |_, digest| {
+            walked.push(digest);
+            Ok(())
+        })
+        .unwrap();
+        let expected: Vec<_> = entries.iter().map(|(_, digest)| *digest).collect();
+        let expected = expected.get(super::coding::index(from)..super::coding::index(to));
+        prop_assert_eq!(expected, Some(digests.as_slice()));
+        prop_assert_eq!(expected, Some(walked.as_slice()));
+    }
     let places = entries.iter().map(|(key, _)| run.lower_bound(key, 0).unwrap());
     prop_assert!(places.eq(0..run.len()));
     Ok(())

@@ -14,6 +14,7 @@ use super::coding::index;
 use super::digest::{NodeDigest, RootDigest, RowDigest, SessionKey, first_16};
 use super::error::RunError;
 use super::leaf::LeafBuilder;
+use super::many::ShortHasher;
 use super::node::{Leaf, Level, Node, border, end_of};
 use super::opener::Opener;
 use super::segment::Place;
@@ -30,11 +31,13 @@ const ROOT: u8 = 2;
 pub struct TreeKey {
     boundary: BoundaryKey,
     node: [u8; 32],
+    short: ShortHasher,
 }
 
 impl TreeKey {
     pub fn new(session: &SessionKey, boundary: BoundaryKey) -> Self {
-        Self { boundary, node: session.derive("trueup v1 tree nodes") }
+        let node = session.derive("trueup v1 tree nodes");
+        Self { boundary, node, short: ShortHasher::new(&node) }
     }
 
     pub fn from_session(session: &SessionKey) -> Self {
@@ -57,7 +60,9 @@ impl TreeKey {
     }
 
     pub(super) fn hash(&self, tagged: &[u8]) -> NodeDigest {
-        NodeDigest(first_16(blake3::keyed_hash(&self.node, tagged).as_bytes()))
+        // Two or three children, mostly.
+        let short = self.short.hash(tagged);
+        NodeDigest(short.unwrap_or_else(|| first_16(blake3::keyed_hash(&self.node, tagged).as_bytes())))
     }
 
     fn root(&self, count: u64, top: Option<NodeDigest>) -> RootDigest {

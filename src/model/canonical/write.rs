@@ -9,8 +9,8 @@ use crate::model::value::StoredClass;
 
 /// Payloads of a key's component that need no memory of their own to be escaped are shorter.
 const FEW: usize = 16;
-/// So much they take at most, with class, escapes and end.
-const FEW_ESCAPED: usize = 1 + 2 * FEW + 2;
+/// They take no more than this, with class, escapes and end. A power of two, by which a place in it is known to be one.
+const FEW_ESCAPED: usize = 64;
 
 /// A key column held NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -337,17 +337,13 @@ impl CellWriter<'_> {
         if self.in_key && payload.len() < FEW {
             // A number, mostly: escaped as it is put down.
             self.out.resize(start + FEW_ESCAPED, 0);
-            if let Some(bytes) = self.out[start..].first_chunk_mut::<FEW_ESCAPED>() {
-                bytes[0] = REGULAR;
-                let mut at = 1;
-                for byte in std::iter::once(class as u8).chain(payload.iter().copied()) {
-                    bytes[at] = byte;
-                    bytes[at + 1] = 0xff;
-                    at += 1 + usize::from(byte == 0);
-                }
-                bytes[at] = 0;
-                bytes[at + 1] = 0;
-                self.out.truncate(start + at + 2);
+            if let Some(bytes) = self.out[start..].first_chunk_mut() {
+                // The same twice, once with a length that is known.
+                let length = match <&[u8; 8]>::try_from(payload) {
+                    Ok(number) => put_few(bytes, class, number),
+                    Err(_) => put_few(bytes, class, payload),
+                };
+                self.out.truncate(start + length);
             }
             return;
         }
@@ -356,6 +352,23 @@ impl CellWriter<'_> {
             out.extend_from_slice(payload);
         });
     }
+}
+
+/// A component of a few bytes behind their class, escaped; how long it is.
+#[inline]
+fn put_few(out: &mut [u8; FEW_ESCAPED], class: StoredClass, payload: &[u8]) -> usize {
+    out[0] = REGULAR;
+    // Classes are not zero.
+    out[1] = class as u8;
+    let mut at = 2;
+    for byte in payload {
+        out[at % FEW_ESCAPED] = *byte;
+        out[(at + 1) % FEW_ESCAPED] = 0xff;
+        at += 1 + usize::from(*byte == 0);
+    }
+    out[at % FEW_ESCAPED] = 0;
+    out[(at + 1) % FEW_ESCAPED] = 0;
+    at + 2
 }
 
 /// Puts `ff` behind every zero from `start` on.
