@@ -65,7 +65,7 @@ fn check((run, tree): &(DigestRun, Tree), entries: &Entries) -> Result<(), TestC
         })
         .unwrap();
         let expected: Vec<_> = entries.iter().map(|(_, digest)| *digest).collect();
-        let expected = expected.get(super::coding::index(from)..super::coding::index(to));
+        let expected = expected.get(index(from)..index(to));
         prop_assert_eq!(expected, Some(digests.as_slice()));
         prop_assert_eq!(expected, Some(walked.as_slice()));
     }
