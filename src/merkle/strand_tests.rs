@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::coding::index;
 use super::tests::{check_nodes, row, session, tree_key};
 use super::*;
 
