@@ -62,7 +62,7 @@ pub use told::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What this build calls itself.
 pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));

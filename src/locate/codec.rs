@@ -21,6 +21,8 @@ const MORE: u8 = 8;
 const SKETCH_CELLS: u8 = 9;
 const STRANGERS: u8 = 10;
 const FINER: u8 = 11;
+const NAME: u8 = 12;
+const NAMED: u8 = 13;
 
 /// An element without its check.
 const STRANGER: usize = 6;
@@ -66,15 +68,12 @@ impl Message {
             }
             Self::Findings(entries) => {
                 out.push(FINDINGS);
-                put_varint(&mut out, entries.len() as u64);
-                let mut before: &[u8] = &[];
-                for (key, digest) in entries.iter() {
-                    let shared = common_prefix(before, key);
-                    put_lengths(&mut out, shared, key.len() - shared);
-                    out.extend_from_slice(key.get(shared..).unwrap_or_default());
-                    out.extend_from_slice(&digest.0);
-                    before = key;
-                }
+                put_entries(&mut out, entries);
+            }
+            Self::Name => out.push(NAME),
+            Self::Named(entries) => {
+                out.push(NAMED);
+                put_entries(&mut out, entries);
             }
             Self::MissingRun(run) => {
                 out.push(MISSING_RUN);
@@ -134,7 +133,9 @@ impl Message {
             }
             EQUAL => Self::Equal,
             FRONTIER => input.frontier()?,
-            FINDINGS => Self::Findings(input.findings()?),
+            FINDINGS => Self::Findings(input.entries()?),
+            NAME => Self::Name,
+            NAMED => Self::Named(input.entries()?),
             MISSING_RUN => Self::MissingRun(MissingRun {
                 run_id: u32::try_from(input.varint()?).map_err(|_| ProtocolError::Malformed("run number"))?,
                 count: input.varint()?,
@@ -169,6 +170,18 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 fn put_words(out: &mut Vec<u8>, words: &[u64], width: usize) {
     put_varint(out, words.len() as u64);
     words.iter().for_each(|word| out.extend(word.to_le_bytes().iter().take(width)));
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &EntryBatch) {
+    put_varint(out, entries.len() as u64);
+    let mut before: &[u8] = &[];
+    for (key, digest) in entries.iter() {
+        let shared = common_prefix(before, key);
+        put_lengths(out, shared, key.len() - shared);
+        out.extend_from_slice(key.get(shared..).unwrap_or_default());
+        out.extend_from_slice(&digest.0);
+        before = key;
+    }
 }
 
 /// How much of the key before is shared, and how much follows: half a byte each, or both as numbers behind `LONG`.
@@ -337,7 +350,7 @@ impl<'a> Input<'a> {
         Ok((shared, rest))
     }
 
-    fn findings(&mut self) -> Result<EntryBatch, ProtocolError> {
+    fn entries(&mut self) -> Result<EntryBatch, ProtocolError> {
         let count = self.count(17)?;
         let limit = UNFOLDED_BYTES.saturating_add(self.bytes.len() * 2);
         let mut entries = EntryBatch::with_capacity(count, 0);

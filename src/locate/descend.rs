@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::error::{LocateError, unexpected};
+use super::facing::faces;
 use super::frontier::{Compared, Width};
 use super::locator::{Locator, MESSAGE_BYTES};
 use super::message::{Answer, Frontier, Gap, List, Message, Mode, Window};
+use super::spans::Faces;
 use crate::merkle::RunView;
 
 /// So few lists may show less of each digest.
@@ -48,8 +50,9 @@ impl<V: RunView> Locator<V> {
                 self.take_reply(asked, gaps, &mut segments)?;
             }
         }
-        let of_edges = segments.iter().any(|segment| matches!(segment.list.mode, Mode::Edges { .. }));
-        let window = if of_edges { self.window.wide() } else { self.fine(segments.len()) };
+        // Few entries that are compared with very many.
+        let of_few = |segment: &Segment| matches!(segment.list.mode, Mode::Edges { .. } | Mode::Yours);
+        let window = if segments.iter().any(of_few) { self.window.wide() } else { self.fine(segments.len()) };
         let mut writer = FrontierWriter::new(window);
         for segment in segments {
             let (pieces, below, width) = match segment.list.mode {
@@ -126,8 +129,8 @@ impl<V: RunView> Locator<V> {
                 (None, _) => asked.rows.start + start..asked.rows.start + end,
             };
             match (gap.answer, &nodes) {
-                (Answer::Absent, _) => self.unmatched.add(rows, true),
-                (Answer::Facing, _) => self.unmatched.add(rows, false),
+                (Answer::Absent, _) => self.unmatched.add(rows, Faces::Nothing),
+                (Answer::Facing, _) => self.unmatched.add(rows, Faces::Many),
                 (Answer::Open(list), Some((level, _))) => {
                     self.take_list(rows, list, (*level, asked.step.saturating_add(1)), true, segments)?
                 }
@@ -168,13 +171,18 @@ impl<V: RunView> Locator<V> {
         let mut compared = self.own.compare(rows, list, window)?;
         compared.retain(|piece| {
             if piece.peer.is_empty() {
-                self.unmatched.add(piece.rows.clone(), true);
+                self.unmatched.add(piece.rows.clone(), Faces::Nothing);
             }
             !piece.peer.is_empty()
         });
         for piece in &compared {
             if piece.is_final() {
-                self.unmatched.add(piece.rows.clone(), false);
+                // Of nodes, nobody knows how many rows they are.
+                let faces = match list.mode {
+                    Mode::Entries => faces(piece.peer.len(), &piece.rows),
+                    _ => Faces::Many,
+                };
+                self.unmatched.add(piece.rows.clone(), faces);
             }
         }
         Ok(compared)

@@ -12,7 +12,7 @@ use super::error::{LocateError, unexpected};
 use super::frontier::{Own, Width};
 use super::message::{End, List, Message, Mode, Open, Window};
 use super::sketching::{Offered, Sketching};
-use super::spans::Spans;
+use super::spans::{Span, Spans};
 use super::step::{LocateOptions, Outcome, Progress, Proof, Role, Step};
 use super::tell::Telling;
 use crate::merkle::{RootDigest, RunView, Tree};
@@ -27,6 +27,8 @@ pub(super) enum Phase<V> {
     Locating,
     /// Source: waits for cells.
     Sketching(Box<Sketching>),
+    /// Source: waits for the names of the few rows that some of its entries face.
+    Naming(Vec<Span>),
     /// Source: gives its findings.
     Telling(Telling),
     /// Source: waits for the target's last word.
@@ -53,6 +55,8 @@ pub struct Locator<V> {
     pub(super) open_rows: u64,
     pub(super) outbox: VecDeque<Message>,
     pub(super) unmatched: Spans,
+    /// Target: it has named its entries in this round.
+    pub(super) named: bool,
     pub(super) peer: Option<(RootDigest, u64)>,
     /// Source: the stretches announced as missing runs in this round.
     pub(super) runs: Vec<Range<u64>>,
@@ -82,6 +86,7 @@ impl<V: RunView> Locator<V> {
             open_rows: 0,
             outbox: VecDeque::new(),
             unmatched: Spans::default(),
+            named: false,
             peer: None,
             runs: Vec::new(),
             outcome: None,
@@ -169,6 +174,8 @@ impl<V: RunView> Locator<V> {
             (Role::Source, Message::SketchCells(cells)) => self.receive_cells(cells)?,
             (Role::Target, Message::Finer(steps)) => self.receive_finer(steps)?,
             (Role::Target, Message::More(to)) => self.receive_more(to)?,
+            (Role::Target, Message::Name) => self.receive_name()?,
+            (Role::Source, Message::Named(names)) => self.receive_named(&names)?,
             (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,
             (Role::Target, Message::MissingRun(run)) if self.bulk => self.hearing(name)?.take_run(run)?,
@@ -266,7 +273,7 @@ impl<V: RunView> Locator<V> {
     /// answered, means that none is open.
     pub(super) fn look_whether_located(&mut self) {
         if self.role == Role::Source && self.asked.is_empty() {
-            self.phase = Phase::Telling(Telling { spans: self.unmatched.take().into() });
+            self.located();
         }
     }
 
@@ -329,6 +336,7 @@ impl<V: RunView> Locator<V> {
                 self.round += 1;
                 self.window = Window::of_round(self.round);
                 self.unmatched.take();
+                self.named = false;
                 step.findings.clear();
                 step.missing_runs.clear();
                 step.restarted = true;

@@ -10,6 +10,10 @@ pub enum Message {
     Equal,
     /// Either way: answers to lists, with new lists.
     Frontier(Frontier),
+    /// Source to target: which of yours are the few that so many of mine face? Everything is located.
+    Name,
+    /// Target to source: its entries without a match, in key order; none where they are too many to name.
+    Named(EntryBatch),
     /// Source to target: entries of the source without a match, in key order.
     Findings(EntryBatch),
     /// Source to target, in key order with the findings.
@@ -34,6 +38,8 @@ impl Message {
             Self::Open(_) => "open",
             Self::Equal => "equal",
             Self::Frontier(_) => "frontier",
+            Self::Name => "name",
+            Self::Named(_) => "named",
             Self::Findings(_) => "findings",
             Self::MissingRun(_) => "missing run",
             Self::End(_) => "end",

@@ -19,6 +19,8 @@
 //!   Closed        the target's run with the findings laid over it has that root: proved ──►
 //!                 or Open again, with another part of the digests, if short digests had collided
 //! ```
+//! Where the source has a long stretch in which the target has a few rows of its own, it asks for them before its findings (`Name`,
+//! `Named`), so that the stretch is told by its bounds between them.
 //! The target classifies by key, so that a wrong alignment (tags and short digests are only hints) costs bytes and
 //! never an answer. Replies come in the order of the lists they answer; a list is never named by number. Messages are
 //! cut at about 32 KiB, so that both directions can be busy at once.
@@ -30,7 +32,8 @@
 //! ```text
 //!   Open      root, count, ~12 nodes, 900 cells (60 of a   ──►   few rows differ: what both sides lack is known
 //!             metered link)
-//!   More      ◄── (many differ, and not side by side) so many cells more, by an estimate
+//!   Finer     ◄── (more differ, and not side by side, up to some 2,500 entries) the cells that were folded into the opener's
+//!   More      ◄── (or: many differ) so many cells more, by an estimate
 //!   SketchCells                                            ──►   (if they do not suffice: more of them, twice; then the Frontier
 //!                                                                that answers the opener's nodes)
 //!   Strangers ◄── what is not mine, for the target to look up in its own run
@@ -50,6 +53,7 @@ mod codec;
 mod descend;
 mod edges;
 mod error;
+mod facing;
 mod frontier;
 mod locator;
 mod message;

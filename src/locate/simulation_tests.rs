@@ -219,7 +219,7 @@ fn made_up_messages_are_never_an_answer() {
         let mut random = Random(seed);
         let (mut from, mut to) = locators(&source, &target, LocateOptions::default());
         for _ in 0..4 {
-            let mut bytes = vec![1, u8::try_from(1 + random.below(10)).unwrap()];
+            let mut bytes = vec![1, u8::try_from(1 + random.below(13)).unwrap()];
             let most = [4, 40, 400][usize::try_from(random.below(3)).unwrap()];
             let length = random.below(most);
             let small = random.below(2) == 0;

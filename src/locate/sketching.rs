@@ -4,6 +4,7 @@ use super::error::{LocateError, unexpected};
 use super::locator::{Locator, MESSAGE_BYTES, Phase};
 use super::message::{List, Message, Open, Sketch, SketchCells};
 use super::sketch::{self, CELLS_MAX, Decoder};
+use super::spans::Faces;
 use super::tell::Telling;
 use crate::merkle::{RootDigest, RunView, Shape, finer_cells};
 
@@ -184,7 +185,7 @@ impl<V: RunView> Locator<V> {
     /// Source: the differences are known; what is its own it tells, the rest it gives back.
     fn found(&mut self, decoder: &Decoder) -> Result<(), LocateError> {
         let (places, strangers) = sketch::resolve(self.own.view.as_ref(), &decoder.elements())?;
-        places.iter().for_each(|place| self.unmatched.add(*place..place + 1, false));
+        places.iter().for_each(|place| self.unmatched.add(*place..place + 1, Faces::Many));
         if strangers.len() == places.len() && strangers.len() > STRANGERS_NAMED {
             self.outbox.push_back(Message::Strangers(Vec::new()));
         } else {
@@ -274,7 +275,7 @@ impl<V: RunView> Locator<V> {
         let strangers = self.offered.strangers.take().unwrap_or_default();
         if !strangers.is_empty() {
             let (places, _) = sketch::resolve(self.own.view.as_ref(), &strangers)?;
-            places.iter().for_each(|place| self.unmatched.add(*place..place + 1, false));
+            places.iter().for_each(|place| self.unmatched.add(*place..place + 1, Faces::Many));
         }
         Ok(())
     }

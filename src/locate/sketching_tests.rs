@@ -1,5 +1,6 @@
 //! Conversations over a sketch: the right answer within the budget.
 
+use super::LocateOptions;
 use super::cases::{
     Random, Rows, assert_right, converse, converse_with, drift, metered, plain, table, without,
 };
@@ -105,6 +106,56 @@ fn holes_are_found_whatever_lies_in_them() {
             continue;
         }
         let report = converse(&table(&source), &table(&target));
+        assert_right(&report, &source, &target, &format!("seed {seed}"));
+    }
+}
+
+/// A target with a handful of rows, or with a few in a large hole: they are named, and the rest is told by its bounds.
+#[test]
+fn few_rows_that_face_many_are_named() {
+    let source = plain(200_000);
+    let a = table(&source);
+    let bulk = LocateOptions { bulk: true, ..LocateOptions::default() };
+    for (rows, changed, extra) in [(1u64, 1u64, 0u64), (5, 2, 1), (0, 0, 3), (40, 40, 7), (150, 100, 20)] {
+        // Shorter stretches between them would be named.
+        let step = 200_000 / (rows.max(extra) + 1);
+        let mut target: Rows = (0..rows).map(|n| (n * step * 3, n * step)).collect();
+        for n in 0..changed {
+            target.insert(n * step * 3, u64::MAX);
+        }
+        for n in 0..extra {
+            target.insert(n * step * 3 + 1, n);
+        }
+        let report = converse_with(&a, &table(&target), bulk);
+        let case = format!("{rows} rows, {changed} changed, {extra} extra");
+        assert_right(&report, &source, &target, &case);
+        assert!(report.bytes() as u64 <= 1_500 + 90 * (rows + extra), "{case}: {} bytes", report.bytes());
+        assert!(report.turns_to_findings <= 12, "{case}: {} turns", report.turns_to_findings);
+    }
+    // In a large hole of a large table: one row changed, one extra.
+    let mut target = without(&source, 90_000..510_000);
+    target.insert(300_000, u64::MAX);
+    target.insert(400_001, 5);
+    let report = converse_with(&a, &table(&target), bulk);
+    assert_right(&report, &source, &target, "two rows in a hole");
+    assert!(report.bytes() <= 20_000, "{} bytes", report.bytes());
+}
+
+#[test]
+fn small_targets_of_every_kind_are_told_right() {
+    for seed in 0..200u64 {
+        let mut random = Random(seed);
+        let source = plain(1_000 + random.below(30_000));
+        let mut target = Rows::new();
+        let most = 1 << random.below(11);
+        for _ in 0..random.below(most) {
+            let key = random.below(source.len() as u64 * 3 + 30);
+            // Rows of the source, changed ones, and others.
+            target.insert(key, if random.below(2) == 0 { key / 3 } else { u64::MAX });
+        }
+        let (source, target) = if seed % 8 == 7 { (target, source) } else { (source, target) };
+        let options = LocateOptions { bulk: true, metered: seed % 3 == 0, ..LocateOptions::default() };
+        let report = converse_with(&table(&source), &table(&target), options);
         assert_right(&report, &source, &target, &format!("seed {seed}"));
     }
 }

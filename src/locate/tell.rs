@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use super::error::LocateError;
 use super::locator::{Locator, MESSAGE_BYTES, Phase};
 use super::message::{End, Message, MissingRun};
-use super::spans::Span;
+use super::spans::{Faces, Span};
 use crate::merkle::{EntryBatch, RunView};
 
 /// Shorter stretches that face no row are listed all the same.
-const BULK_ROWS: u64 = 1024;
+pub(super) const BULK_ROWS: u64 = 1024;
 const READ_ENTRIES: u64 = 64;
 
 /// What is left to be told.
@@ -23,7 +23,9 @@ impl<V: RunView> Locator<V> {
         let Phase::Telling(telling) = &mut self.phase else {
             return Err(LocateError::Misuse("nothing to tell"));
         };
-        let is_run = |span: &Span| self.bulk && span.alone && span.rows.end - span.rows.start >= BULK_ROWS;
+        let is_run = |span: &Span| {
+            self.bulk && span.faces == Faces::Nothing && span.rows.end - span.rows.start >= BULK_ROWS
+        };
         let mut chunk = EntryBatch::new();
         while let Some(span) = telling.spans.front_mut() {
             if is_run(span) {

@@ -375,6 +375,11 @@ fn words_out_of_place_are_refused() {
         assert_eq!(refused(&mut source(), message), not_here);
     }
     assert_eq!(refused(&mut target().0, Message::Closed), not_here);
+    // Names are asked for once everything is located, and given where they were asked for.
+    assert_eq!(refused(&mut source(), Message::Named(EntryBatch::new())), not_here);
+    assert_eq!(refused(&mut target().0, Message::Name), not_here);
+    // No sketch was offered.
+    assert_eq!(refused(&mut target().0, Message::Finer(1)), not_here);
     // An end while the whole table is still open would hide every difference.
     assert_eq!(refused(&mut target().0, end()), "segments are open");
     let (mut side, open) = target();
