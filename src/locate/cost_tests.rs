@@ -152,7 +152,7 @@ fn measure_ten_million_rows() {
         assert!(report.bytes() <= 16_000 && report.turns_to_findings == 4);
     }
     bytes.sort_unstable();
-    assert!(bytes.iter().all(|bytes| *bytes <= 1200), "{bytes:?}");
+    assert!(bytes.iter().all(|bytes| *bytes <= 1250), "{bytes:?}");
     let changed = scattered(ROWS, 100_000);
     let other = table(ROWS, |n| Some(u64::from(changed(n))));
     let peer = Some((other.tree.root(), other.run.len()));
@@ -187,6 +187,6 @@ const SCATTERED_100_000: [(u64, (usize, usize, usize)); 5] = [
     (1000, (64_025, 94_633, 8)),
     (10_000, (195_435, 410_260, 8)),
 ];
-const MISSING_BLOCK: (usize, usize, usize) = (449, 161, 8);
-const EXTRA_BLOCK: (usize, usize, usize) = (242, 418, 10);
+const MISSING_BLOCK: (usize, usize, usize) = (428, 161, 8);
+const EXTRA_BLOCK: (usize, usize, usize) = (242, 397, 10);
 const DENSE: (usize, usize, usize) = (215_740, 2_070_237, 8);

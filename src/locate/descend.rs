@@ -37,7 +37,8 @@ pub(super) struct Asking {
 impl<V: RunView> Locator<V> {
     pub(super) fn receive_frontier(&mut self, frontier: Frontier) -> Result<(), LocateError> {
         let theirs = frontier.window;
-        if ![self.window, self.window.narrow(), self.window.wide()].contains(&theirs) {
+        let own = self.window;
+        if ![own, own.narrow(), own.wide(), own.of_few()].contains(&theirs) {
             return Err(unexpected("frontier", "another width of short digests").into());
         }
         if frontier.replies.is_empty() || frontier.replies.len() > self.asked.len() {
@@ -50,9 +51,14 @@ impl<V: RunView> Locator<V> {
                 self.take_reply(asked, gaps, &mut segments)?;
             }
         }
-        // Few entries that are compared with very many.
-        let of_few = |segment: &Segment| matches!(segment.list.mode, Mode::Edges { .. } | Mode::Yours);
-        let window = if segments.iter().any(of_few) { self.window.wide() } else { self.fine(segments.len()) };
+        let any = |mode: fn(&Mode) -> bool| segments.iter().any(|segment| mode(&segment.list.mode));
+        let window = if any(|mode| matches!(mode, Mode::Edges { .. })) {
+            self.window.wide()
+        } else if any(|mode| *mode == Mode::Yours) {
+            self.window.of_few()
+        } else {
+            self.fine(segments.len())
+        };
         let mut writer = FrontierWriter::new(window);
         for segment in segments {
             let (pieces, below, width) = match segment.list.mode {

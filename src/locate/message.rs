@@ -182,6 +182,11 @@ impl Window {
         Self { entry: self.entry.saturating_add(2).min(8), ..self }
     }
 
+    /// The same of a side that lists its few entries because the other has very many.
+    pub(super) fn of_few(self) -> Self {
+        Self { node: self.narrow().node, entry: self.wide().entry, ..self }
+    }
+
     fn short(self, digest: &[u8; 16], width: u8) -> u64 {
         let bytes = digest.iter().skip(usize::from(self.offset)).take(usize::from(width));
         bytes.rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
