@@ -32,7 +32,7 @@
 //! ```text
 //!   Open      root, count, ~12 nodes, 900 cells (60 of a   ──►   few rows differ: what both sides lack is known
 //!             metered link)
-//!   Finer     ◄── (more differ, and not side by side, up to some 2,500 entries) the cells that were folded into the opener's
+//!   Finer     ◄── (more differ, and not side by side, up to some 2,400 entries) the cells that were folded into the opener's
 //!   More      ◄── (or: many differ) so many cells more, by an estimate
 //!   SketchCells                                            ──►   (if they do not suffice: more of them, twice; then the Frontier
 //!                                                                that answers the opener's nodes)

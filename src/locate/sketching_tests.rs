@@ -115,7 +115,6 @@ fn holes_are_found_whatever_lies_in_them() {
 fn few_rows_that_face_many_are_named() {
     let source = plain(200_000);
     let a = table(&source);
-    let bulk = LocateOptions { bulk: true, ..LocateOptions::default() };
     for (rows, changed, extra) in [(1u64, 1u64, 0u64), (5, 2, 1), (0, 0, 3), (40, 40, 7), (150, 100, 20)] {
         // Shorter stretches between them would be named.
         let step = 200_000 / (rows.max(extra) + 1);
@@ -126,7 +125,7 @@ fn few_rows_that_face_many_are_named() {
         for n in 0..extra {
             target.insert(n * step * 3 + 1, n);
         }
-        let report = converse_with(&a, &table(&target), bulk);
+        let report = converse(&a, &table(&target));
         let case = format!("{rows} rows, {changed} changed, {extra} extra");
         assert_right(&report, &source, &target, &case);
         assert!(report.bytes() as u64 <= 1_500 + 90 * (rows + extra), "{case}: {} bytes", report.bytes());
@@ -136,7 +135,7 @@ fn few_rows_that_face_many_are_named() {
     let mut target = without(&source, 90_000..510_000);
     target.insert(300_000, u64::MAX);
     target.insert(400_001, 5);
-    let report = converse_with(&a, &table(&target), bulk);
+    let report = converse(&a, &table(&target));
     assert_right(&report, &source, &target, "two rows in a hole");
     assert!(report.bytes() <= 20_000, "{} bytes", report.bytes());
 }
@@ -154,7 +153,7 @@ fn small_targets_of_every_kind_are_told_right() {
             target.insert(key, if random.below(2) == 0 { key / 3 } else { u64::MAX });
         }
         let (source, target) = if seed % 8 == 7 { (target, source) } else { (source, target) };
-        let options = LocateOptions { bulk: true, metered: seed % 3 == 0, ..LocateOptions::default() };
+        let options = LocateOptions { metered: seed % 3 == 0, ..LocateOptions::default() };
         let report = converse_with(&table(&source), &table(&target), options);
         assert_right(&report, &source, &target, &format!("seed {seed}"));
     }
