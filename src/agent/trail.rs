@@ -9,15 +9,17 @@ use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
 use super::event::Event;
+use super::fill::Missing;
 use super::intents::{Intents, RowOutcome};
 use super::judge::Describer;
 use super::settle::decode_error;
 use super::target::Target;
 use super::told::TrailWish;
 use super::undo::own::OwnAccess;
-use super::undo::{Journal, JournalHead, UndoStore};
+use super::undo::{DigestSecret, Journal, JournalHead, UndoStore};
 use crate::engine::{Engine, EngineError};
-use crate::model::{Change, ChangeOutcome, Plan, RowRun, TableSchema};
+use crate::merkle::SessionKey;
+use crate::model::{Change, ChangeOutcome, Plan, TableSchema};
 
 /// Rows that are put into the trail's words by one task.
 const TOLD_TOGETHER: usize = 500;
@@ -65,7 +67,7 @@ impl Trail {
             (Some(store), Some(run)) => {
                 let server = target.agent.engine.server().await?;
                 let own = OwnAccess::of(&target.task.plan, schema, &server);
-                Keeping::wait(store, run, &target.task.plan, own)
+                Keeping::wait(store, run, &target.task.plan, own, &target.session)
             }
             _ => Keeping::Nothing,
         };
@@ -98,7 +100,7 @@ impl Trail {
         keep: Option<(&UndoStore, &str)>,
     ) -> Self {
         let journal = keep.map_or(Keeping::Nothing, |(store, run)| {
-            Keeping::wait(store, run, &head.plan, OwnAccess::read(head))
+            Keeping::wait(store, run, &head.plan, OwnAccess::read(head), &head.digests.session())
         });
         Self::new(engine, events, &head.plan, wish, journal)
     }
@@ -130,11 +132,12 @@ impl Trail {
     pub(super) async fn intend_inserts(
         &mut self,
         describer: &Describer,
-        rows: &RowRun,
+        missing: &Missing,
     ) -> Result<Intent, AgentError> {
+        let rows = &missing.rows;
         let intent = self.next(rows.len()).await?;
         if let Keeping::Open { journal, .. } = &mut self.journal {
-            journal.inserts(self.batch, rows).await?;
+            journal.inserts(self.batch, missing.iter().map(|((key, _), digest)| (key, digest))).await?;
         }
         let Some(wish) = &self.wish else { return Ok(intent) };
         let intents = wish.inserts(&self.table, describer, rows).map_err(decode_error)?;
@@ -191,12 +194,13 @@ fn row_outcome(outcome: &ChangeOutcome) -> RowOutcome {
 }
 
 impl Keeping {
-    fn wait(store: &UndoStore, run: &str, plan: &Plan, own: OwnAccess) -> Self {
+    fn wait(store: &UndoStore, run: &str, plan: &Plan, own: OwnAccess, session: &SessionKey) -> Self {
         let head = JournalHead {
             run: run.to_owned(),
             plan: plan.clone(),
             own: own.plan().cloned(),
             partial: own.is_partial(),
+            digests: DigestSecret::of(session),
         };
         Self::Waiting { store: store.clone(), head: Box::new(head), own }
     }

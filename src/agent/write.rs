@@ -89,7 +89,7 @@ impl Settlement<'_, '_> {
     pub(super) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, missing.rows.len()).await?;
-        let intent = self.trail.intend_inserts(&self.describer, &missing.rows).await?;
+        let intent = self.trail.intend_inserts(&self.describer, &missing).await?;
         let missing = Arc::new(missing);
         let work = {
             let missing = Arc::clone(&missing);

@@ -1,13 +1,14 @@
 //! The journal of one table's writes: a file of encrypted records, written front to back, read back to front.
 //!
 //! ```text
-//! file   := "trueup undo 1\n" record*
+//! file   := "trueup undo 2\n" record*
 //! record := length u32, nonce [24], XChaCha20-Poly1305(plain), bound to the file's name and the record's number
 //! plain  := 00 JSON of JournalHead                       the first record
 //!         | 01 batch u64, replace u8, row*               before the batch is written, with fsync
 //!         | 02 batch u64, outcome u8*                    after it
-//! row    := flags u8, key, rows that the flags name; each length u32 and bytes
+//! row    := flags u8, key, rows that the flags name; each length u32 and bytes, but a digest is 16 bytes
 //! ```
+//! Of what a batch leaves behind the digest is enough: it tells whether a row still is what the run wrote.
 //! A record that the end of the file cuts off was never answered for: its batch was not written.
 
 use std::collections::BTreeMap;
@@ -15,18 +16,22 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::aead::{Aead, AeadInPlace, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
 use super::super::error::{AgentError, FailureKind};
 use super::super::intents::RowOutcome;
+use super::head::JournalHead;
 use super::store::{UndoKey, cannot};
-use crate::model::{CanonicalRow, Change, Key, Plan, RowRun};
+use crate::merkle::{RowDigest, SessionKey};
+use crate::model::{CanonicalRow, Change, Key};
 
-const MAGIC: &[u8] = b"trueup undo 1\n";
+const MAGIC: &[u8] = b"trueup undo 2\n";
+const LENGTH: usize = 4;
 const NONCE: usize = 24;
+/// Before what is encrypted.
+const FRONT: usize = LENGTH + NONCE;
 const HEAD: u8 = 0;
 const BATCH: u8 = 1;
 const OUTCOMES: u8 = 2;
@@ -35,22 +40,14 @@ const BEFORE: u8 = 1;
 const AFTER: u8 = 2;
 const OWN_BEFORE: u8 = 4;
 
-/// What is needed to read and to put back the rows of a journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in super::super) struct JournalHead {
-    pub(in super::super) run: String,
-    pub(in super::super) plan: Plan,
-    /// The target's table by its own types, all columns; `None` where the plan is that already.
-    pub(in super::super) own: Option<Plan>,
-    /// The table has columns that are not kept.
-    pub(in super::super) partial: bool,
-}
-
 /// One row that a batch is about to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Overwritten {
-    /// By the plan.
-    pub(in super::super) change: Change,
+    pub(in super::super) key: Key,
+    /// By the plan, as what follows.
+    pub(in super::super) before: Option<CanonicalRow>,
+    /// What the batch was to leave.
+    pub(in super::super) after: Option<RowDigest>,
     /// The whole row by the table's own types, where the head has those.
     pub(in super::super) own_before: Option<CanonicalRow>,
 }
@@ -60,6 +57,7 @@ pub(in super::super) struct Journal {
     file: tokio::fs::File,
     path: PathBuf,
     sealer: Sealer,
+    digests: SessionKey,
 }
 
 /// Encrypts and decrypts the records of one file.
@@ -85,20 +83,27 @@ impl Sealer {
         [self.name.as_slice(), &[0], &number.to_be_bytes()].concat()
     }
 
-    fn seal(&mut self, plain: &[u8]) -> Result<Vec<u8>, AgentError> {
+    /// Encrypts a record where it lies, behind room for its front.
+    fn seal(&mut self, mut record: Vec<u8>) -> Result<Vec<u8>, AgentError> {
+        let too_large =
+            || AgentError::new(FailureKind::Resource, "a batch is too large for the undo journal");
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(|error| {
             AgentError::new(FailureKind::Resource, format!("the system has no randomness: {error}"))
         })?;
-        let payload = Payload { msg: plain, aad: &self.bound_to(self.next) };
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| {
-            AgentError::new(FailureKind::Resource, "a batch is too large for the undo journal")
-        })?;
+        let bound_to = self.bound_to(self.next);
+        let (front, plain) = record.split_at_mut_checked(FRONT).ok_or_else(too_large)?;
+        let tag = self
+            .cipher
+            .encrypt_in_place_detached(&XNonce::from(nonce), &bound_to, plain)
+            .map_err(|_| too_large())?;
+        let length = u32::try_from(plain.len() + tag.len()).map_err(|_| too_large())?;
+        let (to_length, to_nonce) = front.split_at_mut(LENGTH);
+        to_length.copy_from_slice(&length.to_be_bytes());
+        to_nonce.copy_from_slice(&nonce);
+        record.extend_from_slice(&tag);
         self.next += 1;
-        let length = u32::try_from(sealed.len()).map_err(|_| {
-            AgentError::new(FailureKind::Resource, "a batch is too large for the undo journal")
-        })?;
-        Ok([&length.to_be_bytes(), nonce.as_slice(), &sealed].concat())
+        Ok(record)
     }
 
     fn open(&self, number: u64, nonce: &[u8; NONCE], sealed: &[u8]) -> Option<Vec<u8>> {
@@ -123,9 +128,9 @@ impl Journal {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
             Err(error) => return Err(cannot(path, "begin", &error)),
         };
-        let head = serde_json::to_vec(head).map_err(|error| cannot(path, "begin", &error))?;
+        let json = serde_json::to_vec(head).map_err(|error| cannot(path, "begin", &error))?;
         let mut sealer = Sealer::new(key, path);
-        let record = sealer.seal(&[&[HEAD], head.as_slice()].concat())?;
+        let record = sealer.seal(blank(HEAD, &json))?;
         file.write_all(&[MAGIC, &record].concat()).await.map_err(|error| cannot(path, "begin", &error))?;
         // The file's name must be on the disk too.
         if let Some(folder) = path.parent()
@@ -133,7 +138,7 @@ impl Journal {
         {
             folder.sync_all().await.map_err(|error| cannot(path, "begin", &error))?;
         }
-        Ok(Some(Self { file, path: path.to_owned(), sealer }))
+        Ok(Some(Self { file, path: path.to_owned(), sealer, digests: head.digests.session() }))
     }
 
     /// On the disk when this returns. With each change comes the row as it was, where the head has the table's own types.
@@ -143,37 +148,50 @@ impl Journal {
         replace: bool,
         rows: impl Iterator<Item = (&'r Change, &'r Option<CanonicalRow>)>,
     ) -> Result<(), AgentError> {
-        let mut plain = vec![BATCH];
-        plain.extend_from_slice(&batch.to_be_bytes());
-        plain.push(u8::from(replace));
+        let mut record = blank(BATCH, &batch.to_be_bytes());
+        record.push(u8::from(replace));
         for (change, own_before) in rows {
-            let parts = [(BEFORE, &change.before), (AFTER, &change.after), (OWN_BEFORE, own_before)];
-            let told = parts.iter().filter(|(_, row)| row.is_some());
-            plain.push(told.fold(0, |flags, (flag, _)| flags | flag));
-            put(&mut plain, change.key.as_bytes())?;
-            for row in parts.into_iter().filter_map(|(_, row)| row.as_ref()) {
-                put(&mut plain, row.as_bytes())?;
+            let (key, before) = (&change.key, &change.before);
+            let after =
+                change.after.as_ref().map(|row| self.digests.row_digest(key.as_bytes(), row.as_bytes()));
+            let flag = |there: bool, flag: u8| if there { flag } else { 0 };
+            record.push(
+                flag(before.is_some(), BEFORE)
+                    | flag(after.is_some(), AFTER)
+                    | flag(own_before.is_some(), OWN_BEFORE),
+            );
+            put(&mut record, key.as_bytes())?;
+            if let Some(row) = before {
+                put(&mut record, row.as_bytes())?;
+            }
+            if let Some(RowDigest(digest)) = after {
+                record.extend_from_slice(&digest);
+            }
+            if let Some(row) = own_before {
+                put(&mut record, row.as_bytes())?;
             }
         }
-        self.record_durably(&plain).await
+        self.record_durably(record).await
     }
 
-    /// The same of rows that are all inserted.
-    pub(in super::super) async fn inserts(&mut self, batch: u64, rows: &RowRun) -> Result<(), AgentError> {
-        let mut plain = Vec::with_capacity(10 + rows.bytes() + 9 * rows.len());
-        plain.push(BATCH);
-        plain.extend_from_slice(&batch.to_be_bytes());
-        plain.push(0);
-        for (key, row) in rows.iter() {
-            plain.push(AFTER);
-            put(&mut plain, key)?;
-            put(&mut plain, row)?;
+    /// The same of rows that are all inserted: their keys, and their digests under the head's secret.
+    pub(in super::super) async fn inserts<'r>(
+        &mut self,
+        batch: u64,
+        rows: impl Iterator<Item = (&'r [u8], &'r RowDigest)>,
+    ) -> Result<(), AgentError> {
+        let mut record = blank(BATCH, &batch.to_be_bytes());
+        record.push(0);
+        for (key, RowDigest(digest)) in rows {
+            record.push(AFTER);
+            put(&mut record, key)?;
+            record.extend_from_slice(digest);
         }
-        self.record_durably(&plain).await
+        self.record_durably(record).await
     }
 
-    async fn record_durably(&mut self, plain: &[u8]) -> Result<(), AgentError> {
-        self.record(plain).await?;
+    async fn record_durably(&mut self, record: Vec<u8>) -> Result<(), AgentError> {
+        self.record(record).await?;
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
 
@@ -182,25 +200,32 @@ impl Journal {
         batch: u64,
         outcomes: &[RowOutcome],
     ) -> Result<(), AgentError> {
-        let mut plain = vec![OUTCOMES];
-        plain.extend_from_slice(&batch.to_be_bytes());
-        plain.extend(outcomes.iter().map(|outcome| match outcome {
+        let mut record = blank(OUTCOMES, &batch.to_be_bytes());
+        record.extend(outcomes.iter().map(|outcome| match outcome {
             RowOutcome::Unknown => 0u8,
             RowOutcome::Written => 1,
             RowOutcome::Stale => 2,
             RowOutcome::Refused => 3,
         }));
-        self.record(&plain).await
+        self.record(record).await
     }
 
-    async fn record(&mut self, plain: &[u8]) -> Result<(), AgentError> {
-        let record = self.sealer.seal(plain)?;
+    async fn record(&mut self, record: Vec<u8>) -> Result<(), AgentError> {
+        let record = self.sealer.seal(record)?;
         let written = async {
             self.file.write_all(&record).await?;
             self.file.flush().await
         };
         written.await.map_err(|error| cannot(&self.path, "write", &error))
     }
+}
+
+/// A record of this kind before it is sealed, with room for its front.
+fn blank(kind: u8, begins: &[u8]) -> Vec<u8> {
+    let mut record = vec![0; FRONT];
+    record.push(kind);
+    record.extend_from_slice(begins);
+    record
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), AgentError> {
@@ -286,16 +311,21 @@ impl JournalReader {
                 let Some((flags, next)) = rest.split_first() else { break };
                 rest = next;
                 let key = Key::from(take(&mut rest)?);
-                let mut part = |bit: u8| -> Option<Option<CanonicalRow>> {
+                let row = |bit: u8, rest: &mut &[u8]| -> Option<Option<CanonicalRow>> {
                     Some(match flags & bit {
                         0 => None,
-                        _ => Some(CanonicalRow::new(take(&mut rest)?)),
+                        _ => Some(CanonicalRow::new(take(rest)?)),
                     })
                 };
-                let (before, after, own_before) = (part(BEFORE)?, part(AFTER)?, part(OWN_BEFORE)?);
+                let before = row(BEFORE, &mut rest)?;
+                let after = match flags & AFTER {
+                    0 => None,
+                    _ => Some(take_digest(&mut rest)?),
+                };
+                let own_before = row(OWN_BEFORE, &mut rest)?;
                 // Nothing was written of what was stale or refused. What nobody knows may have been.
                 if matches!(outcomes.get(at), None | Some(0 | 1)) {
-                    rows.push(Overwritten { change: Change { key, before, after }, own_before });
+                    rows.push(Overwritten { key, before, after, own_before });
                 }
             }
             Some(WrittenBatch { replace: *replace != 0, rows })
@@ -318,6 +348,12 @@ fn take<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(taken)
 }
 
+fn take_digest(input: &mut &[u8]) -> Option<RowDigest> {
+    let (digest, rest) = input.split_first_chunk()?;
+    *input = rest;
+    Some(RowDigest(*digest))
+}
+
 fn damaged(path: &Path, what: &str) -> AgentError {
     AgentError::new(FailureKind::Resource, format!("the undo journal {} is damaged: {what}", path.display()))
         .with_hint("nothing was put back from it; restore the file, or the rows, from a backup")
@@ -333,8 +369,8 @@ fn read_record(
     length: u64,
 ) -> Result<Option<(Vec<u8>, u64)>, AgentError> {
     let failed = |error: std::io::Error| cannot(path, "read", &error);
-    let (mut size, mut nonce) = ([0; 4], [0; NONCE]);
-    let body = at + (size.len() + nonce.len()) as u64;
+    let (mut size, mut nonce) = ([0; LENGTH], [0; NONCE]);
+    let body = at + FRONT as u64;
     if body > length {
         return Ok(None);
     }

@@ -4,8 +4,11 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::super::head::DigestSecret;
 use super::*;
-use crate::model::{RowRun, TableName};
+use crate::model::{Plan, TableName};
+
+const DIGESTS: [u8; 32] = [5; 32];
 
 fn head() -> JournalHead {
     let table = TableName::new(None, "t");
@@ -19,21 +22,36 @@ fn head() -> JournalHead {
         target_where: None,
         warnings: Vec::new(),
     };
-    JournalHead { run: "r".into(), plan, own: None, partial: true }
+    let digests = DigestSecret::of(&SessionKey::new(DIGESTS));
+    JournalHead { run: "r".into(), plan, own: None, partial: true, digests }
 }
 
-fn rows() -> impl Strategy<Value = Vec<Overwritten>> {
+/// A change, and the whole row as it was where the table has more columns than are compared.
+type Given = (Change, Option<CanonicalRow>);
+
+fn rows() -> impl Strategy<Value = Vec<Given>> {
     let bytes = || vec(any::<u8>(), 0..40);
     let row = (bytes(), option::of(bytes()), option::of(bytes()), option::of(bytes()));
     vec(row, 1..6).prop_map(|rows| {
         let row = |bytes: Vec<u8>| CanonicalRow::new(bytes);
         rows.into_iter()
-            .map(|(key, before, after, own)| Overwritten {
-                change: Change { key: Key::new(key), before: before.map(row), after: after.map(row) },
-                own_before: own.map(row),
+            .map(|(key, before, after, own)| {
+                (Change { key: Key::new(key), before: before.map(row), after: after.map(row) }, own.map(row))
             })
             .collect()
     })
+}
+
+/// What a journal holds of it.
+fn kept((change, own_before): &Given) -> Overwritten {
+    let digest =
+        |row: &CanonicalRow| SessionKey::new(DIGESTS).row_digest(change.key.as_bytes(), row.as_bytes());
+    Overwritten {
+        key: change.key.clone(),
+        before: change.before.clone(),
+        after: change.after.as_ref().map(digest),
+        own_before: own_before.clone(),
+    }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -41,7 +59,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Whether it replaces, its rows, and what became of them.
-type Batch = (bool, Vec<Overwritten>, Option<Vec<RowOutcome>>);
+type Batch = (bool, Vec<Given>, Option<Vec<RowOutcome>>);
 
 /// The file of these batches, each followed by its outcomes where they are given; and its length after each record.
 fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
@@ -51,19 +69,17 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
         let mut lengths = vec![length()];
         for (at, (replace, rows, outcomes)) in (1..).zip(batches) {
             // Rows that are all inserted may come in either way.
-            let inserts: Option<RowRun> = rows
-                .iter()
-                .map(|row| match (&row.change, &row.own_before) {
-                    (Change { key, before: None, after: Some(after) }, None) => {
-                        Some((key.as_bytes(), after.as_bytes()))
-                    }
-                    _ => None,
-                })
-                .collect();
-            match inserts.filter(|_| !replace) {
-                Some(rows) => journal.inserts(at, &rows).await.unwrap(),
+            let inserts = rows.iter().map(|row| match (&row.0, &row.1, kept(row).after) {
+                (Change { key, before: None, .. }, None, Some(digest)) => Some((key.as_bytes(), digest)),
+                _ => None,
+            });
+            match inserts.collect::<Option<Vec<_>>>().filter(|_| !replace) {
+                Some(rows) => {
+                    let rows = rows.iter().map(|(key, digest)| (*key, digest));
+                    journal.inserts(at, rows).await.unwrap();
+                }
                 None => {
-                    let rows = rows.iter().map(|row| (&row.change, &row.own_before));
+                    let rows = rows.iter().map(|(change, own_before)| (change, own_before));
                     journal.batch(at, *replace, rows).await.unwrap();
                 }
             }
@@ -122,7 +138,7 @@ proptest! {
                 matches!(all[at], RowOutcome::Written | RowOutcome::Unknown)
             });
             let expected: Vec<_> =
-                rows.iter().enumerate().filter(|(at, _)| written(*at)).map(|(_, row)| row.clone()).collect();
+                rows.iter().enumerate().filter(|(at, _)| written(*at)).map(|(_, row)| kept(row)).collect();
             prop_assert_eq!(&read.rows, &expected);
         }
     }
@@ -179,7 +195,7 @@ fn rows_cannot_be_read_in_the_file() {
     let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
     let secret = CanonicalRow::new(*b"a very secret value");
     let change = Change { key: Key::from(&b"secret key"[..]), before: Some(secret.clone()), after: None };
-    write(&path, &key, &[(false, vec![Overwritten { change, own_before: Some(secret) }], None)]);
+    write(&path, &key, &[(false, vec![(change, Some(secret))], None)]);
     let bytes = std::fs::read(&path).unwrap();
     assert!(!bytes.windows(6).any(|part| part == b"secret"));
 }

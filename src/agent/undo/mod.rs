@@ -6,12 +6,14 @@
 //! - A row is put back only if it still holds what the run wrote. A newer write stays.
 //! - Only the agent that wrote has the rows; they never leave it.
 
+mod head;
 mod journal;
 pub(super) mod own;
 mod run;
 mod store;
 
-pub(super) use journal::{Journal, JournalHead};
+pub(super) use head::{DigestSecret, JournalHead};
+pub(super) use journal::Journal;
 pub(super) use run::run;
 pub use store::{UndoKey, UndoStore};
 pub(super) use store::{secret_file, unhex};

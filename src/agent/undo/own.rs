@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::error::AgentError;
-use super::journal::JournalHead;
+use super::head::JournalHead;
 use crate::engine::Engine;
 use crate::model::canonical::{DecodeError, split_cells};
 use crate::model::{

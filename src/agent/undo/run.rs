@@ -17,6 +17,7 @@ use super::super::write::patiently;
 use super::journal::{JournalReader, Overwritten};
 use super::own::{OwnAccess, access_of, merged, rows_of};
 use super::store::UndoStore;
+use crate::merkle::SessionKey;
 use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
 };
@@ -113,6 +114,8 @@ struct Table<'a> {
     access: Arc<TableAccess>,
     own: OwnAccess,
     describer: Describer,
+    /// Keys the digests of what the run wrote.
+    digests: SessionKey,
     trail: Trail,
     deletes_spread: bool,
     waiting: Vec<(Overwritten, Rejection)>,
@@ -142,6 +145,7 @@ impl<'a> Table<'a> {
             events,
             name: head.plan.target.to_string(),
             describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
+            digests: head.digests.session(),
             trail: Trail::of_undo(agent.engine.clone(), events, head, task.trail.clone(), keep),
             deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
             waiting: Vec::new(),
@@ -163,7 +167,7 @@ impl<'a> Table<'a> {
 
     async fn put_back(&mut self, rows: Vec<Overwritten>, replace: bool) -> Result<(), AgentError> {
         let engine = self.agent.engine.clone();
-        let keys: Vec<Key> = rows.iter().map(|row| row.change.key.clone()).collect();
+        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
         // The whole row first: what is written since is seen in the row by the plan, or makes the write stale.
         let whole = match self.own.access() {
             Some(access) => Some(rows_of(engine.as_ref(), access, &keys).await?),
@@ -172,10 +176,11 @@ impl<'a> Table<'a> {
         let now = rows_of(engine.as_ref(), &self.access, &keys).await?;
         let (mut by_plan, mut writes, mut tried) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
-            let key = &row.change.key;
+            let key = &row.key;
             let is = now.get(key);
-            if is != row.change.after.as_ref() {
-                if is == row.change.before.as_ref() {
+            let digest = is.map(|is| self.digests.row_digest(key.as_bytes(), is.as_bytes()));
+            if digest != row.after {
+                if is == row.before.as_ref() {
                     self.undone.already += 1;
                 } else {
                     self.undone.moved_on += 1;
@@ -199,8 +204,7 @@ impl<'a> Table<'a> {
                 self.undone.left += 1;
                 continue;
             }
-            let Change { key, before, after } = row.change.clone();
-            by_plan.push(Change { key, before: after, after: before });
+            by_plan.push(Change { key: key.clone(), before: is.cloned(), after: row.before.clone() });
             writes.push(change);
             tried.push(row);
         }
@@ -235,7 +239,7 @@ impl<'a> Table<'a> {
     /// What the row was before the run, in the form it is put back in.
     fn was(&self, row: &Overwritten, is: Option<&CanonicalRow>) -> Result<Option<CanonicalRow>, AgentError> {
         if self.own.access().is_none() {
-            return Ok(row.change.before.clone());
+            return Ok(row.before.clone());
         }
         match (&row.own_before, is) {
             (Some(was), Some(is)) => {
@@ -252,7 +256,7 @@ impl<'a> Table<'a> {
                 RejectionKind::ForeignKey => "other rows of the database refer to it, or it refers to none",
                 _ => &why.reason,
             };
-            self.leave(&row.change.key, because).await?;
+            self.leave(&row.key, because).await?;
         }
         self.tell(Event::UndoTable { table: self.name.clone() }).await?;
         let undone = std::mem::take(&mut self.undone);

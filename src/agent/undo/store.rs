@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::error::{AgentError, FailureKind};
-use super::journal::{Journal, JournalHead};
+use super::head::JournalHead;
+use super::journal::Journal;
 use crate::model::value::hex;
 
 /// Longer than any id of a run.

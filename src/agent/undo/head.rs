@@ -1,0 +1,39 @@
+//! What a journal begins with: all that is needed to read its rows and to put them back.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::merkle::SessionKey;
+use crate::model::Plan;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in super::super) struct JournalHead {
+    pub(in super::super) run: String,
+    pub(in super::super) plan: Plan,
+    /// The target's table by its own types, all columns; `None` where the plan is that already.
+    pub(in super::super) own: Option<Plan>,
+    /// The table has columns that are not kept.
+    pub(in super::super) partial: bool,
+    pub(in super::super) digests: DigestSecret,
+}
+
+/// Keys the digests of what a run wrote. It stands in the journal alone, which is encrypted.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in super::super) struct DigestSecret([u8; 32]);
+
+impl DigestSecret {
+    pub(in super::super) fn of(session: &SessionKey) -> Self {
+        Self(*session.expose())
+    }
+
+    pub(in super::super) fn session(&self) -> SessionKey {
+        SessionKey::new(self.0)
+    }
+}
+
+impl fmt::Debug for DigestSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestSecret(secret)")
+    }
+}
