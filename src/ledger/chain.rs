@@ -67,8 +67,12 @@ pub struct Entry {
 impl Entry {
     /// The bytes that are hashed.
     pub fn canonical(&self) -> String {
-        let fields = (
-            self.seq,
+        serde_json::to_string(&self.fields(self.seq)).unwrap_or_default()
+    }
+
+    fn fields(&self, seq: i64) -> impl Serialize {
+        (
+            seq,
             &self.at,
             &self.who,
             &self.host,
@@ -81,13 +85,19 @@ impl Entry {
             &self.after,
             &self.outcome,
             &self.detail,
-        );
-        serde_json::to_string(&fields).unwrap_or_default()
+        )
     }
 
     pub fn hash(&self, prev: &str) -> String {
+        self.hash_at(self.seq, prev)
+    }
+
+    /// What its hash would be with this number.
+    pub(super) fn hash_at(&self, seq: i64, prev: &str) -> String {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(prev.as_bytes()).update(b"\n").update(self.canonical().as_bytes());
+        hasher.update(prev.as_bytes()).update(b"\n");
+        // A hasher takes all that it is given, and texts are always JSON.
+        let _ = serde_json::to_writer(&mut hasher, &self.fields(seq));
         hasher.finalize().to_hex().to_string()
     }
 

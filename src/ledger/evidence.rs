@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::chain::{Entry, EntryKind};
+use super::rows::are_digits;
 use super::runs::{RunFilter, RunStart, entry};
 use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
@@ -87,16 +88,16 @@ enum Keys<'a> {
 
 /// The entry that says which rows a batch is about to write.
 pub fn intent_entry(start: &RunStart, at: &str, table: &str, batch: u64, rows: &Intents) -> Entry {
-    let keys = match rows {
-        Intents::Each(rows) => Keys::Each(rows.iter().map(|row| row.key.as_str()).collect()),
-        Intents::Inserts { keys, .. } => Keys::Hashes(keys),
+    let json = |keys| serde_json::to_string(&Intended { batch, keys }).unwrap_or_default();
+    let detail = match rows {
+        Intents::Each(rows) => json(Keys::Each(rows.iter().map(|row| row.key.as_str()).collect())),
+        // Digits stand in JSON as they are.
+        Intents::Inserts { keys, .. } if are_digits(keys) => {
+            format!(r#"{{"batch":{batch},"keys":"{keys}"}}"#)
+        }
+        Intents::Inserts { keys, .. } => json(Keys::Hashes(keys)),
     };
-    let detail = Intended { batch, keys };
-    Entry {
-        table: table.to_owned(),
-        detail: serde_json::to_string(&detail).unwrap_or_default(),
-        ..entry(start, at, EntryKind::Intent)
-    }
+    Entry { table: table.to_owned(), detail, ..entry(start, at, EntryKind::Intent) }
 }
 
 /// What became of each row of a batch.

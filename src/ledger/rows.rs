@@ -75,17 +75,32 @@ pub(super) fn entries(blank: &Entry, batch: u64, rows: Intents, outcomes: &[RowO
 /// All of them ended alike.
 fn inserts(blank: &Entry, batch: u64, keys: &str, after: &str, outcome: RowOutcome) -> Vec<Entry> {
     let parts = (0..keys.len()).step_by(HASH_DIGITS * TOGETHER_MAX);
-    let part = |text: &str, at: usize| {
-        text.get(at..text.len().min(at + HASH_DIGITS * TOGETHER_MAX)).unwrap_or_default().to_owned()
-    };
     let entry = |at| Entry {
         kind: EntryKind::Rows.as_str().to_owned(),
         operation: Operation::Insert.as_str().to_owned(),
         outcome: outcome.as_str().to_owned(),
-        detail: detail(&Rows::Inserts { batch, keys: part(keys, at), after: part(after, at) }),
+        detail: told(batch, part(keys, at), part(after, at)),
         ..blank.clone()
     };
     parts.map(entry).collect()
+}
+
+/// The hashes of one entry, from this digit on.
+fn part(hashes: &str, at: usize) -> &str {
+    hashes.get(at..hashes.len().min(at + HASH_DIGITS * TOGETHER_MAX)).unwrap_or_default()
+}
+
+/// `Rows::Inserts` as JSON: hashes are digits, which stand in it as they are.
+fn told(batch: u64, keys: &str, after: &str) -> String {
+    if are_digits(keys) && are_digits(after) {
+        return format!(r#"{{"batch":{batch},"keys":"{keys}","after":"{after}"}}"#);
+    }
+    detail(&Rows::Inserts { batch, keys: keys.to_owned(), after: after.to_owned() })
+}
+
+/// No branch for each byte: texts are long.
+pub(super) fn are_digits(text: &str) -> bool {
+    text.bytes().fold(true, |all, byte| all & byte.is_ascii_hexdigit())
 }
 
 fn detail(rows: &Rows) -> String {

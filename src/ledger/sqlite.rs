@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
 
 use super::LedgerError;
@@ -13,6 +13,9 @@ use super::store::{Cell, Expects, Given, Row, Step, Store, StoreError};
 
 /// Another process may be writing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+const PAGE_BYTES: u32 = 16 << 10;
+/// What is added goes over from the log into the file when there is so much of it.
+const WAL_BYTES: u32 = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct SqliteStore {
@@ -35,7 +38,10 @@ impl SqliteStore {
             let open = || {
                 let connection = Connection::open_with_flags(&owned, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
                 connection.busy_timeout(BUSY_TIMEOUT)?;
+                // Of a file that is new. An entry of many rows fills a few pages and not dozens.
+                connection.pragma_update(None, "page_size", PAGE_BYTES)?;
                 connection.pragma_update(None, "journal_mode", "WAL")?;
+                connection.pragma_update(None, "wal_autocheckpoint", WAL_BYTES / PAGE_BYTES)?;
                 connection.pragma_update(None, "synchronous", "FULL")?;
                 connection.pragma_update(None, "foreign_keys", "ON")?;
                 Ok(connection)
@@ -121,8 +127,9 @@ fn run(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Given>, Stop> 
         // A place that is a name would be looked up among all others.
         let mut statement = transaction.prepare_cached(&step.sql.replace('$', "?"))?;
         let bound = params_from_iter(step.cells.iter().map(|cell| match cell {
-            Cell::Text(text) => text.clone().map_or(Value::Null, Value::Text),
-            Cell::Int(number) => number.map_or(Value::Null, Value::Integer),
+            Cell::Text(Some(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+            Cell::Int(Some(number)) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
+            Cell::Text(None) | Cell::Int(None) => ToSqlOutput::Borrowed(ValueRef::Null),
         }));
         let mut given = Given::default();
         if step.expects == Expects::Rows {

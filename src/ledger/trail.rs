@@ -37,11 +37,12 @@ impl Ledger {
         for attempt in 0..ATTEMPTS_MAX {
             let head = self.head().await?;
             let mut next = head.clone();
-            let mut links = Vec::with_capacity(entries.len());
+            let mut places = Vec::with_capacity(entries.len());
             for entry in &entries {
-                let link = Entry { seq: next.seq + 1, ..entry.clone() }.chained(&next.hash);
-                next = Head { seq: link.entry.seq, hash: link.hash.clone() };
-                links.push(link);
+                let prev = next.hash;
+                let seq = next.seq + 1;
+                next = Head { seq, hash: entry.hash_at(seq, &prev) };
+                places.push(Place { entry, seq, prev, hash: next.hash.clone() });
             }
             let mut all = vec![Step::one_change(
                 "UPDATE trueup_audit_head SET seq = $1, hash = $2 WHERE seq = $3 AND hash = $4",
@@ -52,7 +53,7 @@ impl Ledger {
                     Cell::text(&head.hash),
                 ],
             )];
-            all.extend(links.chunks(INSERT_ROWS).map(insert));
+            all.extend(places.chunks(INSERT_ROWS).map(insert));
             all.extend(steps.iter().cloned());
             match self.store.run(all).await {
                 Ok(_) => return Ok(next),
@@ -174,9 +175,17 @@ fn like(key: &str) -> String {
     pattern + "%"
 }
 
-fn insert(links: &[Link]) -> Step {
-    let cells = links.iter().flat_map(|link| {
-        let e = &link.entry;
+/// Where an entry is to stand.
+struct Place<'e> {
+    entry: &'e Entry,
+    seq: i64,
+    prev: String,
+    hash: String,
+}
+
+fn insert(added: &[Place<'_>]) -> Step {
+    let cells = added.iter().flat_map(|place| {
+        let e = place.entry;
         let texts = [
             &e.at,
             &e.who,
@@ -190,13 +199,13 @@ fn insert(links: &[Link]) -> Step {
             &e.after,
             &e.outcome,
             &e.detail,
-            &link.prev,
-            &link.hash,
+            &place.prev,
+            &place.hash,
         ];
-        std::iter::once(Cell::int(e.seq)).chain(texts.map(Cell::text))
+        std::iter::once(Cell::int(place.seq)).chain(texts.map(Cell::text))
     });
     let cells: Vec<Cell> = cells.collect();
-    Step::execute(format!("INSERT INTO trueup_audit ({COLUMNS}) VALUES {}", places(links.len(), 15)), cells)
+    Step::execute(format!("INSERT INTO trueup_audit ({COLUMNS}) VALUES {}", places(added.len(), 15)), cells)
 }
 
 fn link(mut row: Row) -> Link {
