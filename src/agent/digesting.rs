@@ -62,13 +62,15 @@ pub(super) struct Told {
 }
 
 /// Hashes rows as they are read: they need not be kept, nor brought to another thread's cache. As long as they come in the order
-/// of their keys, so are their entries: then a strand is made of them, else they are handed over to be sorted.
+/// of their keys, but for a few, a strand is made of their entries, else they are handed over to be sorted.
 pub(super) struct DigestSink {
     hasher: RowHasher,
     entries: EntryBatch,
     pushed: usize,
     together: usize,
     strand: Option<StrandBuilder>,
+    /// What has not come in the strand's order.
+    strays: EntryBatch,
     out: mpsc::Sender<Told>,
 }
 
@@ -86,6 +88,7 @@ impl DigestSink {
             pushed: 0,
             together: most.min(ENTRIES_TOGETHER),
             strand: Some(StrandBuilder::new(&TreeKey::from_session(session), options)),
+            strays: EntryBatch::new(),
             out,
         }
     }
@@ -102,22 +105,22 @@ impl DigestSink {
         self.tell(rows, digested)
     }
 
-    /// The entries go into the strand, as far as they are in order.
+    /// The entries go into the strand, as long as few of them are out of order.
     fn take_in(&mut self) -> Result<Option<Digested>, DigestError> {
         digest(&mut self.entries, &mut self.hasher)?;
-        if let Some(strand) = &mut self.strand {
-            let taken = strand.extend(&self.entries)?;
-            if taken == self.entries.len() {
-                self.entries.clear();
-                return Ok(None);
-            }
-            self.entries.forget_first(taken);
-            self.end_strand()?;
+        let Some(strand) = &mut self.strand else {
+            // The next keys are as long, mostly.
+            let key_bytes = self.entries.key_bytes();
+            let empty = EntryBatch::with_capacity(self.together, key_bytes + key_bytes / 8);
+            return Ok(Some(Digested::Entries(std::mem::replace(&mut self.entries, empty))));
+        };
+        strand.extend(&self.entries, &mut self.strays)?;
+        self.entries.clear();
+        if strand.goes_on_beside(self.strays.len()) {
+            return Ok(None);
         }
-        // The next keys are as long, mostly.
-        let key_bytes = self.entries.key_bytes();
-        let empty = EntryBatch::with_capacity(self.together, key_bytes + key_bytes / 8);
-        Ok(Some(Digested::Entries(std::mem::replace(&mut self.entries, empty))))
+        self.end_strand()?;
+        Ok(Some(Digested::Entries(std::mem::take(&mut self.strays))))
     }
 
     fn end_strand(&mut self) -> Result<(), RunError> {
@@ -140,10 +143,14 @@ impl RowSink for DigestSink {
     }
 
     fn finish(&mut self) {
-        if (self.pushed == 0 || self.send())
-            && let Err(error) = self.end_strand()
-        {
-            self.tell(0, Err(error.into()));
+        if self.pushed > 0 && !self.send() {
+            return;
+        }
+        let strays = std::mem::take(&mut self.strays);
+        match self.end_strand() {
+            Err(error) => drop(self.tell(0, Err(error.into()))),
+            Ok(()) if strays.is_empty() => {}
+            Ok(()) => drop(self.tell(0, Ok(Some(Digested::Entries(strays))))),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Where an engine encodes on the threads that read, they hash as well (`agent/digesting.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -42,8 +42,8 @@ pub(super) async fn scan_table(
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
     // Readers that make strands hold half as much, all together.
-    let of_strand =
-        RunOptions { memory_bytes: options.memory_bytes / 2 / limits.parallelism.max(1), ..options.clone() };
+    let readers = limits.parallelism.max(1);
+    let of_strand = RunOptions { memory_bytes: options.memory_bytes / 2 / (readers + 1), ..options.clone() };
     let tree_key = TreeKey::from_session(session);
     let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, DigestError> {
         let mut builder = RunBuilder::new(options);
@@ -59,8 +59,13 @@ pub(super) async fn scan_table(
 
     let sinks = {
         let (session, most) = (session.clone(), agent.pace.together_max());
+        let made = AtomicUsize::new(0);
         Box::new(move || -> Box<dyn RowSink> {
-            Box::new(DigestSink::new(&session, of_strand.clone(), most, told_tx.clone()))
+            // Each reader has a share. Where one goes on elsewhere it begins another strand: all of those share one more.
+            let more = (made.fetch_add(1, Ordering::Relaxed) + 1).saturating_sub(readers);
+            let halved = u32::try_from(more).ok().and_then(|more| of_strand.memory_bytes.checked_shr(more));
+            let options = RunOptions { memory_bytes: halved.unwrap_or(0), ..of_strand.clone() };
+            Box::new(DigestSink::new(&session, options, most, told_tx.clone()))
         })
     };
     let read = snapshot.scan_into(sinks, batch_tx);
@@ -71,20 +76,17 @@ pub(super) async fn scan_table(
             agent.pace.admit(&agent.engine, read).await?;
             rows.fetch_add(read as u64, Ordering::Relaxed);
             let Some(digested) = digested.transpose() else { continue };
-            let Ok(permit) = permits.clone().acquire_owned().await else { break };
-            // The builder has failed and tells why.
-            if entries.send((digested, permit)).is_err() {
-                break;
-            }
+            let permit = permits.clone().acquire_owned().await.map_err(|_| stopped())?;
+            entries.send((digested, permit)).map_err(|_| stopped())?;
         }
         Ok::<_, AgentError>(())
     };
     let hash = async move {
         while let Some(batch) = batch_rx.recv().await {
             agent.pace.admit(&agent.engine, batch.rows()).await?;
-            let Ok(permit) = hashing.clone().acquire_owned().await else { break };
+            let permit = hashing.clone().acquire_owned().await.map_err(|_| stopped())?;
             if entry_tx.is_closed() {
-                break;
+                return Err(stopped());
             }
             let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), Arc::clone(rows));
             rayon::spawn(move || {
@@ -97,14 +99,11 @@ pub(super) async fn scan_table(
         drop(entry_tx);
         Ok::<_, AgentError>(())
     };
-    // When hashing stops early the batch channel closes and the read ends quietly.
-    let (read, passed, hashed) = tokio::join!(read, pass, hash);
-    let built = builder.await;
-    read?;
-    passed?;
-    hashed?;
-    match built {
-        Ok(Ok(scanned)) => Ok(scanned),
+    // Where one of them stops early, the reading is dropped, and ends.
+    let read = async { read.await.map_err(AgentError::from) };
+    let joined = tokio::try_join!(read, pass, hash);
+    match builder.await {
+        Ok(Ok(scanned)) => joined.map(|_| scanned),
         Ok(Err(DigestError::Row(error))) => Err(EngineError::row(during, &error).into()),
         Ok(Err(DigestError::Run(error))) => Err(run_error(&during, &error)),
         Err(error) => Err(AgentError::new(
@@ -112,6 +111,11 @@ pub(super) async fn scan_table(
             format!("cannot {during}: the builder stopped: {error}"),
         )),
     }
+}
+
+/// The builder has failed, and tells why.
+fn stopped() -> AgentError {
+    AgentError::new(FailureKind::Resource, "the builder of the run stopped")
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {

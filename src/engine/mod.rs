@@ -11,12 +11,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+mod batch_sink;
 pub mod error;
 mod inflow;
 pub mod measure;
 pub mod mysql;
 mod open;
+mod places;
 pub mod postgres;
+mod shares;
 pub mod sqlite;
 
 pub use error::{EngineError, ErrorKind};
@@ -125,12 +128,12 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 /// One consistent state of one table, read once.
 #[async_trait]
 pub trait Snapshot: Send {
-    /// Reads every row in the order that is fastest and sends it in batches (about 1,000 to 4,000 rows, or 256 KiB).
+    /// Reads every row in the order that is fastest and sends it in batches (about 1,000 to 4,000 rows, or a megabyte).
     /// Returns when all is sent; the snapshot is released then. A closed channel ends the scan quietly.
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError>;
 
     /// As `scan`, for engines that encode where they read: each reader gives its rows to a sink of its own while they are in the
-    /// processor's cache, and no batches come. The others send batches and take no sink.
+    /// processor's cache, and a new one where it goes on at another place of the table. Readers that cannot send batches.
     async fn scan_into(
         self: Box<Self>,
         _sinks: RowSinks,
@@ -149,7 +152,7 @@ pub trait RowSink: Send {
     fn finish(&mut self);
 }
 
-/// Makes a sink for each reader.
+/// Makes a sink for each reader, and for each place where one goes on.
 pub type RowSinks = Box<dyn Fn() -> Box<dyn RowSink> + Send + Sync>;
 
 /// Takes a row as its canonical key and its canonical cells.

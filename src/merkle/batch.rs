@@ -44,15 +44,6 @@ impl EntryBatch {
         self.digests.len() == self.ends.len()
     }
 
-    /// The first entries are taken out.
-    pub fn forget_first(&mut self, count: usize) {
-        let Some(end) = count.checked_sub(1).and_then(|last| self.ends.get(last).copied()) else { return };
-        self.keys.drain(..end);
-        self.ends.drain(..count);
-        self.ends.iter_mut().for_each(|at| *at -= end);
-        self.digests.drain(..count);
-    }
-
     pub fn clear(&mut self) {
         self.keys.clear();
         self.ends.clear();

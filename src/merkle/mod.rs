@@ -25,6 +25,7 @@ mod run;
 mod segment;
 mod sort;
 mod strand;
+mod strays;
 mod tree;
 mod view;
 

@@ -74,14 +74,14 @@ impl Leaves {
     }
 
     /// Hands all of them over, in their order.
-    pub(super) fn for_each(self, mut each: impl FnMut(Leaf)) -> Result<(), RunError> {
+    pub(super) fn for_each(self, mut each: impl FnMut(Leaf) -> Result<(), RunError>) -> Result<(), RunError> {
         let leaves = self.0.finish()?;
         for start in (0..leaves.len()).step_by(LEAVES_TOGETHER) {
             let bytes = leaves.read(start..leaves.len().min(start + LEAVES_TOGETHER as u64))?;
             for record in bytes.as_chunks::<26>().0 {
                 let Node { digest, end, tag, bits } = Node::of(record);
                 // The hash itself has gone into the leaf's digest.
-                each(Leaf { digest, rows: end, mark: Mark { hash: 0, bits, tag } });
+                each(Leaf { digest, rows: end, mark: Mark { hash: 0, bits, tag } })?;
             }
         }
         Ok(())

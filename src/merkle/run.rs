@@ -20,6 +20,7 @@ use super::pieces::{Assembler, Piece, lower_bound, touched};
 use super::segment::{Place, Segment};
 use super::sort::sorted_segments;
 use super::strand::{self, Strand};
+use super::strays::Strays;
 use super::tree::{NodeStack, Tree, TreeKey};
 use super::view::{EachEntry, RunView};
 
@@ -128,8 +129,10 @@ impl RunBuilder {
         };
         let batches = std::mem::take(&mut self.batches);
         let mut strands = std::mem::take(&mut self.strands);
-        if !spilled && batches.is_empty() && strand::in_line(&mut strands) {
-            let (pieces, nodes) = strand::join(strands, key, &place)?;
+        let beside = batches.iter().map(EntryBatch::len).sum();
+        let among = strands.iter().map(Strand::len).sum();
+        if !spilled && Strays::are_few(beside, among) && strand::in_line(&mut strands) {
+            let (pieces, nodes) = strand::join(strands, &Strays::of(&batches)?, key, &place)?;
             return Ok((DigestRun::of(pieces), nodes.tree()?));
         }
         let mut segments = std::mem::take(&mut self.merged);
@@ -143,7 +146,10 @@ impl RunBuilder {
         let mut nodes = NodeStack::new(key.clone(), Some(&place));
         let mut pieces = Vec::new();
         for part in parts {
-            part.leaves.for_each(|leaf| nodes.push(leaf))?;
+            part.leaves.for_each(|leaf| {
+                nodes.push(leaf);
+                Ok(())
+            })?;
             nodes.join(&part.opener);
             pieces.extend(part.pieces);
         }
@@ -288,7 +294,7 @@ pub struct DigestRun {
 }
 
 impl DigestRun {
-    fn of(pieces: Vec<Piece>) -> Self {
+    pub(super) fn of(pieces: Vec<Piece>) -> Self {
         let mut run = Self { pieces: Vec::new(), starts: Vec::new(), len: 0 };
         for piece in pieces {
             run.starts.push(run.len);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::EntryBatch;
+use super::digest::RowDigest;
 use super::error::RunError;
 use super::leaf::{LeafBuilder, ManyLeaves};
 use super::node::Leaves;
@@ -14,9 +15,16 @@ use super::opener::Opener;
 use super::pieces::Piece;
 use super::run::RunOptions;
 use super::segment::{Place, Segment, SegmentWriter};
+use super::strays::{Strays, Woven};
 use super::tree::{NodeStack, TreeKey};
 
-/// Takes entries as long as each key is greater than the one before it.
+/// Read at a time where leaves are made again: they are a block long, mostly.
+const READ_BYTES: usize = 4 * 1024;
+
+/// A strand does not end for so many: there may be a place that is in disorder.
+const STRAYS_ALWAYS: usize = 1_024;
+
+/// Takes entries whose key is greater than all before them.
 pub struct StrandBuilder {
     memory_bytes: usize,
     /// Where entries go that memory does not hold; `None`: the next ones do already.
@@ -40,19 +48,18 @@ impl StrandBuilder {
         }
     }
 
-    /// Appends entries up to the first that is out of order; how many there are before it. The same key twice is an error.
-    pub fn extend(&mut self, batch: &EntryBatch) -> Result<usize, RunError> {
-        let mut taken = 0;
+    /// Appends the entries that come in order; the others go to `strays`. The same key twice is an error, where it is seen.
+    pub fn extend(&mut self, batch: &EntryBatch, strays: &mut EntryBatch) -> Result<(), RunError> {
         for (key, digest) in batch.iter() {
             if !self.writer.push_next(key, digest)? {
-                break;
+                strays.push(key, digest);
+                continue;
             }
             self.opener.add(digest);
             if self.leaves.push(key, digest) {
                 let at = self.writer.len();
                 self.cut.get_or_insert(at..at).end = at;
             }
-            taken += 1;
         }
         if self.writer.held_bytes() >= self.memory_bytes
             && let Some(dir) = self.dir.take()
@@ -60,7 +67,12 @@ impl StrandBuilder {
             self.writer.go_on_in(&dir)?;
             self.leaves.move_to(&dir);
         }
-        Ok(taken)
+        Ok(())
+    }
+
+    /// Whether so many strays are so few that the strand is worth while.
+    pub fn goes_on_beside(&self, strays: usize) -> bool {
+        strays <= STRAYS_ALWAYS || Strays::are_few(strays - STRAYS_ALWAYS, self.writer.len())
     }
 
     pub fn finish(self) -> Result<Strand, RunError> {
@@ -92,7 +104,16 @@ pub struct Strand {
 
 impl Strand {
     pub(super) fn is_empty(&self) -> bool {
-        self.segment.len() == 0
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.segment.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn segment(&self) -> Arc<Segment> {
+        Arc::clone(&self.segment)
     }
 
     pub(super) fn into_segment(self) -> Arc<Segment> {
@@ -116,38 +137,73 @@ pub(super) fn in_line(strands: &mut [Strand]) -> bool {
     strands.is_sorted_by(|a, b| a.segment.last() < b.segment.first())
 }
 
-/// One behind the other: the pieces of a run, and its nodes.
+/// One behind the other, with strays among them: the pieces of a run, and its nodes.
 pub(super) fn join(
     strands: Vec<Strand>,
+    strays: &Strays,
     key: &TreeKey,
     place: &Place<'_>,
 ) -> Result<(Vec<Piece>, NodeStack), RunError> {
-    let mut nodes = NodeStack::new(key.clone(), Some(place));
-    let mut seam = LeafBuilder::new(key.clone());
+    let mut seam =
+        Seam { nodes: NodeStack::new(key.clone(), Some(place)), leaves: LeafBuilder::new(key.clone()) };
+    seam.nodes.join(&strays.opener());
     let mut pieces = Vec::with_capacity(strands.len());
-    for Strand { segment, cut, leaves, opener } in strands {
-        let mut sew = |range: Range<u64>, nodes: &mut NodeStack| {
-            let mut cursor = segment.entries(range)?;
-            while cursor.advance()? {
-                if let Some(leaf) = seam.push(cursor.key(), cursor.digest()) {
-                    nodes.push(leaf);
-                }
-            }
-            Ok(())
-        };
-        sew(0..cut.start, &mut nodes)?;
+    let mut strands = strands.into_iter().peekable();
+    let mut number = 0;
+    while let Some(Strand { segment, cut, leaves, opener }) = strands.next() {
+        let behind = strands.peek().map(|next| next.segment.first());
+        let mut woven = strays.among(number, &segment, behind)?;
+        number = woven.behind();
+        pieces.extend(woven.pieces(&segment)?);
+        seam.sew(&segment, 0..cut.start, &mut woven)?;
         let mut first = true;
+        let mut at = cut.start;
         leaves.for_each(|leaf| {
-            if !std::mem::take(&mut first) {
-                nodes.push(leaf);
+            if std::mem::take(&mut first) {
+                return Ok(());
             }
+            let span = at..at + leaf.rows;
+            at = span.end;
+            if woven.next_place().is_none_or(|place| place >= span.end) {
+                seam.nodes.push(leaf);
+                return Ok(());
+            }
+            seam.sew(&segment, span, &mut woven)
         })?;
-        sew(cut.end..segment.len(), &mut nodes)?;
-        nodes.join(&opener);
-        pieces.push(Piece { range: 0..segment.len(), last: segment.last().to_vec(), segment });
+        seam.sew(&segment, cut.end..segment.len(), &mut woven)?;
+        while let Some((key, digest)) = woven.take(segment.len()) {
+            seam.push(key, digest);
+        }
+        seam.nodes.join(&opener);
     }
-    if let Some(leaf) = seam.finish() {
-        nodes.push(leaf);
+    if let Some(leaf) = seam.leaves.finish() {
+        seam.nodes.push(leaf);
     }
-    Ok((pieces, nodes))
+    Ok((pieces, seam.nodes))
+}
+
+/// Where leaves are made again.
+struct Seam {
+    nodes: NodeStack,
+    leaves: LeafBuilder,
+}
+
+impl Seam {
+    fn push(&mut self, key: &[u8], digest: RowDigest) {
+        if let Some(leaf) = self.leaves.push(key, digest) {
+            self.nodes.push(leaf);
+        }
+    }
+
+    fn sew(&mut self, segment: &Segment, range: Range<u64>, woven: &mut Woven<'_>) -> Result<(), RunError> {
+        let mut cursor = segment.cursor(range.clone(), READ_BYTES)?;
+        for place in range {
+            while let Some((key, digest)) = woven.take(place) {
+                self.push(key, digest);
+            }
+            cursor.advance()?;
+            self.push(cursor.key(), cursor.digest());
+        }
+        Ok(())
+    }
 }

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::coding::index;
+use super::segment::Place;
+use super::strand::{in_line, join};
+use super::strays::Strays;
 use super::tests::{check_nodes, row, session, tree_key};
 use super::*;
 
@@ -30,9 +33,11 @@ fn options(memory_bytes: usize) -> RunOptions {
 
 fn strand(entries: &[(Vec<u8>, RowDigest)], memory: usize, together: usize) -> Result<Strand, RunError> {
     let mut builder = StrandBuilder::new(&tree_key(), options(memory));
+    let mut strays = EntryBatch::new();
     for some in entries.chunks(together) {
-        assert_eq!(builder.extend(&batch(some))?, some.len());
+        builder.extend(&batch(some), &mut strays)?;
     }
+    assert!(strays.is_empty());
     builder.finish()
 }
 
@@ -126,8 +131,40 @@ proptest! {
         }
     }
 
+    /// Some entries stay out of the strands, wherever they lie, and are woven in.
     #[test]
-    fn a_strand_takes_entries_up_to_the_first_out_of_order(
+    fn strays_lie_where_their_keys_say(
+        entries in entries(), dice in any::<u64>(), rarely in 2..60u8, cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        memory in 50..20_000usize, together in 1..200usize, twice in any::<prop::sample::Index>(),
+    ) {
+        let strays_away = |key: &[u8]| session().row_digest(key, &dice.to_le_bytes()).0[0].is_multiple_of(rarely);
+        let (strays, rest): (Entries, Entries) = entries.iter().cloned().partition(|(key, _)| strays_away(key));
+        let mut borders: Vec<usize> = cuts.iter().map(|cut| cut.index(rest.len() + 1)).collect();
+        borders.extend([0, rest.len()]);
+        borders.sort_unstable();
+        let join = |strays: &[(Vec<u8>, RowDigest)]| {
+            let mut strands = Vec::new();
+            for ends in borders.windows(2).filter(|ends| ends[0] < ends[1]) {
+                strands.push(strand(&rest[ends[0]..ends[1]], memory, together)?);
+            }
+            assert!(in_line(&mut strands));
+            let batches: Vec<EntryBatch> = strays.chunks(together).rev().map(batch).collect();
+            let (pieces, nodes) = join(strands, &Strays::of(&batches)?, &tree_key(), &Place::Memory)?;
+            Ok::<_, RunError>((DigestRun::of(pieces), nodes.tree()?))
+        };
+        // One strand at least: who has none has no strays.
+        prop_assume!(!rest.is_empty());
+        check(&join(&strays).unwrap(), &entries)?;
+        let mut again = strays;
+        again.push(entries[twice.index(entries.len())].clone());
+        let found = join(&again).map(|_| ());
+        prop_assert!(
+            matches!(&found, Err(RunError::DuplicateKey { key }) if key.as_bytes() == again[again.len() - 1].0), "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_strand_takes_what_is_in_order_and_gives_back_what_is_not(
         entries in entries(), at in any::<prop::sample::Index>(), back in any::<prop::sample::Index>(),
     ) {
         prop_assume!(entries.len() > 1);
@@ -136,19 +173,45 @@ proptest! {
         let mut disordered = entries.clone();
         let earlier = disordered[back.index(at)].clone();
         disordered.insert(at, earlier.clone());
+        let mut strays = EntryBatch::new();
         if earlier == entries[at - 1] {
-            let twice = matches!(builder.extend(&batch(&disordered)), Err(RunError::DuplicateKey { .. }));
+            let found = builder.extend(&batch(&disordered), &mut strays);
+            let twice = matches!(found, Err(RunError::DuplicateKey { .. }));
             prop_assert!(twice);
             return Ok(());
         }
-        prop_assert_eq!(builder.extend(&batch(&disordered)).unwrap(), at);
-        let mut rest = batch(&disordered);
-        rest.forget_first(at);
-        prop_assert_eq!(rest, batch(&disordered[at..]));
+        builder.extend(&batch(&disordered), &mut strays).unwrap();
+        prop_assert_eq!(strays, batch(&[earlier]));
         let mut run = RunBuilder::new(options(1 << 20));
         run.push_strand(builder.finish().unwrap());
-        check(&finish(run).unwrap(), &entries[..at].to_vec())?;
+        check(&finish(run).unwrap(), &entries)?;
     }
+}
+
+#[test]
+fn few_strays_are_woven_in_and_many_are_merged() {
+    let entries: Entries = (0..30_000u64).map(|n| (n.to_be_bytes().to_vec(), row(n))).collect();
+    for every in [1_000, 100] {
+        let (strays, rest): (Entries, Entries) = entries
+            .iter()
+            .cloned()
+            .partition(|(key, _)| u64::from_be_bytes(key[..].try_into().unwrap()) % every == 7);
+        let mut builder = StrandBuilder::new(&tree_key(), options(1 << 20));
+        let mut beside = EntryBatch::new();
+        // All strays come last, as updated rows of a table do.
+        builder.extend(&batch(&[rest.clone(), strays.clone()].concat()), &mut beside).unwrap();
+        assert_eq!(beside, batch(&strays));
+        let strand = builder.finish().unwrap();
+        let segment = strand.segment();
+        let mut run = RunBuilder::new(options(1 << 20));
+        run.push_strand(strand);
+        run.push(beside).unwrap();
+        let built = finish(run).unwrap();
+        check(&built, &entries).unwrap();
+        assert_eq!(std::sync::Arc::strong_count(&segment) > 1, every == 1_000);
+    }
+    let builder = StrandBuilder::new(&tree_key(), options(1 << 20));
+    assert!(builder.goes_on_beside(1_000) && !builder.goes_on_beside(2_000));
 }
 
 #[test]
@@ -163,6 +226,7 @@ fn a_strand_goes_to_disk_where_it_is_large_and_tells_where_it_cannot() {
     }
     let gone = RunOptions { memory_bytes: 10_000, scratch_dir: Some("/nowhere/at/all".into()) };
     let mut builder = StrandBuilder::new(&tree_key(), gone);
-    let failed = entries.chunks(100).find_map(|some| builder.extend(&batch(some)).err());
+    let failed =
+        entries.chunks(100).find_map(|some| builder.extend(&batch(some), &mut EntryBatch::new()).err());
     assert!(matches!(failed, Some(RunError::Scratch { action: "create", .. })));
 }

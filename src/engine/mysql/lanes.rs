@@ -13,7 +13,8 @@ use super::lane::{Lane, LaneError};
 use super::scan::{ATTEMPTS, BEGIN, ISOLATION, POSITION, Source, position_of};
 use super::session::Target;
 use super::wire::{Piece, RowDecoder};
-use crate::engine::{EngineError, RawBatch};
+use crate::engine::places::{Places, push_all};
+use crate::engine::{EngineError, RawBatch, RowSinks};
 
 fn until(patience: Duration) -> Box<dyn Fn() -> bool + Send> {
     let deadline = Instant::now() + patience;
@@ -71,8 +72,13 @@ pub(super) async fn at_one_position(lanes: Vec<Lane>, patience: Duration) -> Vec
 pub(super) struct Ended(Arc<AtomicBool>);
 
 impl Ended {
-    pub(super) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+    /// Whether it has, or nobody takes batches any more.
+    pub(super) fn told(
+        &self,
+        out: mpsc::Sender<Box<dyn RawBatch>>,
+    ) -> impl Fn() -> bool + Clone + Send + 'static {
+        let ended = Arc::clone(&self.0);
+        move || ended.load(Ordering::Relaxed) || out.is_closed()
     }
 }
 
@@ -82,19 +88,16 @@ impl Drop for Ended {
     }
 }
 
-/// Takes ranges until there are none, or nobody listens any more.
+/// Takes ranges until there are none, or nobody listens any more. Rows are encoded here, while they are in the processor's cache.
 pub(super) fn read(
     mut lane: Lane,
+    number: usize,
     source: &Source,
-    ended: &Arc<AtomicBool>,
-    out: &mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: &RowSinks,
+    over: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Result<(), EngineError> {
-    let over = {
-        let (ended, out) = (Arc::clone(ended), out.clone());
-        move || ended.load(Ordering::Relaxed) || out.is_closed()
-    };
     lane.give_up_when(Box::new(over.clone()));
-    match read_parts(&mut lane, source, &over, out) {
+    match read_parts(&mut lane, number, source, &over, sinks) {
         Ok(true) => lane.close(),
         Ok(false) => {}
         // Nobody asks for it any more.
@@ -107,22 +110,27 @@ pub(super) fn read(
 /// `false` where nobody listens any more.
 fn read_parts(
     lane: &mut Lane,
+    number: usize,
     source: &Source,
     over: &impl Fn() -> bool,
-    out: &mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: &RowSinks,
 ) -> Result<bool, EngineError> {
     let told = |error: LaneError| errors::lane(&source.during, source.is_filtered(), error);
-    while let Some(sql) = source.next() {
+    let mut places = Places::new(sinks);
+    while let Some((sql, goes_on)) = source.next(number) {
         let definitions = lane.select(&sql).map_err(told)?;
         let decoder = RowDecoder::defined(&source.access, &definitions)
             .map_err(|what| errors::changed(&source.during, what))?;
         let decoder = Arc::new(decoder);
+        let sink = places.sink(goes_on);
         while let Some((frames, rows)) = lane.piece().map_err(told)? {
             let piece = Piece { decoder: Arc::clone(&decoder), frames, rows };
-            if over() || out.blocking_send(Box::new(piece)).is_err() {
+            let pushed = push_all(&piece, sink).map_err(|error| EngineError::row(&source.during, &error))?;
+            if !pushed || over() {
                 return Ok(false);
             }
         }
     }
+    places.finish();
     Ok(true)
 }

@@ -9,8 +9,7 @@
 //! There is no ORDER BY: InnoDB reads the clustered index in its order, and where it prefers a smaller covering index
 //! (or one that serves the filter), that is faster, and nothing above relies on the order.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
@@ -23,7 +22,9 @@ use super::lanes::{self, Ended};
 use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
 use super::{Facts, errors, fetch, texts};
-use crate::engine::{EngineError, ErrorKind, RawBatch, Snapshot};
+use crate::engine::batch_sink::batch_sinks;
+use crate::engine::shares::{Next, Shares};
+use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
 use crate::model::{ColumnType, TableAccess};
 
 pub(super) const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
@@ -50,8 +51,9 @@ enum Readers {
 pub(super) struct Source {
     pub access: Arc<TableAccess>,
     pub during: String,
-    /// Conditions that part the table; one that holds for all rows is the empty one.
-    ranges: Mutex<VecDeque<Option<String>>>,
+    /// Conditions that part the table, in the order of its keys; one that holds for all rows is the empty one.
+    ranges: Vec<Option<String>>,
+    shares: Shares,
 }
 
 impl Source {
@@ -59,11 +61,14 @@ impl Source {
         self.access.filter.is_some()
     }
 
-    /// The query of a part that nobody has taken yet.
-    pub(super) fn next(&self) -> Option<String> {
-        let range = self.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
-        let conditions: Vec<String> = range.into_iter().collect();
-        Some(format!("{}{}", select(&self.access), where_all(&conditions, self.access.filter.as_deref())))
+    /// The query of the next part of this reader, and whether it lies right behind the one before.
+    pub(super) fn next(&self, reader: usize) -> Option<(String, bool)> {
+        let Next { parts, goes_on } = self.shares.take(reader)?;
+        let range = usize::try_from(parts.start).ok().and_then(|at| self.ranges.get(at)).cloned();
+        let conditions: Vec<String> = range.flatten().into_iter().collect();
+        let sql =
+            format!("{}{}", select(&self.access), where_all(&conditions, self.access.filter.as_deref()));
+        Some((sql, goes_on))
     }
 }
 
@@ -105,7 +110,8 @@ impl MySqlSnapshot {
             Readers::Lanes(lanes)
         };
         let during = format!("read {}", access.table);
-        let source = Source { access, during, ranges: Mutex::new(ranges.into()) };
+        let shares = Shares::new(ranges.len() as u64, count, 1);
+        let source = Source { access, during, ranges, shares };
         Ok(Self { source, readers })
     }
 }
@@ -249,22 +255,31 @@ fn ranges(name: &str, low: i128, high: i128, count: usize) -> Vec<Option<String>
 #[async_trait]
 impl Snapshot for MySqlSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        let (source, ended) = (Arc::new(self.source), Ended::default());
+        self.scan_into(batch_sinks(&out), out).await
+    }
+
+    async fn scan_into(
+        self: Box<Self>,
+        sinks: RowSinks,
+        out: mpsc::Sender<Box<dyn RawBatch>>,
+    ) -> Result<(), EngineError> {
+        let (source, ended, sinks) = (Arc::new(self.source), Ended::default(), Arc::new(sinks));
         let mut tasks = JoinSet::new();
         match self.readers {
             Readers::Driver(readers) => {
-                for reader in readers {
-                    tasks.spawn(read_ranges(reader, Arc::clone(&source), out.clone()));
+                for (number, reader) in readers.into_iter().enumerate() {
+                    tasks.spawn(read_ranges(reader, number, Arc::clone(&source), out.clone()));
                 }
             }
             Readers::Lanes(lanes) => {
-                for lane in lanes {
-                    let (source, flag, out) = (Arc::clone(&source), ended.flag(), out.clone());
-                    tasks.spawn_blocking(move || lanes::read(lane, &source, &flag, &out));
+                for (number, lane) in lanes.into_iter().enumerate() {
+                    let (source, sinks) = (Arc::clone(&source), Arc::clone(&sinks));
+                    let over = ended.told(out.clone());
+                    tasks.spawn_blocking(move || lanes::read(lane, number, &source, &sinks, over));
                 }
             }
         }
-        drop(out);
+        drop((out, sinks));
         while let Some(done) = tasks.join_next().await {
             done.map_err(|error| {
                 EngineError::new(ErrorKind::Database, source.during.clone(), error.to_string())
@@ -277,10 +292,11 @@ impl Snapshot for MySqlSnapshot {
 /// Takes ranges until there are none; each connection is given back by closing it.
 async fn read_ranges(
     mut connection: MySqlConnection,
+    number: usize,
     source: Arc<Source>,
     out: mpsc::Sender<Box<dyn RawBatch>>,
 ) -> Result<(), EngineError> {
-    while let Some(sql) = source.next() {
+    while let Some((sql, _)) = source.next(number) {
         let (access, filtered) = (&source.access, source.is_filtered());
         let arguments = MySqlArguments::default();
         let mut reading =

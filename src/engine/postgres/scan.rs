@@ -1,7 +1,8 @@
 //! A table under one snapshot: binary COPY by ctid ranges, as many readers as asked for.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 use async_trait::async_trait;
@@ -18,7 +19,10 @@ use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
-use crate::engine::{EngineError, ErrorKind, RawBatch, Snapshot};
+use crate::engine::batch_sink::batch_sinks;
+use crate::engine::places::{Places, push_all};
+use crate::engine::shares::Shares;
+use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
 use crate::model::TableAccess;
 
 /// Below this many pages a second reader costs more than it brings.
@@ -50,46 +54,29 @@ struct Source {
     columns: String,
     from: String,
     filter: Option<String>,
-    ranges: Ranges,
+    /// `None` where the relation cannot be divided: one range without bounds.
+    pages: Option<u64>,
+    shares: Shares,
     /// Nobody waits for rows any more; what blocks a thread cannot be dropped and looks here.
     ended: AtomicBool,
 }
 
-/// Hands out page ranges; the last one has no end, for the table may have grown.
-struct Ranges {
-    /// `None` where the relation cannot be divided: one range without bounds.
-    pages: Option<u64>,
-    step: u64,
-    next: AtomicU64,
+/// Pages that are read with one query.
+fn step(pages: u64, readers: usize) -> u64 {
+    (pages / (readers as u64 * RANGES_PER_READER)).clamp(1, PAGES_PER_RANGE_MAX)
 }
 
-impl Ranges {
-    fn new(pages: Option<u64>, readers: u64) -> Self {
-        let step = pages.unwrap_or(0) / (readers * RANGES_PER_READER).max(1);
-        Self { pages, step: step.clamp(1, PAGES_PER_RANGE_MAX), next: AtomicU64::new(0) }
-    }
-
-    /// The next range as a condition; empty where there is nothing to bound.
-    fn take(&self) -> Option<String> {
-        let Some(pages) = self.pages else {
-            return (self.next.fetch_add(1, Ordering::Relaxed) == 0).then(String::new);
-        };
-        let from = self.next.fetch_add(self.step, Ordering::Relaxed);
-        if from > 0 && from >= pages {
-            return None;
-        }
-        let until = from + self.step;
-        Some(match (from, until < pages) {
-            (0, false) => String::new(),
-            (from, false) => format!("t.ctid >= '({from},0)'::tid"),
-            (from, true) => format!("t.ctid >= '({from},0)'::tid AND t.ctid < '({until},0)'::tid"),
-        })
-    }
+/// Some pages of all as a condition, empty where there is nothing to bound. The last have no end, for the table may have grown.
+fn bounds(range: &Range<u64>, pages: u64) -> String {
+    let begin = (range.start > 0).then(|| format!("t.ctid >= '({},0)'::tid", range.start));
+    let end = (range.end < pages).then(|| format!("t.ctid < '({},0)'::tid", range.end));
+    begin.into_iter().chain(end).collect::<Vec<_>>().join(" AND ")
 }
 
 impl Source {
-    fn copy(&self, range: &str) -> String {
-        let conditions: Vec<&str> = [range, self.filter.as_deref().unwrap_or("")]
+    fn copy(&self, pages: &Range<u64>) -> String {
+        let range = self.pages.map_or_else(String::new, |all| bounds(pages, all));
+        let conditions: Vec<&str> = [range.as_str(), self.filter.as_deref().unwrap_or("")]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect();
@@ -148,13 +135,19 @@ impl PgSnapshot {
                 None => first = begin_first(engine, &access, &during).await?,
             }
         }
-        let count = u64::try_from(lanes.len().max(more.len() + 1)).unwrap_or(1);
+        let count = lanes.len().max(more.len() + 1);
+        let pages = first.pages.filter(|_| count > 1);
+        let shares = match pages {
+            Some(pages) => Shares::new(pages.max(1), count, step(pages, count)),
+            None => Shares::new(1, 1, 1),
+        };
         let source = Source {
             during,
             columns: statement::select_list("t", &access),
             from: statement::table(&first.relation.table),
             filter: statement::filter(&access),
-            ranges: Ranges::new(if count > 1 { first.pages } else { None }, count),
+            pages,
+            shares,
             ended: AtomicBool::new(false),
         };
         let (holder, readers) = if lanes.is_empty() {
@@ -272,17 +265,30 @@ pub(super) async fn check_filter(
 #[async_trait]
 impl Snapshot for PgSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
+        self.scan_into(batch_sinks(&out), out).await
+    }
+
+    async fn scan_into(
+        self: Box<Self>,
+        sinks: RowSinks,
+        out: mpsc::Sender<Box<dyn RawBatch>>,
+    ) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
-        let _ended = Ended(Arc::clone(&self.source));
-        for reader in self.readers {
-            let (source, decoder, out) = (self.source.clone(), self.decoder.clone(), out.clone());
+        let (_ended, sinks) = (Ended(Arc::clone(&self.source)), Arc::new(sinks));
+        for (number, reader) in self.readers.into_iter().enumerate() {
+            let (source, decoder) = (self.source.clone(), self.decoder.clone());
             match reader {
                 Reader::Driver(connection) => {
-                    tasks.spawn(read(connection, source, decoder, out, Arc::clone(&self.idle)))
+                    let (idle, out) = (Arc::clone(&self.idle), out.clone());
+                    tasks.spawn(read(connection, number, source, decoder, out, idle))
                 }
-                Reader::Lane(lane) => tasks.spawn_blocking(move || read_lane(lane, &source, &decoder, &out)),
+                Reader::Lane(lane) => {
+                    let (sinks, out) = (Arc::clone(&sinks), out.clone());
+                    tasks.spawn_blocking(move || read_lane(lane, number, &source, &decoder, &sinks, out))
+                }
             };
         }
+        drop(sinks);
         drop(out);
         let _held = self.holder;
         while let Some(done) = tasks.join_next().await {
@@ -307,14 +313,15 @@ impl Snapshot for PgSnapshot {
 /// Reads ranges until none is left; `false` where nobody listens any more.
 async fn read(
     mut connection: PgConnection,
+    number: usize,
     source: Arc<Source>,
     decoder: Arc<Decoder>,
     out: mpsc::Sender<Box<dyn RawBatch>>,
     idle: Arc<Idle<PgConnection>>,
 ) -> Result<bool, EngineError> {
     let mut batch = PgBatch::new(&decoder);
-    while let Some(range) = source.ranges.take() {
-        let sql = source.copy(&range);
+    while let Some(next) = source.shares.take(number) {
+        let sql = source.copy(&next.parts);
         let mut rows = connection.copy_out_raw(&sql).await.map_err(|e| source.error(&e))?;
         let mut head = true;
         while let Some(message) = rows.next().await {
@@ -357,29 +364,35 @@ impl Drop for Ended {
     }
 }
 
-/// As `read`, whole pieces at a time.
+/// As `read`, whole pieces at a time; rows are encoded here, while they are in the processor's cache.
 fn read_lane(
     mut lane: Lane,
+    number: usize,
     source: &Arc<Source>,
     decoder: &Arc<Decoder>,
-    out: &mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: &RowSinks,
+    out: mpsc::Sender<Box<dyn RawBatch>>,
 ) -> Result<bool, EngineError> {
     let ended = {
-        let (source, out) = (Arc::clone(source), out.clone());
+        let source = Arc::clone(source);
         move || source.ended.load(Ordering::Relaxed) || out.is_closed()
     };
     lane.give_up_when(Box::new(ended.clone()));
-    while let Some(range) = source.ranges.take() {
-        lane.copy(&source.copy(&range)).map_err(|e| source.lane_error(e))?;
+    let mut places = Places::new(sinks);
+    while let Some(next) = source.shares.take(number) {
+        let sink = places.sink(next.goes_on);
+        lane.copy(&source.copy(&next.parts)).map_err(|e| source.lane_error(e))?;
         let mut first = true;
         while let Some((frames, rows)) = lane.piece().map_err(|e| source.lane_error(e))? {
             let piece = Piece { decoder: Arc::clone(decoder), frames, rows, first };
             first = false;
-            if ended() || out.blocking_send(Box::new(piece)).is_err() {
+            let pushed = push_all(&piece, sink).map_err(|error| EngineError::row(&source.during, &error))?;
+            if !pushed || ended() {
                 return Ok(false);
             }
         }
     }
+    places.finish();
     // The rows are all there; how the transaction ends no longer matters.
     let _ = lane.run("COMMIT");
     lane.close();
@@ -392,22 +405,15 @@ mod tests {
 
     #[test]
     fn ranges_cover_every_page_once_and_the_last_has_no_end() {
-        let ranges = Ranges::new(Some(100), 2);
-        let all: Vec<String> = std::iter::from_fn(|| ranges.take()).collect();
-        assert_eq!(all.first().map(String::as_str), Some("t.ctid >= '(0,0)'::tid AND t.ctid < '(4,0)'::tid"));
+        let shares = Shares::new(100, 1, step(100, 2));
+        let all: Vec<String> =
+            std::iter::from_fn(|| shares.take(0)).map(|next| bounds(&next.parts, 100)).collect();
+        assert_eq!(all.first().map(String::as_str), Some("t.ctid < '(4,0)'::tid"));
         assert_eq!(all.last().map(String::as_str), Some("t.ctid >= '(96,0)'::tid"));
         for pair in all.windows(2) {
             let end = pair[0].rsplit_once("t.ctid < ").map(|(_, end)| end);
             assert!(end.is_some_and(|end| pair[1].starts_with(&format!("t.ctid >= {end}"))));
         }
-    }
-
-    #[test]
-    fn what_cannot_be_divided_is_one_range() {
-        for pages in [None, Some(0), Some(1)] {
-            let ranges = Ranges::new(pages, 4);
-            let all: Vec<String> = std::iter::from_fn(|| ranges.take()).collect();
-            assert_eq!(all, vec![String::new()], "{pages:?}");
-        }
+        assert_eq!(bounds(&(0..1), 1), "");
     }
 }

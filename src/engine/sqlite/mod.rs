@@ -14,7 +14,6 @@ use crate::model::{
 };
 
 mod apply;
-mod batch;
 mod describe;
 mod errors;
 mod gather;

@@ -8,12 +8,12 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::SqliteEngine;
-use super::batch::BatchSink;
 use super::errors::engine_error;
 use super::gather::gather;
 use super::params::quote;
 use super::rows::select;
 use super::split::borders;
+use crate::engine::batch_sink::batch_sinks;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSink, RowSinks, Snapshot};
 use crate::model::TableAccess;
 
@@ -116,11 +116,7 @@ fn split(
 #[async_trait]
 impl Snapshot for SqliteSnapshot {
     async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        let sinks = {
-            let out = out.clone();
-            Box::new(move || -> Box<dyn RowSink> { Box::new(BatchSink::new(out.clone())) })
-        };
-        self.scan_into(sinks, out).await
+        self.scan_into(batch_sinks(&out), out).await
     }
 
     async fn scan_into(

@@ -2,20 +2,26 @@
 
 use tokio::sync::mpsc;
 
-use crate::engine::{RawBatch, RowSink};
+use super::{RawBatch, RowSink, RowSinks};
 use crate::model::RowRun;
 
-const ROWS_PER_BATCH: usize = 8_192;
+const ROWS_PER_BATCH: usize = 4_096;
 const BYTES_PER_BATCH: usize = 1 << 20;
 
 /// Makes batches of rows.
-pub(super) struct BatchSink {
+struct BatchSink {
     batch: RowRun,
     out: mpsc::Sender<Box<dyn RawBatch>>,
 }
 
+/// A sink for each reader.
+pub(super) fn batch_sinks(out: &mpsc::Sender<Box<dyn RawBatch>>) -> RowSinks {
+    let out = out.clone();
+    Box::new(move || Box::new(BatchSink::new(out.clone())))
+}
+
 impl BatchSink {
-    pub(super) fn new(out: mpsc::Sender<Box<dyn RawBatch>>) -> Self {
+    fn new(out: mpsc::Sender<Box<dyn RawBatch>>) -> Self {
         Self { batch: RowRun::default(), out }
     }
 
