@@ -14,6 +14,9 @@ use crate::model::{CanonicalRow, Key};
 /// An answer larger than this makes the next question smaller.
 const ANSWER_LARGE: usize = 2 << 20;
 
+/// Keys that a question names at least.
+const CHUNK_LEAST: usize = 8;
+
 /// How a question about keys is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -41,7 +44,13 @@ impl Settlement<'_, '_> {
         unanswered: &mut VecDeque<Vec<Suspect>>,
     ) -> Result<Option<Question>, AgentError> {
         let suspects = match unanswered.pop_front() {
-            Some(suspects) => suspects,
+            Some(mut suspects) => {
+                let rest = suspects.split_off(suspects.len().min(self.chunk));
+                if !rest.is_empty() {
+                    unanswered.push_front(rest);
+                }
+                suspects
+            }
             None => reader.next_chunk(self.chunk)?,
         };
         if suspects.is_empty() {
@@ -109,9 +118,15 @@ impl Settlement<'_, '_> {
                 (packed?, own?.into_iter().map(|row| (row.key, row.row)).collect())
             }
         };
-        self.chunk =
-            if packed.len() > ANSWER_LARGE { (self.chunk / 2).max(8) } else { (self.chunk * 2).min(CHUNK) };
         let answers = unpack_answers(&self.target.session, &packed)?;
+        self.chunk = if answers.len() < suspects.len() {
+            // The source allows no more at a time, or what it answers is large.
+            answers.len().max(CHUNK_LEAST)
+        } else if packed.len() > ANSWER_LARGE {
+            (self.chunk / 2).max(CHUNK_LEAST)
+        } else {
+            (self.chunk * 2).min(CHUNK)
+        };
         if answers.is_empty() || answers.len() > suspects.len() {
             return Err(AgentError::protocol(
                 "the source agent answered another number of keys than were asked",

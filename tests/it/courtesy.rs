@@ -50,6 +50,23 @@ async fn a_gap_is_read_no_faster_than_its_source_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_are_looked_up_no_faster_than_their_source_allows() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    orders(&source, 6_000);
+    orders(&target, 6_000);
+    source.execute("UPDATE t SET a = 'changed ' || id");
+    let courtesy = Courtesy { rows_per_second: Some(4_000), ..Courtesy::default() };
+    let limits = AgentLimits { courtesy, ..AgentLimits::default() };
+    let here =
+        |engine, limits| AgentHandle::Local(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
+    let (from, to) =
+        (here(engine_of(&source).await, limits), here(engine_of(&target).await, AgentLimits::default()));
+    let done = outcome(start(&from, &to, task(&from, &to, "t").await).await.unwrap()).await;
+    assert_eq!(done.changed, 6_000, "{done:?}");
+    assert!(done.seconds.recheck >= 1.2, "{:?}", done.seconds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_pauses_while_a_server_is_pressed() {
     let (source, target) = (SqliteDb::create(), SqliteDb::create());
     orders(&source, 200);
