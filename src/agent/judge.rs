@@ -1,6 +1,7 @@
 //! What two rows, read again by key, say of a suspect. Pure.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use super::event::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 use super::spool::Suspect;
@@ -78,6 +79,19 @@ pub(super) struct Describer {
     show_values: bool,
 }
 
+/// A number's text, with no memory of its own where it is short.
+fn with_digits(number: i128, each: impl FnOnce(&str)) {
+    let mut text = [0u8; 20];
+    let mut rest = text.as_mut_slice();
+    let room = rest.len();
+    let fits = i64::try_from(number).is_ok_and(|number| write!(rest, "{number}").is_ok());
+    let used = room - rest.len();
+    match std::str::from_utf8(text.get(..used).unwrap_or_default()) {
+        Ok(text) if fits => each(text),
+        _ => each(&number.to_string()),
+    }
+}
+
 impl Describer {
     pub(super) fn new(
         plan: &Plan,
@@ -114,7 +128,10 @@ impl Describer {
     ) -> Result<(), DecodeError> {
         decode_key_into(&self.key_types, key, values)?;
         for (name, value) in self.names().zip(values) {
-            each(name, &value.to_text().unwrap_or_default());
+            match value {
+                Value::Int(number) => with_digits(*number, |text| each(name, text)),
+                other => each(name, &other.to_text().unwrap_or_default()),
+            }
         }
         Ok(())
     }

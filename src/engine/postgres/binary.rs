@@ -9,6 +9,9 @@ use crate::model::temporal::{
 };
 use crate::model::{AccessColumn, ColumnType, ComparisonType, Value};
 
+/// Digits of a decimal, of four places each, that need no memory of their own.
+const DIGITS_FEW: usize = 8;
+
 /// What a column receives. Chosen once per table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receive {
@@ -72,6 +75,13 @@ impl Receive {
                     let flipped = u64::from_be_bytes(plain.try_into().ok()?) ^ 1 << 63;
                     return field(out, &timestamp(flipped.cast_signed())?.to_be_bytes());
                 }
+                (Self::Numeric, C::Decimal { .. }) => {
+                    let before = out.len();
+                    if let Some(put) = short_numeric(plain, out) {
+                        return Some(put);
+                    }
+                    out.truncate(before);
+                }
                 _ => {}
             }
         }
@@ -127,6 +137,25 @@ fn field(out: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
 }
 
 /// As the text without zeros at its end would be read.
+/// A finite decimal of few digits, from its payload. `None` where it is another.
+fn short_numeric(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let (sign @ (2 | 4), rest) = payload.split_first()? else { return None };
+    let negative = *sign == 2;
+    let flip = if negative { u16::MAX } else { 0 };
+    let (pairs, []) = rest.as_chunks::<2>() else { return None };
+    let [weight, digits @ .., end] = pairs else { return None };
+    if u16::from_be_bytes(*end) != flip {
+        return None;
+    }
+    let mut plain = [0; DIGITS_FEW];
+    let plain = plain.get_mut(..digits.len())?;
+    for (digit, pair) in plain.iter_mut().zip(digits) {
+        *digit = (u16::from_be_bytes(*pair) ^ flip).checked_sub(1)?;
+    }
+    let weight = (u16::from_be_bytes(*weight) ^ flip ^ 1 << 15).cast_signed();
+    numeric(negative, weight, plain, out)
+}
+
 fn numeric(negative: bool, weight: i16, digits: &[u16], out: &mut Vec<u8>) -> Option<()> {
     let count = i16::try_from(digits.len()).ok()?;
     let groups = i32::from(count) - 1 - i32::from(weight);
