@@ -116,7 +116,7 @@ impl DigestSink {
         };
         strand.extend(&self.entries, &mut self.strays)?;
         self.entries.clear();
-        if strand.goes_on_beside(self.strays.len()) {
+        if strand.goes_on_beside(&self.strays) {
             return Ok(None);
         }
         self.end_strand()?;

@@ -16,6 +16,9 @@ use crate::model::TableAccess;
 /// Batches read ahead of the hashing.
 const BATCHES_READ_AHEAD: usize = 8;
 
+/// A strand that is smaller needs no scratch file.
+const STRAND_BYTES_LEAST: usize = 256 * 1024;
+
 /// A table as it was at one moment: its digests in key order, and the tree over them.
 #[derive(Debug)]
 pub(super) struct Scanned {
@@ -61,10 +64,12 @@ pub(super) async fn scan_table(
         let (session, most) = (session.clone(), agent.pace.together_max());
         let made = AtomicUsize::new(0);
         Box::new(move || -> Box<dyn RowSink> {
-            // Each reader has a share. Where one goes on elsewhere it begins another strand: all of those share one more.
+            // Each reader has a share. Where one goes on elsewhere it begins another strand: all of those share one more, but
+            // each has what the rest of a small table needs.
             let more = (made.fetch_add(1, Ordering::Relaxed) + 1).saturating_sub(readers);
             let halved = u32::try_from(more).ok().and_then(|more| of_strand.memory_bytes.checked_shr(more));
-            let options = RunOptions { memory_bytes: halved.unwrap_or(0), ..of_strand.clone() };
+            let memory_bytes = halved.unwrap_or(0).max(STRAND_BYTES_LEAST.min(of_strand.memory_bytes));
+            let options = RunOptions { memory_bytes, ..of_strand.clone() };
             Box::new(DigestSink::new(&session, options, most, told_tx.clone()))
         })
     };

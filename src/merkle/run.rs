@@ -34,6 +34,9 @@ const ROWS_PER_PART: u64 = 32 * 1024;
 /// What is longer than such a share of a part stays where it was sorted.
 const STRETCHES_PER_PART: u64 = 32;
 
+/// Of the memory, what strays may take while they wait.
+const STRAYS_SHARE: usize = 8;
+
 /// How a run is built.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -131,7 +134,9 @@ impl RunBuilder {
         let mut strands = std::mem::take(&mut self.strands);
         let beside = batches.iter().map(EntryBatch::len).sum();
         let among = strands.iter().map(Strand::len).sum();
-        if !spilled && Strays::are_few(beside, among) && strand::in_line(&mut strands) {
+        // While they are woven in they are held more than once.
+        let few = Strays::are_few(beside, among) && self.held <= self.memory_bytes / STRAYS_SHARE;
+        if !spilled && few && strand::in_line(&mut strands) {
             let (pieces, nodes) = strand::join(strands, &Strays::of(&batches)?, key, &place)?;
             return Ok((DigestRun::of(pieces), nodes.tree()?));
         }

@@ -23,6 +23,8 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// A strand does not end for so many: there may be a place that is in disorder.
 const STRAYS_ALWAYS: usize = 1_024;
+/// It does where they have long keys: they wait in memory.
+const STRAYS_BYTES: usize = 2 << 20;
 
 /// Takes entries whose key is greater than all before them.
 pub struct StrandBuilder {
@@ -70,9 +72,11 @@ impl StrandBuilder {
         Ok(())
     }
 
-    /// Whether so many strays are so few that the strand is worth while.
-    pub fn goes_on_beside(&self, strays: usize) -> bool {
-        strays <= STRAYS_ALWAYS || Strays::are_few(strays - STRAYS_ALWAYS, self.writer.len())
+    /// Whether these strays are so few that the strand is worth while.
+    pub fn goes_on_beside(&self, strays: &EntryBatch) -> bool {
+        let few =
+            strays.len() <= STRAYS_ALWAYS || Strays::are_few(strays.len() - STRAYS_ALWAYS, self.writer.len());
+        few && strays.key_bytes() <= STRAYS_BYTES
     }
 
     pub fn finish(self) -> Result<Strand, RunError> {

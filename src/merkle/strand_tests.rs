@@ -211,7 +211,10 @@ fn few_strays_are_woven_in_and_many_are_merged() {
         assert_eq!(std::sync::Arc::strong_count(&segment) > 1, every == 1_000);
     }
     let builder = StrandBuilder::new(&tree_key(), options(1 << 20));
-    assert!(builder.goes_on_beside(1_000) && !builder.goes_on_beside(2_000));
+    let goes_on = |strays: u64| builder.goes_on_beside(&batch(&entries[..index(strays)]));
+    assert!(goes_on(1_000) && !goes_on(2_000));
+    let long: Entries = vec![(vec![7; 3 << 20], row(1))];
+    assert!(!builder.goes_on_beside(&batch(&long)));
 }
 
 #[test]
