@@ -22,7 +22,7 @@ fn each_time_is_run_once_and_the_survivor_goes_on() {
     std::fs::write(
         &config,
         format!(
-            "[endpoints.a]\nurl = \"{}\"\n[endpoints.b]\nurl = \"{}\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n[serve]\nlease = \"3s\"\nconcurrency = 2\n\
+            "[endpoints.a]\nurl = \"{}\"\n[endpoints.b]\nurl = \"{}\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n[serve]\nlease = \"8s\"\nconcurrency = 2\n\
              [schedules.quick]\nwhen = \"every 1s\"\njitter = \"0s\"\n{checks}\
              [alerts.ops]\nkind = \"webhook\"\nurl = \"{}\"\ngroup = \"0s\"\n",
             source.url(),

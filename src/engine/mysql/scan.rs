@@ -23,6 +23,7 @@ use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
 use super::{Facts, errors, fetch, texts};
 use crate::engine::batch_sink::batch_sinks;
+use crate::engine::places::Encoding;
 use crate::engine::shares::{Next, Shares};
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
 use crate::model::{ColumnType, TableAccess};
@@ -268,7 +269,7 @@ impl Snapshot for MySqlSnapshot {
         match self.readers {
             Readers::Driver(readers) => {
                 for (number, reader) in readers.into_iter().enumerate() {
-                    tasks.spawn(read_ranges(reader, number, Arc::clone(&source), out.clone()));
+                    tasks.spawn(read_ranges(reader, number, Arc::clone(&source), Arc::clone(&sinks)));
                 }
             }
             Readers::Lanes(lanes) => {
@@ -294,22 +295,25 @@ async fn read_ranges(
     mut connection: MySqlConnection,
     number: usize,
     source: Arc<Source>,
-    out: mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: Arc<RowSinks>,
 ) -> Result<(), EngineError> {
-    while let Some((sql, _)) = source.next(number) {
+    let encoding = Encoding::begin(sinks, source.during.clone());
+    while let Some((sql, mut goes_on)) = source.next(number) {
         let (access, filtered) = (&source.access, source.is_filtered());
         let arguments = MySqlArguments::default();
         let mut reading =
             fetch::Reading::start(&mut connection, access, &source.during, filtered, sql, arguments);
         while let Some(batch) = reading.next().await? {
-            if out.send(Box::new(batch)).await.is_err() {
-                // Nobody listens any more. Dropped, not closed: the rest of the rows is not worth reading.
-                return Ok(());
+            if !encoding.push(batch, std::mem::replace(&mut goes_on, true)).await {
+                // Dropped, not closed: the rest of the rows is not worth reading.
+                return encoding.finish(&source.during).await.map(drop);
             }
         }
     }
-    // The rows are all there: a connection that breaks now is no loss.
-    drop(connection.close().await);
+    if encoding.finish(&source.during).await? {
+        // The rows are all there: a connection that breaks now is no loss.
+        drop(connection.close().await);
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
 use crate::engine::batch_sink::batch_sinks;
-use crate::engine::places::{Places, push_all};
+use crate::engine::places::{Encoding, Places, push_all};
 use crate::engine::shares::Shares;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
 use crate::model::TableAccess;
@@ -279,8 +279,8 @@ impl Snapshot for PgSnapshot {
             let (source, decoder) = (self.source.clone(), self.decoder.clone());
             match reader {
                 Reader::Driver(connection) => {
-                    let (idle, out) = (Arc::clone(&self.idle), out.clone());
-                    tasks.spawn(read(connection, number, source, decoder, out, idle))
+                    let (idle, sinks) = (Arc::clone(&self.idle), Arc::clone(&sinks));
+                    tasks.spawn(read(connection, number, source, decoder, sinks, idle))
                 }
                 Reader::Lane(lane) => {
                     let (sinks, out) = (Arc::clone(&sinks), out.clone());
@@ -316,11 +316,21 @@ async fn read(
     number: usize,
     source: Arc<Source>,
     decoder: Arc<Decoder>,
-    out: mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: Arc<RowSinks>,
     idle: Arc<Idle<PgConnection>>,
 ) -> Result<bool, EngineError> {
+    let encoding = Encoding::begin(sinks, source.during.clone());
     let mut batch = PgBatch::new(&decoder);
+    // Whether the batch lies right behind the one before it.
+    let mut goes_on = false;
     while let Some(next) = source.shares.take(number) {
+        if !next.goes_on {
+            let before = std::mem::replace(&mut batch, PgBatch::new(&decoder));
+            if before.rows() > 0 && !encoding.push(before, goes_on).await {
+                return encoding.finish(&source.during).await;
+            }
+            goes_on = false;
+        }
         let sql = source.copy(&next.parts);
         let mut rows = connection.copy_out_raw(&sql).await.map_err(|e| source.error(&e))?;
         let mut head = true;
@@ -339,20 +349,21 @@ async fn read(
             }
             if !batch.push(bytes) {
                 let full = std::mem::replace(&mut batch, PgBatch::new(&decoder));
-                if out.send(Box::new(full)).await.is_err() {
-                    return Ok(false);
+                if !encoding.push(full, std::mem::replace(&mut goes_on, true)).await {
+                    return encoding.finish(&source.during).await;
                 }
             }
         }
     }
-    if batch.rows() > 0 && out.send(Box::new(batch)).await.is_err() {
-        return Ok(false);
+    if batch.rows() > 0 {
+        encoding.push(batch, goes_on).await;
     }
+    let wanted = encoding.finish(&source.during).await?;
     // The rows are all there; a connection whose transaction does not end well is not used again.
-    if connection.execute("COMMIT").await.is_ok() {
+    if wanted && connection.execute("COMMIT").await.is_ok() {
         idle.give(connection);
     }
-    Ok(true)
+    Ok(wanted)
 }
 
 /// Tells lanes that the scan has ended or was dropped.
