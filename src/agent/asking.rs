@@ -37,20 +37,24 @@ pub(super) struct Question {
     told: bool,
 }
 
+/// The oldest that are to be asked again, at most so many.
+pub(super) fn take_some(unanswered: &mut VecDeque<Vec<Suspect>>, most: usize) -> Option<Vec<Suspect>> {
+    let mut suspects = unanswered.pop_front()?;
+    let rest = suspects.split_off(suspects.len().min(most));
+    if !rest.is_empty() {
+        unanswered.push_front(rest);
+    }
+    Some(suspects)
+}
+
 impl Settlement<'_, '_> {
     pub(super) async fn ask_next(
         &mut self,
         reader: &mut SpoolReader,
         unanswered: &mut VecDeque<Vec<Suspect>>,
     ) -> Result<Option<Question>, AgentError> {
-        let suspects = match unanswered.pop_front() {
-            Some(mut suspects) => {
-                let rest = suspects.split_off(suspects.len().min(self.chunk));
-                if !rest.is_empty() {
-                    unanswered.push_front(rest);
-                }
-                suspects
-            }
+        let suspects = match take_some(unanswered, self.chunk) {
+            Some(suspects) => suspects,
             None => reader.next_chunk(self.chunk)?,
         };
         if suspects.is_empty() {

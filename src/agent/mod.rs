@@ -14,6 +14,7 @@ mod fill;
 mod handle;
 pub mod intents;
 mod judge;
+mod life;
 pub mod link;
 pub mod local;
 mod pace;

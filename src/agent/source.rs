@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{AgentError, FailureKind};
+use super::life::Life;
 use super::link::Link;
 use super::local::LocalAgent;
 use super::patch::{Patch, unpack_summaries};
@@ -35,8 +35,6 @@ const RUN_CHUNK_MIN: u64 = 16;
 const RUN_CHUNK_MAX: u64 = 40_000;
 const RUN_CHUNK_BYTES: u64 = 4 << 20;
 const RUN_QUERIES: usize = 2;
-/// A peer that waits for rows hears something this often.
-const LIFE_EVERY: Duration = Duration::from_secs(5);
 /// Progress is told at these seconds of a scan, and then every last one: often enough to show life on both
 /// ends, seldom enough that an equal table costs few bytes.
 const PROGRESS_SECONDS: [u64; 4] = [1, 2, 4, 8];
@@ -275,43 +273,6 @@ impl Source<'_> {
     }
 }
 
-/// Lets a peer that waits for rows know that there is somebody: reading is paced, or pauses while a server is pressed.
-struct Life<'l> {
-    link: &'l Link,
-    due: Instant,
-}
-
-impl<'l> Life<'l> {
-    fn of(link: &'l Link) -> Self {
-        Self { link, due: Instant::now() + LIFE_EVERY }
-    }
-
-    /// The peer hears something while this is waited for, and no less where one wait follows another.
-    async fn through<T>(
-        &mut self,
-        wait: impl Future<Output = Result<T, AgentError>>,
-    ) -> Result<T, AgentError> {
-        tokio::pin!(wait);
-        loop {
-            let beat = async {
-                tokio::time::sleep_until(self.due).await;
-                self.link.send(Kind::Progress(0)).await
-            };
-            // What is waited for goes on while a beat is on its way: it may hold what others need.
-            tokio::select! {
-                done = &mut wait => return done,
-                sent = beat => sent?,
-            }
-            self.due = Instant::now() + LIFE_EVERY;
-        }
-    }
-
-    /// Something was sent.
-    fn shown(&mut self) {
-        self.due = Instant::now() + LIFE_EVERY;
-    }
-}
-
 fn keys_between(view: &DigestRun, start: u64, end: u64) -> Result<Vec<Key>, AgentError> {
     let mut keys = Vec::new();
     view.for_each_entry(start..end, &mut |key, _| {
@@ -339,39 +300,5 @@ pub(super) fn locate_error(error: LocateError) -> AgentError {
         LocateError::Run(error) => run_error("read the digest run", &error),
         LocateError::Protocol(why) => AgentError::protocol(format!("{error}: {why}")),
         LocateError::Unproven { .. } | LocateError::Misuse(_) => AgentError::protocol(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::proto::Close;
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_waits_for_a_paused_source_does_not_give_it_up() {
-        let (mut here, there) = Link::pair(Duration::from_secs(8));
-        let work = async {
-            let mut life = Life::of(&there);
-            let pause = |seconds| async move {
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-                Ok(seconds)
-            };
-            let mut done = life.through(pause(3_600)).await?;
-            // Many short waits are a long one.
-            for _ in 0..100 {
-                done += life.through(pause(1)).await?;
-            }
-            there.send(Kind::Close(Close {})).await?;
-            Ok::<_, AgentError>(done)
-        };
-        let hear = async {
-            let mut heard = 0;
-            while let Kind::Progress(_) = here.recv().await.unwrap() {
-                heard += 1;
-            }
-            heard
-        };
-        let (done, heard) = tokio::join!(work, hear);
-        assert!(done.unwrap() == 3_700 && (735..=740).contains(&heard), "{heard}");
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use super::asking::Asked;
+use super::asking::{Asked, take_some};
 use super::error::AgentError;
 use super::event::{Event, Phase};
 use super::local::{AgentLimits, LocalAgent};
@@ -226,21 +226,14 @@ impl Settlement<'_, '_> {
     /// Reads the written rows again on both sides, and computes the target's new root from its old one.
     async fn verify_written(&mut self) -> Result<RootDigest, AgentError> {
         let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
-        let mut asked = VecDeque::with_capacity(ASKED_AHEAD);
-        let mut unanswered: VecDeque<Vec<Suspect>> = VecDeque::new();
+        let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
         // Digests that the source answers at a time, as far as that has shown.
         let mut most = VERIFIED_TOGETHER;
         loop {
             while asked.len() < ASKED_AHEAD {
                 // The rows have crossed once; one digest of many is enough, and the digests of each where it is another.
-                let (chunk, how) = match unanswered.pop_front() {
-                    Some(mut chunk) => {
-                        let rest = chunk.split_off(chunk.len().min(most));
-                        if !rest.is_empty() {
-                            unanswered.push_front(rest);
-                        }
-                        (chunk, Asked::Digests)
-                    }
+                let (chunk, how) = match take_some(&mut unanswered, most) {
+                    Some(rest) => (rest, Asked::Digests),
                     None => (reader.next_chunk(VERIFIED_TOGETHER)?, Asked::Sum),
                 };
                 if chunk.is_empty() {

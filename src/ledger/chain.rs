@@ -102,7 +102,8 @@ impl Entry {
     }
 
     /// Takes its place behind `prev`.
-    pub fn chained(self, prev: &str) -> Link {
+    #[cfg(test)]
+    fn chained(self, prev: &str) -> Link {
         let hash = self.hash(prev);
         Link { prev: prev.to_owned(), hash, entry: self }
     }
