@@ -1,8 +1,10 @@
-//! Rows become entries: key and row digest. On a rayon thread, of batches; or at once, on the thread that reads.
+//! Rows become entries: key and row digest, on the thread that reads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::engine::{RawBatch, RowError, RowSink};
+use crate::engine::{RowError, RowSink, RowSinks};
 use crate::merkle::{
     EntryBatch, RowHasher, RunError, RunOptions, SessionKey, Strand, StrandBuilder, TreeKey,
 };
@@ -10,6 +12,9 @@ use crate::merkle::{
 /// Entries that a reader hands over, or tells of, together: each time, the last few are hashed with less company, and somebody is
 /// woken.
 const ENTRIES_TOGETHER: usize = 16_384;
+
+/// A strand that is smaller needs no scratch file.
+const STRAND_BYTES_LEAST: usize = 256 * 1024;
 
 /// What the builder of a run takes.
 pub(super) enum Digested {
@@ -35,17 +40,6 @@ impl From<RunError> for DigestError {
     }
 }
 
-pub(super) fn digest_batch(batch: &dyn RawBatch, session: &SessionKey) -> Result<Digested, DigestError> {
-    let mut entries = EntryBatch::with_capacity(batch.rows(), batch.rows() * 8);
-    let mut hasher = RowHasher::new(session);
-    batch.encode(&mut |key, row| {
-        entries.push_key(key);
-        hasher.push(key, row);
-    })?;
-    digest(&mut entries, &mut hasher)?;
-    Ok(Digested::Entries(entries))
-}
-
 fn digest(entries: &mut EntryBatch, hasher: &mut RowHasher) -> Result<(), RowError> {
     if entries.set_digests(hasher.take()) {
         Ok(())
@@ -61,9 +55,51 @@ pub(super) struct Told {
     pub(super) digested: Result<Option<Digested>, DigestError>,
 }
 
+/// The sinks of one scan.
+pub(super) struct DigestSinks {
+    session: SessionKey,
+    readers: usize,
+    of_strand: RunOptions,
+    /// Rows that are told of together.
+    most: usize,
+    made: AtomicUsize,
+    out: mpsc::Sender<Told>,
+}
+
+impl DigestSinks {
+    /// `memory` is that of all strands.
+    pub(super) fn new(
+        session: SessionKey,
+        readers: usize,
+        memory: RunOptions,
+        most: usize,
+        out: mpsc::Sender<Told>,
+    ) -> Self {
+        let of_strand = RunOptions { memory_bytes: memory.memory_bytes / (readers + 1), ..memory };
+        Self { session, readers, of_strand, most, made: AtomicUsize::new(0), out }
+    }
+}
+
+impl RowSinks for DigestSinks {
+    /// Each reader has a share of the memory. Where one goes on elsewhere it begins another strand: all of those share one more,
+    /// but each has what the rest of a small table needs.
+    fn sink(&self) -> Box<dyn RowSink> {
+        let more = (self.made.fetch_add(1, Ordering::Relaxed) + 1).saturating_sub(self.readers);
+        let share = self.of_strand.memory_bytes;
+        let halved = u32::try_from(more).ok().and_then(|more| share.checked_shr(more)).unwrap_or(0);
+        let memory_bytes = halved.max(STRAND_BYTES_LEAST.min(share));
+        let options = RunOptions { memory_bytes, ..self.of_strand.clone() };
+        Box::new(DigestSink::new(&self.session, options, self.most, self.out.clone()))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.out.is_closed()
+    }
+}
+
 /// Hashes rows as they are read: they need not be kept, nor brought to another thread's cache. As long as they come in the order
 /// of their keys, but for a few, a strand is made of their entries, else they are handed over to be sorted.
-pub(super) struct DigestSink {
+struct DigestSink {
     hasher: RowHasher,
     entries: EntryBatch,
     pushed: usize,
@@ -76,12 +112,7 @@ pub(super) struct DigestSink {
 
 impl DigestSink {
     /// `options` are those of this reader's strand; `most` rows are told of together.
-    pub(super) fn new(
-        session: &SessionKey,
-        options: RunOptions,
-        most: usize,
-        out: mpsc::Sender<Told>,
-    ) -> Self {
+    fn new(session: &SessionKey, options: RunOptions, most: usize, out: mpsc::Sender<Told>) -> Self {
         Self {
             hasher: RowHasher::new(session),
             entries: EntryBatch::new(),

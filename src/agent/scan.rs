@@ -1,23 +1,19 @@
-//! The scan pipeline: tokio reads, rayon encodes and hashes, one thread builds the digest run. Bounded end to end.
-//! Where an engine encodes on the threads that read, they hash as well (`agent/digesting.rs`).
+//! The scan pipeline: readers encode and hash what they read, one thread builds the digest run. Bounded end to end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use super::digesting::{DigestError, DigestSink, Digested, Told, digest_batch};
+use super::digesting::{DigestError, DigestSinks, Digested, Told};
 use super::error::{AgentError, FailureKind};
 use super::local::{AgentLimits, LocalAgent};
-use crate::engine::{EngineError, RawBatch, RowSink};
+use crate::engine::EngineError;
 use crate::merkle::{DigestRun, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
 use crate::model::TableAccess;
 
-/// Batches read ahead of the hashing.
-const BATCHES_READ_AHEAD: usize = 8;
-
-/// A strand that is smaller needs no scratch file.
-const STRAND_BYTES_LEAST: usize = 256 * 1024;
+/// What readers tell of ahead of the builder.
+const TOLD_AHEAD: usize = 8;
 
 /// A table as it was at one moment: its digests in key order, and the tree over them.
 #[derive(Debug)]
@@ -35,22 +31,18 @@ pub(super) async fn scan_table(
     rows: &Arc<AtomicU64>,
 ) -> Result<Scanned, AgentError> {
     let during = format!("read {}", access.table);
-    let snapshot = agent.engine.snapshot(access.clone(), limits.parallelism.max(1)).await?;
-    let (batch_tx, mut batch_rx) = mpsc::channel::<Box<dyn RawBatch>>(BATCHES_READ_AHEAD);
-    let (told_tx, mut told_rx) = mpsc::channel::<Told>(BATCHES_READ_AHEAD);
-    // Unbounded, but each batch holds a permit until it is in the run: a rayon thread that waited for the builder here
-    // would keep the builder's own sort from ever running.
-    let (entry_tx, mut entry_rx) =
-        mpsc::unbounded_channel::<(Result<Digested, DigestError>, OwnedSemaphorePermit)>();
+    let readers = limits.parallelism.max(1);
+    let snapshot = agent.engine.snapshot(access.clone(), readers).await?;
+    let (told_tx, mut told_rx) = mpsc::channel::<Told>(TOLD_AHEAD);
+    let (digested_tx, mut digested_rx) = mpsc::channel::<Result<Digested, DigestError>>(TOLD_AHEAD);
 
     let options = RunOptions { memory_bytes: limits.memory_bytes, scratch_dir: limits.scratch.clone() };
-    // Readers that make strands hold half as much, all together.
-    let readers = limits.parallelism.max(1);
-    let of_strand = RunOptions { memory_bytes: options.memory_bytes / 2 / (readers + 1), ..options.clone() };
+    // Strands hold half as much, all together.
+    let of_strands = RunOptions { memory_bytes: options.memory_bytes / 2, ..options.clone() };
     let tree_key = TreeKey::from_session(session);
     let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, DigestError> {
         let mut builder = RunBuilder::new(options);
-        while let Some((digested, _permit)) = entry_rx.blocking_recv() {
+        while let Some(digested) = digested_rx.blocking_recv() {
             match digested? {
                 Digested::Entries(entries) => builder.push(entries)?,
                 Digested::Strand(strand) => builder.push_strand(*strand),
@@ -60,53 +52,23 @@ pub(super) async fn scan_table(
         Ok(Scanned { run, tree })
     });
 
-    let sinks = {
-        let (session, most) = (session.clone(), agent.pace.together_max());
-        let made = AtomicUsize::new(0);
-        Box::new(move || -> Box<dyn RowSink> {
-            // Each reader has a share. Where one goes on elsewhere it begins another strand: all of those share one more, but
-            // each has what the rest of a small table needs.
-            let more = (made.fetch_add(1, Ordering::Relaxed) + 1).saturating_sub(readers);
-            let halved = u32::try_from(more).ok().and_then(|more| of_strand.memory_bytes.checked_shr(more));
-            let memory_bytes = halved.unwrap_or(0).max(STRAND_BYTES_LEAST.min(of_strand.memory_bytes));
-            let options = RunOptions { memory_bytes, ..of_strand.clone() };
-            Box::new(DigestSink::new(&session, options, most, told_tx.clone()))
-        })
-    };
-    let read = snapshot.scan_into(sinks, batch_tx);
-    let hashing = Arc::new(Semaphore::new(rayon::current_num_threads() + BATCHES_READ_AHEAD));
-    let (entries, permits) = (entry_tx.clone(), Arc::clone(&hashing));
+    let most = agent.pace.together_max();
+    let sinks = Arc::new(DigestSinks::new(session.clone(), readers, of_strands, most, told_tx));
+    let read = async { snapshot.scan(sinks).await.map_err(AgentError::from) };
     let pass = async move {
         while let Some(Told { rows: read, digested }) = told_rx.recv().await {
             agent.pace.admit(&agent.engine, read).await?;
             rows.fetch_add(read as u64, Ordering::Relaxed);
-            let Some(digested) = digested.transpose() else { continue };
-            let permit = permits.clone().acquire_owned().await.map_err(|_| stopped())?;
-            entries.send((digested, permit)).map_err(|_| stopped())?;
-        }
-        Ok::<_, AgentError>(())
-    };
-    let hash = async move {
-        while let Some(batch) = batch_rx.recv().await {
-            agent.pace.admit(&agent.engine, batch.rows()).await?;
-            let permit = hashing.clone().acquire_owned().await.map_err(|_| stopped())?;
-            if entry_tx.is_closed() {
-                return Err(stopped());
+            if let Some(digested) = digested.transpose() {
+                // Where the builder has failed it tells why.
+                let stopped = |_| AgentError::new(FailureKind::Resource, "the builder of the run stopped");
+                digested_tx.send(digested).await.map_err(stopped)?;
             }
-            let (entry_tx, session, rows) = (entry_tx.clone(), session.clone(), Arc::clone(rows));
-            rayon::spawn(move || {
-                let digested = digest_batch(batch.as_ref(), &session);
-                rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
-                // A closed channel: the builder has failed and tells why.
-                let _ = entry_tx.send((digested, permit));
-            });
         }
-        drop(entry_tx);
         Ok::<_, AgentError>(())
     };
     // Where one of them stops early, the reading is dropped, and ends.
-    let read = async { read.await.map_err(AgentError::from) };
-    let joined = tokio::try_join!(read, pass, hash);
+    let joined = tokio::try_join!(read, pass);
     match builder.await {
         Ok(Ok(scanned)) => joined.map(|_| scanned),
         Ok(Err(DigestError::Row(error))) => Err(EngineError::row(during, &error).into()),
@@ -116,11 +78,6 @@ pub(super) async fn scan_table(
             format!("cannot {during}: the builder stopped: {error}"),
         )),
     }
-}
-
-/// The builder has failed, and tells why.
-fn stopped() -> AgentError {
-    AgentError::new(FailureKind::Resource, "the builder of the run stopped")
 }
 
 pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {

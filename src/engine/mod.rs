@@ -9,9 +9,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 
-mod batch_sink;
 pub mod error;
 mod inflow;
 pub mod measure;
@@ -128,19 +126,10 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 /// One consistent state of one table, read once.
 #[async_trait]
 pub trait Snapshot: Send {
-    /// Reads every row in the order that is fastest and sends it in batches (about 1,000 to 4,000 rows, or a megabyte).
-    /// Returns when all is sent; the snapshot is released then. A closed channel ends the scan quietly.
-    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError>;
-
-    /// As `scan`, for engines that encode where they read: each reader gives its rows to a sink of its own while they are in the
-    /// processor's cache, and a new one where it goes on at another place of the table. Readers that cannot send batches.
-    async fn scan_into(
-        self: Box<Self>,
-        _sinks: RowSinks,
-        out: mpsc::Sender<Box<dyn RawBatch>>,
-    ) -> Result<(), EngineError> {
-        self.scan(out).await
-    }
+    /// Reads every row in the order that is fastest. Each reader gives its rows to a sink of its own, while they are in the
+    /// processor's cache, and to a new one where it goes on at another place of the table. Returns when all is read; the
+    /// snapshot is released then. Where nobody takes rows any more the scan ends quietly.
+    async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError>;
 }
 
 /// Takes the rows of one reader, on its thread.
@@ -153,7 +142,12 @@ pub trait RowSink: Send {
 }
 
 /// Makes a sink for each reader, and for each place where one goes on.
-pub type RowSinks = Box<dyn Fn() -> Box<dyn RowSink> + Send + Sync>;
+pub trait RowSinks: Send + Sync {
+    fn sink(&self) -> Box<dyn RowSink>;
+
+    /// Nobody takes rows any more.
+    fn is_closed(&self) -> bool;
+}
 
 /// Takes a row as its canonical key and its canonical cells.
 pub type EachRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
@@ -164,18 +158,6 @@ pub trait RawBatch: Send {
 
     /// Calls `each` with the canonical key and row of every row.
     fn encode(&self, each: EachRow<'_>) -> Result<(), RowError>;
-}
-
-/// Rows that are encoded already.
-impl RawBatch for RowRun {
-    fn rows(&self) -> usize {
-        self.len()
-    }
-
-    fn encode(&self, each: EachRow<'_>) -> Result<(), RowError> {
-        self.iter().for_each(|(key, row)| each(key, row));
-        Ok(())
-    }
 }
 
 /// A row that has no canonical form. Names the column, never the value.

@@ -12,12 +12,12 @@ const BATCHES_AHEAD: usize = 2;
 
 /// The sink of the place that a reader is at.
 pub(super) struct Places<'s> {
-    sinks: &'s RowSinks,
+    sinks: &'s dyn RowSinks,
     sink: Option<Box<dyn RowSink>>,
 }
 
 impl<'s> Places<'s> {
-    pub(super) fn new(sinks: &'s RowSinks) -> Self {
+    pub(super) fn new(sinks: &'s dyn RowSinks) -> Self {
         Self { sinks, sink: None }
     }
 
@@ -26,7 +26,7 @@ impl<'s> Places<'s> {
         if !goes_on {
             self.end();
         }
-        self.sink.get_or_insert_with(|| (self.sinks)()).as_mut()
+        self.sink.get_or_insert_with(|| self.sinks.sink()).as_mut()
     }
 
     fn end(&mut self) {
@@ -55,10 +55,10 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    pub(super) fn begin(sinks: Arc<RowSinks>, during: String) -> Self {
+    pub(super) fn begin(sinks: Arc<dyn RowSinks>, during: String) -> Self {
         let (batches, mut taken) = mpsc::channel::<(Box<dyn RawBatch>, bool)>(BATCHES_AHEAD);
         let work = tokio::task::spawn_blocking(move || {
-            let mut places = Places::new(&sinks);
+            let mut places = Places::new(sinks.as_ref());
             while let Some((batch, goes_on)) = taken.blocking_recv() {
                 let pushed = push_all(batch.as_ref(), places.sink(goes_on))
                     .map_err(|error| EngineError::row(&during, &error))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::batches::scan_in_batches;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Connection as _, Decode, MySql, Row as _};
 use trueup::engine::mysql::MySqlEngine;
@@ -104,7 +105,7 @@ async fn scan_with(
 ) -> Result<Vec<KeyedRow>, EngineError> {
     let snapshot = engine.snapshot(Arc::clone(access), readers).await?;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
-    let reader = tokio::spawn(snapshot.scan(sender));
+    let reader = tokio::spawn(scan_in_batches(snapshot, sender));
     let mut rows = Vec::new();
     while let Some(batch) = receiver.recv().await {
         rows.extend(keyed_rows(batch.as_ref()).map_err(|error| EngineError::row("scan", &error))?);
@@ -684,7 +685,7 @@ async fn a_scan_sees_one_moment() {
         let snapshot = db.engine.snapshot(Arc::clone(&access), readers).await.unwrap();
         db.execute("UPDATE a SET v = v + 1; DELETE FROM a WHERE id % 7 = 0; INSERT INTO a SELECT seq, 1 FROM seq_400000_to_400100").await;
         let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
-        let reader = tokio::spawn(snapshot.scan(sender));
+        let reader = tokio::spawn(scan_in_batches(snapshot, sender));
         let mut rows = 0;
         let mut seen = std::collections::HashSet::new();
         let mut values_seen = std::collections::HashSet::new();
@@ -704,7 +705,7 @@ async fn a_scan_sees_one_moment() {
     // A scan that nobody listens to ends.
     let snapshot = db.engine.snapshot(access, 1).await.unwrap();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
-    let reader = tokio::spawn(snapshot.scan(sender));
+    let reader = tokio::spawn(scan_in_batches(snapshot, sender));
     receiver.recv().await.unwrap();
     drop(receiver);
     reader.await.unwrap().unwrap();
@@ -729,7 +730,7 @@ async fn plain_scans_are_read_by_a_lane_and_every_row_as_the_driver_reads_it() {
     let access = db.access("a").await;
     let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
-    let reader = tokio::spawn(snapshot.scan(sender));
+    let reader = tokio::spawn(scan_in_batches(snapshot, sender));
     let mut rows = Vec::new();
     let mut longest = 0;
     while let Some(batch) = receiver.recv().await {
@@ -755,7 +756,7 @@ async fn a_scan_that_waits_for_rows_ends_when_nobody_waits_for_it() {
     for aborted in [false, true] {
         let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let scan = tokio::spawn(snapshot.scan(sender));
+        let scan = tokio::spawn(scan_in_batches(snapshot, sender));
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         let ended = async {
             if aborted {
@@ -791,7 +792,7 @@ async fn errors_in_mid_scan_are_told_as_the_drivers_are() {
     db.execute("INSERT INTO a SELECT seq, 1 FROM seq_100000_to_1500000").await;
     let snapshot = db.engine.snapshot(Arc::clone(&access), 1).await.unwrap();
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
-    let scan = tokio::spawn(snapshot.scan(sender));
+    let scan = tokio::spawn(scan_in_batches(snapshot, sender));
     receiver.recv().await.unwrap();
     let id = db
         .scalar(&format!(

@@ -9,6 +9,7 @@ use trueup::model::{Plan, Role, TableName, Wishes};
 
 use super::support::process::{Agent, Output, trueup};
 use super::support::servers::PostgresDb;
+use crate::support::batches::scan_in_batches;
 
 fn repair(source: &PostgresDb, target: &PostgresDb, more: &[&str]) -> Output {
     repair_from(&source.url(), target, more)
@@ -212,7 +213,7 @@ async fn canonical_rows(url: &str) -> Vec<u8> {
         }
         all
     };
-    let (scanned, all) = tokio::join!(snapshot.scan(send), collect);
+    let (scanned, all) = tokio::join!(scan_in_batches(snapshot, send), collect);
     scanned.unwrap();
     all
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::errors;
@@ -14,7 +13,7 @@ use super::scan::{ATTEMPTS, BEGIN, ISOLATION, POSITION, Source, position_of};
 use super::session::Target;
 use super::wire::{Piece, RowDecoder};
 use crate::engine::places::{Places, push_all};
-use crate::engine::{EngineError, RawBatch, RowSinks};
+use crate::engine::{EngineError, RowSinks};
 
 fn until(patience: Duration) -> Box<dyn Fn() -> bool + Send> {
     let deadline = Instant::now() + patience;
@@ -72,13 +71,10 @@ pub(super) async fn at_one_position(lanes: Vec<Lane>, patience: Duration) -> Vec
 pub(super) struct Ended(Arc<AtomicBool>);
 
 impl Ended {
-    /// Whether it has, or nobody takes batches any more.
-    pub(super) fn told(
-        &self,
-        out: mpsc::Sender<Box<dyn RawBatch>>,
-    ) -> impl Fn() -> bool + Clone + Send + 'static {
+    /// Whether it has, or nobody takes rows any more.
+    pub(super) fn told(&self, sinks: Arc<dyn RowSinks>) -> impl Fn() -> bool + Clone + Send + 'static {
         let ended = Arc::clone(&self.0);
-        move || ended.load(Ordering::Relaxed) || out.is_closed()
+        move || ended.load(Ordering::Relaxed) || sinks.is_closed()
     }
 }
 
@@ -93,7 +89,7 @@ pub(super) fn read(
     mut lane: Lane,
     number: usize,
     source: &Source,
-    sinks: &RowSinks,
+    sinks: &dyn RowSinks,
     over: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Result<(), EngineError> {
     lane.give_up_when(Box::new(over.clone()));
@@ -113,7 +109,7 @@ fn read_parts(
     number: usize,
     source: &Source,
     over: &impl Fn() -> bool,
-    sinks: &RowSinks,
+    sinks: &dyn RowSinks,
 ) -> Result<bool, EngineError> {
     let told = |error: LaneError| errors::lane(&source.during, source.is_filtered(), error);
     let mut places = Places::new(sinks);

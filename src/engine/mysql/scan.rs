@@ -14,7 +14,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::lane::Lane;
@@ -22,10 +21,9 @@ use super::lanes::{self, Ended};
 use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
 use super::{Facts, errors, fetch, texts};
-use crate::engine::batch_sink::batch_sinks;
 use crate::engine::places::Encoding;
 use crate::engine::shares::{Next, Shares};
-use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
+use crate::engine::{EngineError, ErrorKind, RowSinks, Snapshot};
 use crate::model::{ColumnType, TableAccess};
 
 pub(super) const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
@@ -255,16 +253,8 @@ fn ranges(name: &str, low: i128, high: i128, count: usize) -> Vec<Option<String>
 
 #[async_trait]
 impl Snapshot for MySqlSnapshot {
-    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        self.scan_into(batch_sinks(&out), out).await
-    }
-
-    async fn scan_into(
-        self: Box<Self>,
-        sinks: RowSinks,
-        out: mpsc::Sender<Box<dyn RawBatch>>,
-    ) -> Result<(), EngineError> {
-        let (source, ended, sinks) = (Arc::new(self.source), Ended::default(), Arc::new(sinks));
+    async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError> {
+        let (source, ended) = (Arc::new(self.source), Ended::default());
         let mut tasks = JoinSet::new();
         match self.readers {
             Readers::Driver(readers) => {
@@ -275,12 +265,12 @@ impl Snapshot for MySqlSnapshot {
             Readers::Lanes(lanes) => {
                 for (number, lane) in lanes.into_iter().enumerate() {
                     let (source, sinks) = (Arc::clone(&source), Arc::clone(&sinks));
-                    let over = ended.told(out.clone());
-                    tasks.spawn_blocking(move || lanes::read(lane, number, &source, &sinks, over));
+                    let over = ended.told(Arc::clone(&sinks));
+                    tasks.spawn_blocking(move || lanes::read(lane, number, &source, sinks.as_ref(), over));
                 }
             }
         }
-        drop((out, sinks));
+        drop(sinks);
         while let Some(done) = tasks.join_next().await {
             done.map_err(|error| {
                 EngineError::new(ErrorKind::Database, source.during.clone(), error.to_string())
@@ -295,7 +285,7 @@ async fn read_ranges(
     mut connection: MySqlConnection,
     number: usize,
     source: Arc<Source>,
-    sinks: Arc<RowSinks>,
+    sinks: Arc<dyn RowSinks>,
 ) -> Result<(), EngineError> {
     let encoding = Encoding::begin(sinks, source.during.clone());
     while let Some((sql, mut goes_on)) = source.next(number) {

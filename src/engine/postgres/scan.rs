@@ -10,7 +10,6 @@ use futures::StreamExt;
 use futures::future::join_all;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::batch::{PgBatch, Piece, strip_header};
@@ -19,7 +18,6 @@ use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::{PgEngine, errors, run, statement};
-use crate::engine::batch_sink::batch_sinks;
 use crate::engine::places::{Encoding, Places, push_all};
 use crate::engine::shares::Shares;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
@@ -264,32 +262,23 @@ pub(super) async fn check_filter(
 
 #[async_trait]
 impl Snapshot for PgSnapshot {
-    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        self.scan_into(batch_sinks(&out), out).await
-    }
-
-    async fn scan_into(
-        self: Box<Self>,
-        sinks: RowSinks,
-        out: mpsc::Sender<Box<dyn RawBatch>>,
-    ) -> Result<(), EngineError> {
+    async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
-        let (_ended, sinks) = (Ended(Arc::clone(&self.source)), Arc::new(sinks));
+        let _ended = Ended(Arc::clone(&self.source));
         for (number, reader) in self.readers.into_iter().enumerate() {
             let (source, decoder) = (self.source.clone(), self.decoder.clone());
+            let sinks = Arc::clone(&sinks);
             match reader {
                 Reader::Driver(connection) => {
-                    let (idle, sinks) = (Arc::clone(&self.idle), Arc::clone(&sinks));
+                    let idle = Arc::clone(&self.idle);
                     tasks.spawn(read(connection, number, source, decoder, sinks, idle))
                 }
                 Reader::Lane(lane) => {
-                    let (sinks, out) = (Arc::clone(&sinks), out.clone());
-                    tasks.spawn_blocking(move || read_lane(lane, number, &source, &decoder, &sinks, out))
+                    tasks.spawn_blocking(move || read_lane(lane, number, &source, &decoder, &sinks))
                 }
             };
         }
         drop(sinks);
-        drop(out);
         let _held = self.holder;
         while let Some(done) = tasks.join_next().await {
             match done {
@@ -316,7 +305,7 @@ async fn read(
     number: usize,
     source: Arc<Source>,
     decoder: Arc<Decoder>,
-    sinks: Arc<RowSinks>,
+    sinks: Arc<dyn RowSinks>,
     idle: Arc<Idle<PgConnection>>,
 ) -> Result<bool, EngineError> {
     let encoding = Encoding::begin(sinks, source.during.clone());
@@ -381,15 +370,14 @@ fn read_lane(
     number: usize,
     source: &Arc<Source>,
     decoder: &Arc<Decoder>,
-    sinks: &RowSinks,
-    out: mpsc::Sender<Box<dyn RawBatch>>,
+    sinks: &Arc<dyn RowSinks>,
 ) -> Result<bool, EngineError> {
     let ended = {
-        let source = Arc::clone(source);
-        move || source.ended.load(Ordering::Relaxed) || out.is_closed()
+        let (source, sinks) = (Arc::clone(source), Arc::clone(sinks));
+        move || source.ended.load(Ordering::Relaxed) || sinks.is_closed()
     };
     lane.give_up_when(Box::new(ended.clone()));
-    let mut places = Places::new(sinks);
+    let mut places = Places::new(sinks.as_ref());
     while let Some(next) = source.shares.take(number) {
         let sink = places.sink(next.goes_on);
         lane.copy(&source.copy(&next.parts)).map_err(|e| source.lane_error(e))?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::mpsc;
 
 use super::SqliteEngine;
 use super::errors::engine_error;
@@ -13,8 +12,7 @@ use super::gather::gather;
 use super::params::quote;
 use super::rows::select;
 use super::split::borders;
-use crate::engine::batch_sink::batch_sinks;
-use crate::engine::{EngineError, ErrorKind, RawBatch, RowSink, RowSinks, Snapshot};
+use crate::engine::{EngineError, ErrorKind, RowSink, RowSinks, Snapshot};
 use crate::model::TableAccess;
 
 /// Times the readers are opened again when somebody writes between two openings.
@@ -115,19 +113,11 @@ fn split(
 
 #[async_trait]
 impl Snapshot for SqliteSnapshot {
-    async fn scan(self: Box<Self>, out: mpsc::Sender<Box<dyn RawBatch>>) -> Result<(), EngineError> {
-        self.scan_into(batch_sinks(&out), out).await
-    }
-
-    async fn scan_into(
-        self: Box<Self>,
-        sinks: RowSinks,
-        _out: mpsc::Sender<Box<dyn RawBatch>>,
-    ) -> Result<(), EngineError> {
+    async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError> {
         let during = format!("read {}", self.access.table);
         let mut readers = tokio::task::JoinSet::new();
         for reader in self.readers {
-            let (access, sink) = (self.access.clone(), sinks());
+            let (access, sink) = (self.access.clone(), sinks.sink());
             readers.spawn_blocking(move || read(&reader, &access, sink));
         }
         drop(sinks);

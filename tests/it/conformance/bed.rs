@@ -8,6 +8,7 @@ use trueup::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Plan, RejectionKind, Role, TableAccess, TableName, Wishes,
 };
 
+use crate::support::batches::scan_in_batches;
 use crate::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
 pub(super) type Rows = BTreeMap<Key, CanonicalRow>;
@@ -109,7 +110,7 @@ impl Bed {
 
 pub(super) async fn read(snapshot: Box<dyn engine::Snapshot>) -> Result<Rows, EngineError> {
     let (send, mut receive) = tokio::sync::mpsc::channel(4);
-    let scan = tokio::spawn(snapshot.scan(send));
+    let scan = tokio::spawn(scan_in_batches(snapshot, send));
     let mut rows = Rows::new();
     while let Some(batch) = receive.recv().await {
         for row in keyed_rows(batch.as_ref()).unwrap() {

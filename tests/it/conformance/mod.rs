@@ -8,6 +8,7 @@ use trueup::model::{Change, ChangeOutcome, RejectionKind, Role, TableName, Wishe
 
 mod bed;
 
+use crate::support::batches::scan_in_batches;
 use bed::{Bed, Rows, changes, read, refusals};
 
 macro_rules! laws {
@@ -181,7 +182,7 @@ async fn a_scan_nobody_listens_to_ends_quietly(bed: Bed) {
     let access = bed.access("t").await;
     let snapshot = bed.engine.snapshot(access.clone(), 2).await.unwrap();
     let (send, mut receive) = tokio::sync::mpsc::channel(1);
-    let scan = tokio::spawn(snapshot.scan(send));
+    let scan = tokio::spawn(scan_in_batches(snapshot, send));
     drop(receive.recv().await);
     drop(receive);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(20), scan).await;

@@ -8,6 +8,7 @@ use trueup::engine::{Engine, ErrorKind, keyed_rows};
 use trueup::model::{CanonicalRow, ColumnType, Filled, Key, Role, TableAccess, TableName, Wishes};
 
 use super::setup::{Db, admin_url};
+use crate::support::batches::scan_in_batches;
 
 /// Four readers of a table that changes after the snapshot was taken, over connections made with these options.
 async fn one_state(options: &str, connections: i64) {
@@ -25,7 +26,7 @@ async fn one_state(options: &str, connections: i64) {
     assert_eq!(db.count(readers).await, connections);
     db.sql("UPDATE t SET v = 1; DELETE FROM t WHERE id % 3 = 0; INSERT INTO t SELECT -g, 1, '' FROM generate_series(1, 1000) g").await;
     let (send, mut receive) = tokio::sync::mpsc::channel(4);
-    let scan = tokio::spawn(snapshot.scan(send));
+    let scan = tokio::spawn(scan_in_batches(snapshot, send));
     let (mut rows, mut told) = (BTreeMap::new(), 0);
     while let Some(batch) = receive.recv().await {
         assert!(batch.rows() <= 4096);
@@ -78,7 +79,7 @@ async fn a_scan_nobody_listens_to_ends_quietly_and_lets_go() {
     let access = db.access("t").await;
     let snapshot = db.engine.snapshot(access, 3).await.unwrap();
     let (send, mut receive) = tokio::sync::mpsc::channel(1);
-    let scan = tokio::spawn(snapshot.scan(send));
+    let scan = tokio::spawn(scan_in_batches(snapshot, send));
     assert!(receive.recv().await.is_some());
     drop(receive);
     scan.await.unwrap().unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::batches::scan_in_batches;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use trueup::engine::postgres::PgEngine;
 use trueup::engine::{Engine, EngineError, keyed_rows};
@@ -80,7 +81,7 @@ impl Db {
     ) -> Result<BTreeMap<Key, CanonicalRow>, EngineError> {
         let snapshot = self.engine.snapshot(access.clone(), readers).await?;
         let (send, mut receive) = tokio::sync::mpsc::channel(8);
-        let scan = tokio::spawn(snapshot.scan(send));
+        let scan = tokio::spawn(scan_in_batches(snapshot, send));
         let mut rows = BTreeMap::new();
         while let Some(batch) = receive.recv().await {
             let batch = keyed_rows(batch.as_ref()).unwrap();

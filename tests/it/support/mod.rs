@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test module uses its own part")]
 
 pub(crate) mod agents;
+pub(crate) mod batches;
 pub(crate) mod browser;
 pub(crate) mod gate;
 pub(crate) mod process;
