@@ -154,6 +154,8 @@ mod tests {
             referrers: Vec::new(),
             triggers: Vec::new(),
             notes: Vec::new(),
+            identity: None,
+            hidden_rows: None,
         };
         TablePair { source: name(table), target: name(table), schemas: Ok((schema.clone(), schema)) }
     }

@@ -68,9 +68,14 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         parallelism: usize,
     ) -> Result<Box<dyn Snapshot>, EngineError>;
 
-    /// The rows of these keys as they are now, in any order; keys without a row (or beyond the filter) are left out.
-    /// A row whose key is equal only by the database's collation is left out too: keys are compared by bytes.
-    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError>;
+    /// Looks these keys up, and says of which of them it shows nothing. A row whose key is equal only by the database's
+    /// collation is not found: keys are compared by bytes.
+    async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError>;
+
+    /// The rows that a lookup of these keys finds.
+    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+        Ok(self.lookup(access, keys).await?.rows)
+    }
 
     /// As `fetch`, for keys in their order that were all a snapshot had between the first and the last of them: an engine
     /// may read the range instead of looking up each key.
@@ -121,6 +126,36 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 
     /// Fails, with what to grant, where the table cannot be written by this login. Writes nothing.
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError>;
+}
+
+/// What a lookup by key shows of the keys it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lookup {
+    /// The rows as they are now, in any order. A row beyond the filter is not among them.
+    pub rows: Vec<KeyedRow>,
+    /// Keys without a row here that may have one nevertheless, because this lookup need not have found it: the key cannot
+    /// be bound, or its column may hold the same meaning in another spelling, or the statement found none of its keys.
+    /// Every other key without a row is shown to be absent.
+    pub unproven: Vec<Key>,
+}
+
+impl Lookup {
+    /// `exact`: whether the lookup would have found a row of this key, however it is stored.
+    ///
+    /// No absence is believed of a statement that found no row at all: a server that prunes the wrong partitions, or
+    /// reads a damaged index, answers with nothing too. So this takes the keys and the rows of one statement.
+    pub fn of_statement(keys: &[Key], rows: Vec<KeyedRow>, exact: impl Fn(&Key) -> bool) -> Self {
+        let found: std::collections::HashSet<&[u8]> = rows.iter().map(|row| row.key.as_bytes()).collect();
+        let missed = keys.iter().filter(|key| !found.contains(key.as_bytes()));
+        let unproven = missed.filter(|key| rows.is_empty() || !exact(key)).cloned().collect();
+        Self { rows, unproven }
+    }
+
+    /// The same of a lookup that was made of several statements.
+    pub fn extend(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        self.unproven.extend(other.unproven);
+    }
 }
 
 /// One consistent state of one table, read once.

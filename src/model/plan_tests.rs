@@ -40,6 +40,8 @@ fn table(name: &str, columns: Vec<Column>, key: &[&str]) -> TableSchema {
         referrers: Vec::new(),
         triggers: Vec::new(),
         notes: Vec::new(),
+        identity: None,
+        hidden_rows: None,
     }
 }
 

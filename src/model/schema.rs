@@ -205,6 +205,9 @@ pub struct Referrer {
     pub table: TableName,
     /// A delete of a row here deletes or rewrites rows there (CASCADE, SET NULL, SET DEFAULT).
     pub delete_spreads: bool,
+    /// An update of the key that is pointed to rewrites rows there.
+    #[serde(default)]
+    pub update_spreads: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +226,13 @@ pub struct TableSchema {
     pub triggers: Vec<String>,
     /// The engine's own note of something a person must know (a non-transactional storage engine, say).
     pub notes: Vec<String>,
+    /// Another value than before: the table was dropped and made again, truncated, or rewritten. `None` where the engine
+    /// cannot tell.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// Why this login may not see all rows (row-level security); `None` where it sees them all.
+    #[serde(default)]
+    pub hidden_rows: Option<String>,
 }
 
 impl TableSchema {

@@ -63,6 +63,8 @@ pub(super) async fn describe(
         referrers: Vec::new(),
         triggers: Vec::new(),
         notes: Vec::new(),
+        identity: None,
+        hidden_rows: None,
     };
     if described.is_view {
         described.estimated_rows = None;
@@ -114,7 +116,7 @@ pub(super) async fn referrers(
         let spreads = matches!(text(row, 2), "CASCADE" | "SET NULL" | "SET DEFAULT");
         *found.entry(TableName::new(Some(text(row, 0)), text(row, 1))).or_default() |= spreads;
     }
-    Ok(found.into_iter().map(|(table, delete_spreads)| Referrer { table, delete_spreads }).collect())
+    Ok(found.into_iter().map(|(table, delete_spreads)| Referrer { table, delete_spreads, update_spreads: false }).collect())
 }
 
 pub(super) fn is_transactional(engine: &str) -> bool {

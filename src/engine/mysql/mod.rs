@@ -26,9 +26,9 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, MySql};
 
 use self::session::Target;
-use super::{Engine, EngineError, ErrorKind, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess,
     TableName, TableSchema,
 };
 
@@ -196,12 +196,13 @@ impl Engine for MySqlEngine {
         Ok(Box::new(snapshot))
     }
 
-    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+    async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError> {
         if keys.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Lookup::default());
         }
         let mut connection = self.connection(&format!("read {}", access.table)).await?;
-        fetch::fetch(&mut connection, access, keys).await
+        let rows = fetch::fetch(&mut connection, access, keys).await?;
+        Ok(Lookup::of_statement(keys, rows, |_| false))
     }
 
     async fn apply(

@@ -52,6 +52,8 @@ pub(super) async fn describe(
         referrers,
         triggers,
         notes,
+        identity: None,
+        hidden_rows: None,
     })
 }
 
@@ -208,7 +210,7 @@ async fn relations(
             references.push(table.clone());
         }
         if points_here && !referrers.iter().any(|known| known.table == table) {
-            referrers.push(Referrer { table, delete_spreads });
+            referrers.push(Referrer { table, delete_spreads, update_spreads: false });
         }
     }
     Ok((references, referrers))

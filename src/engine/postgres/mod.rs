@@ -9,9 +9,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::time::Instant;
 
-use super::{Engine, EngineError, ErrorKind, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, RowRun, ServerInfo,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, RowRun, ServerInfo,
     TableAccess, TableName, TableSchema,
 };
 
@@ -258,14 +258,14 @@ impl Engine for PgEngine {
         Ok(Box::new(scan::PgSnapshot::take(self, access, parallelism).await?))
     }
 
-    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+    async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError> {
         if keys.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Lookup::default());
         }
         let mut connection = self.acquire().await?;
         let rows = fetch::fetch(&mut connection, access, keys).await?;
         self.release(connection);
-        Ok(rows)
+        Ok(Lookup::of_statement(keys, rows, |_| false))
     }
 
     async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<RowRun, EngineError> {

@@ -79,6 +79,8 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
         columns,
         keys,
         notes: Vec::new(),
+        identity: None,
+        hidden_rows: None,
     })
 }
 
@@ -207,6 +209,7 @@ fn referrers(connection: &Connection, table: &str) -> Result<Vec<Referrer>, Erro
             Ok(Referrer {
                 table: TableName { schema: None, name: row.get(0)? },
                 delete_spreads: !matches!(rule.to_uppercase().as_str(), "NO ACTION" | "RESTRICT"),
+                update_spreads: false,
             })
         })?
         .collect()

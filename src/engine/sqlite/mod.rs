@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Engine, EngineError, ErrorKind, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, Lookup, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, Rounding, ServerInfo, TableAccess,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess,
     TableName, TableSchema,
 };
 
@@ -148,11 +148,12 @@ impl Engine for SqliteEngine {
         self.blocking("read", move |engine| scan::snapshot(engine, access, parallelism)).await
     }
 
-    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
+    async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError> {
         let (access, keys) = (access.clone(), keys.to_vec());
         self.blocking("read", move |engine| {
             let connection = engine.open(false)?;
-            rows::rows_of(&connection, &access, &keys, access.filter.as_deref())
+            let rows = rows::rows_of(&connection, &access, &keys, access.filter.as_deref())?;
+            Ok(Lookup::of_statement(&keys, rows, |_| false))
         })
         .await
     }

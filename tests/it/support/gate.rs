@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use trueup::engine::{Engine, EngineError, Pressure, Snapshot};
+use trueup::engine::{Engine, EngineError, Lookup, Pressure, Snapshot};
 use trueup::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, KeyedRow, Question, ServerInfo, TableAccess, TableName,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, ServerInfo, TableAccess, TableName,
     TableSchema,
 };
 
@@ -117,8 +117,8 @@ impl Engine for GatedEngine {
         Ok(self.pressures.lock().unwrap().pop_front().unwrap_or_default())
     }
 
-    async fn fetch(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Vec<KeyedRow>, EngineError> {
-        self.inner.fetch(access, keys).await
+    async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError> {
+        self.inner.lookup(access, keys).await
     }
 
     async fn apply(
