@@ -23,6 +23,7 @@ const STRANGERS: u8 = 10;
 const FINER: u8 = 11;
 const NAME: u8 = 12;
 const NAMED: u8 = 13;
+const LISTING: u8 = 14;
 
 /// An element without its check.
 const STRANGER: usize = 6;
@@ -98,6 +99,7 @@ impl Message {
                 put_varint(&mut out, u64::from(cells.from));
                 put_words(&mut out, &cells.sums, 8);
             }
+            Self::Listing => out.push(LISTING),
             Self::Strangers(elements) => {
                 out.push(STRANGERS);
                 put_words(&mut out, elements, STRANGER);
@@ -147,6 +149,7 @@ impl Message {
             FINER => Self::Finer(input.byte()?),
             MORE => Self::More(input.small()?),
             SKETCH_CELLS => Self::SketchCells(SketchCells { from: input.small()?, sums: input.words(8)? }),
+            LISTING => Self::Listing,
             STRANGERS => Self::Strangers(input.words(STRANGER)?),
             _ => return Err(ProtocolError::Malformed("unknown kind of message")),
         };

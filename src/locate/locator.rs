@@ -143,6 +143,11 @@ impl<V: RunView> Locator<V> {
         &self.own.view
     }
 
+    /// Messages that are made already and wait to be sent.
+    pub fn queued(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// The next message to send; `None` until something is received.
     pub fn next_outgoing(&mut self) -> Result<Option<Message>, LocateError> {
         if let Some(message) = self.outbox.pop_front() {
@@ -176,6 +181,7 @@ impl<V: RunView> Locator<V> {
             (Role::Target, Message::More(to)) => self.receive_more(to)?,
             (Role::Target, Message::Name) => self.receive_name()?,
             (Role::Source, Message::Named(names)) => self.receive_named(&names)?,
+            (Role::Target, Message::Listing) => self.receive_listing()?,
             (Role::Target, Message::Strangers(elements)) => self.receive_strangers(elements)?,
             (Role::Target, Message::Findings(entries)) => self.hearing(name)?.take_entries(entries)?,
             (Role::Target, Message::MissingRun(run)) if self.bulk => self.hearing(name)?.take_run(run)?,

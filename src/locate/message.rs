@@ -28,6 +28,8 @@ pub enum Message {
     More(u32),
     /// Target to source: the cells asked for, in order.
     SketchCells(SketchCells),
+    /// Source to target: so much differs that all entries are findings; yours are all without a match, too.
+    Listing,
     /// Source to target: elements of the sketch that are not the source's own. The list of the opener is settled by them.
     Strangers(Vec<u64>),
 }
@@ -47,6 +49,7 @@ impl Message {
             Self::Finer(_) => "finer",
             Self::More(_) => "more",
             Self::SketchCells(_) => "sketch cells",
+            Self::Listing => "listing",
             Self::Strangers(_) => "strangers",
         }
     }
@@ -79,8 +82,9 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    pub(super) fn of(opener: &Opener, shape: Shape) -> Self {
-        let bytes = Self::count_bytes(shape);
+    /// `rows` of the smaller table.
+    pub(super) fn of(opener: &Opener, shape: Shape, rows: u64) -> Self {
+        let bytes = Self::count_bytes(shape, rows);
         let counts = opener.counts(shape);
         Self {
             sums: opener.cells(shape).sums().to_vec(),
@@ -88,9 +92,9 @@ impl Sketch {
         }
     }
 
-    /// Bytes of one count.
-    pub(super) fn count_bytes(shape: Shape) -> usize {
-        if shape == Shape::SMALL_OPENER { 2 } else { 1 }
+    /// Bytes of one count: of large tables two, or what differs could be more than the counts can tell.
+    pub(super) fn count_bytes(shape: Shape, rows: u64) -> usize {
+        if shape == Shape::SMALL_OPENER || rows >= 1 << 20 { 2 } else { 1 }
     }
 }
 

@@ -36,6 +36,7 @@
 //!   More      ◄── (or: many differ) so many cells more, by an estimate
 //!   SketchCells                                            ──►   (if they do not suffice: more of them, twice; then the Frontier
 //!                                                                that answers the opener's nodes)
+//!   Listing   ◄── (or: a quarter of the rows or more differ) all of mine are findings, and follow
 //!   Strangers ◄── what is not mine, for the target to look up in its own run
 //!   Findings  ◄── and on as above
 //! ```

@@ -10,7 +10,6 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use super::message::Sketch;
 use crate::merkle::{Cells, RunError, RunView, Shape, element, shown};
 
 /// More would cost more than other ways to find as much.
@@ -160,7 +159,7 @@ pub(super) fn estimate(shape: Shape, own: &[u16], peer: &[u8], surplus: i64) -> 
     let share = shape.lengths().first().map_or(1.0, |length| 1.0 / f64::from(*length));
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     let expected = surplus as f64 * share;
-    let bytes = Sketch::count_bytes(shape);
+    let bytes = (peer.len() / own.len().max(1)).max(1);
     let wrap = if bytes == 1 { 256 } else { 65_536 };
     let (mut sum, mut cells) = (0.0, 0.0);
     for (own, peer) in own.iter().zip(peer.chunks(bytes)) {

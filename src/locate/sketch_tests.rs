@@ -197,7 +197,7 @@ fn the_counts_tell_about_how_many_differ() {
         let surplus = i64::try_from(a.run.len()).unwrap() - i64::try_from(b.run.len()).unwrap();
         let real = 2 * changed + missing;
         let estimated = |shape| {
-            let (own, peer) = (a.tree.opener(), Sketch::of(b.tree.opener(), shape));
+            let (own, peer) = (a.tree.opener(), Sketch::of(b.tree.opener(), shape, 1));
             estimate(shape, &own.counts(shape), &peer.counts, surplus)
         };
         let full = estimated(Shape::OPENER);

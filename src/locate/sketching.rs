@@ -14,6 +14,9 @@ const ROWS_MIN: u64 = 2_048;
 const SURPLUS_MAX: u64 = 450;
 const CELLS_PER_MESSAGE: usize = MESSAGE_BYTES / 8;
 const STRANGERS_PER_MESSAGE: usize = MESSAGE_BYTES / 6;
+/// Entries of both sides that differ, from which on all are listed: so much of the larger table. A row that was changed is
+/// two of them.
+const LISTED_SHARE: u64 = 2;
 /// Stages that a source asks for before it descends instead.
 const ASKS_MAX: u8 = 3;
 /// Where as many rows differ on both sides, they are the same keys, mostly: then the source's keys name the target's rows too,
@@ -73,7 +76,7 @@ impl<V: RunView> Locator<V> {
             return Ok((true, None));
         }
         let shape = if self.metered { Shape::SMALL_OPENER } else { Shape::OPENER };
-        let sketch = Sketch::of(self.own.tree.opener(), shape);
+        let sketch = Sketch::of(self.own.tree.opener(), shape, count.min(self.own.len()));
         self.offered.sent = u32::try_from(sketch.sums.len()).unwrap_or(0);
         Ok((true, Some(sketch)))
     }
@@ -88,7 +91,8 @@ impl<V: RunView> Locator<V> {
             let shape = if small { Shape::SMALL_OPENER } else { Shape::OPENER };
             let (own, counts) = (opener.cells(shape), opener.counts(shape));
             if sketch.sums.len() != own.sums().len()
-                || sketch.counts.len() != counts.len() * Sketch::count_bytes(shape)
+                || sketch.counts.len()
+                    != counts.len() * Sketch::count_bytes(shape, open.count.min(self.own.len()))
             {
                 return Err(unexpected("open", "a sketch of another size").into());
             }
@@ -104,6 +108,10 @@ impl<V: RunView> Locator<V> {
         }
         if self.is_clustered(&open.list)? {
             return Ok(false);
+        }
+        if open.sketch.is_some() && differing >= self.own.len().max(open.count) / LISTED_SHARE {
+            self.list_all();
+            return Ok(true);
         }
         // A list of all entries has four bytes of each.
         let affordable = u64::from(CELLS_MAX).min(self.own.len().min(open.count) / 2);
@@ -127,6 +135,26 @@ impl<V: RunView> Locator<V> {
         let sketching = Sketching { decoder, asked: 1, shape, opener, wanted, received, list };
         self.phase = Phase::Sketching(Box::new(sketching));
         Ok(true)
+    }
+
+    /// Source: a descent would end in a list of nearly all entries of both sides, so all of its own are its findings at once.
+    fn list_all(&mut self) {
+        self.unmatched.take();
+        self.unmatched.add(0..self.own.len(), Faces::Many);
+        self.outbox.push_back(Message::Listing);
+        self.phase = Phase::Telling(Telling { spans: self.unmatched.take().into() });
+    }
+
+    /// Target: all of its entries may be without a match.
+    pub(super) fn receive_listing(&mut self) -> Result<(), LocateError> {
+        if !self.is_offering() || !self.offered.open || self.offered.sent == 0 {
+            return Err(unexpected("listing", "not at this point of the conversation").into());
+        }
+        self.asked.clear();
+        self.open_rows = 0;
+        self.unmatched.take();
+        self.unmatched.add(0..self.own.len(), Faces::Many);
+        Ok(())
     }
 
     /// Few of the opener's nodes differ: what does lies side by side, and a descent is cheaper.
