@@ -13,18 +13,18 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::conversation::failed_event;
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
-use super::link::{FRAMES_IN_FLIGHT, Link};
-use super::local::failed_event;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
     RunRequest, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
 };
 use super::security::{ClientSecurity, PeerToken};
+use super::session::link::{FRAMES_IN_FLIGHT, Link};
+use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::status::{causes, from_status};
-use super::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::Role;
+use crate::model::canonical::DecodeError;
 
 /// A failure of one side, in words for a person; it crosses the wire as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,10 +37,12 @@ pub enum FailureKind {
     Database,
     /// Stopped by the user.
     Cancelled,
+    /// Two things that must agree do not: nothing may be claimed.
+    Inconsistent,
 }
 
 impl FailureKind {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Usage, "usage"),
         (Self::Unreachable, "unreachable"),
         (Self::Refused, "refused"),
@@ -49,6 +52,7 @@ impl FailureKind {
         (Self::Resource, "resource"),
         (Self::Database, "database"),
         (Self::Cancelled, "cancelled"),
+        (Self::Inconsistent, "inconsistent"),
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -98,4 +102,9 @@ impl From<EngineError> for AgentError {
         let hint = error.hint.clone();
         Self { kind, side: None, message: error.to_string(), hint }
     }
+}
+
+pub(super) fn decode_error(error: DecodeError) -> AgentError {
+    AgentError::new(FailureKind::Protocol, format!("a row cannot be read by the plan's types: {error}"))
+        .with_hint("check that both agents are the same release of trueup")
 }

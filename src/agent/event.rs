@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::difference::Difference;
 use super::intents::{Intents, RowOutcome};
+use super::outcome::TableOutcome;
 use super::told::TrailWish;
 use crate::model::{Plan, Role};
 
@@ -156,41 +158,6 @@ pub enum Phase {
     Verify,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DifferenceKind {
-    /// Only on the source.
-    Missing,
-    /// On both with other values.
-    Changed,
-    /// Only on the target.
-    Extra,
-}
-
-/// A confirmed difference, for a person: the key, and names of columns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
-    pub kind: DifferenceKind,
-    /// Key columns by source name, as text.
-    pub key: Vec<(String, String)>,
-    /// For changed rows: the columns that differ, by source name; with values where they were asked for.
-    pub columns: Vec<DifferingColumn>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DifferingColumn {
-    pub name: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub values: Option<ValuePair>,
-}
-
-/// `None` is NULL.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ValuePair {
-    pub source: Option<String>,
-    pub target: Option<String>,
-}
-
 /// Told while a table's run goes on, in order.
 // Tagged from outside: inside, serde would buffer the fields, and numbers of any precision do not survive that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -254,6 +221,10 @@ pub enum Event {
     Done {
         outcome: Box<TableOutcome>,
     },
+    /// What was done until a run failed that had begun to write; why comes with `Failed`.
+    Stopped {
+        outcome: Box<TableOutcome>,
+    },
     Failed {
         kind: String,
         side: Option<Role>,
@@ -262,114 +233,11 @@ pub enum Event {
     },
 }
 
-/// How a table's run ended. All figures are of this run alone.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TableOutcome {
-    pub source_rows: u64,
-    pub target_rows: u64,
-    /// Confirmed differences.
-    pub missing: u64,
-    pub changed: u64,
-    pub extra: u64,
-    /// Suspects that were gone, or still changing, when they were read again.
-    pub in_flight: u64,
-    /// Suspects still changing after the last reread: neither equal nor different can be said of them.
-    pub unsettled: u64,
-    /// Suspects whose values are within the tolerance.
-    pub tolerated: u64,
-    pub inserted: u64,
-    pub updated: u64,
-    pub deleted: u64,
-    /// Differences that were not written: the operation is not allowed, or a dry run.
-    pub left: u64,
-    /// Rows the database refused, or that changed under the repair until the end.
-    pub set_aside: u64,
-    /// Nothing was written because more than `max_changes` rows differ.
-    pub over_limit: bool,
-    /// Hex of 32 bytes.
-    pub source_root: String,
-    /// Before any repair.
-    pub target_root: String,
-    /// After the repair, from the rows read again.
-    pub repaired_root: Option<String>,
-    /// Diff: the located differences explain the two roots exactly. Repair: target proved equal to the source.
-    pub proved: bool,
-    pub bytes_to_source: u64,
-    pub bytes_to_target: u64,
-    pub messages_to_source: u64,
-    pub messages_to_target: u64,
-    /// Of which the handshake: versions, plan.
-    pub handshake_bytes: u64,
-    pub round_trips: u64,
-    /// Rows read by key, beyond the scan.
-    pub source_rows_reread: u64,
-    pub target_rows_reread: u64,
-    /// Confirmed differences by part of the key order; each part holds equally many of the target's rows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub by_range: Vec<u64>,
-    /// Undo: rows that have changed since the run and were left as they are.
-    #[serde(default)]
-    pub moved_on: u64,
-    /// The target's agent keeps a journal from which this run can be taken back.
-    #[serde(default)]
-    pub undo_kept: bool,
-    pub seconds: PhaseSeconds,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct PhaseSeconds {
-    pub scan: f64,
-    pub locate: f64,
-    pub recheck: f64,
-    pub repair: f64,
-    pub verify: f64,
-}
-
-impl TableOutcome {
-    /// Adds the outcome of another part of the same table. Roots and ranges are of one part each, and are left.
-    pub fn add(&mut self, part: &Self) {
-        let mut copy = part.clone();
-        let mut sum = |field: fn(&mut Self) -> &mut u64| *field(self) += *field(&mut copy);
-        sum(|outcome| &mut outcome.source_rows);
-        sum(|outcome| &mut outcome.target_rows);
-        sum(|outcome| &mut outcome.missing);
-        sum(|outcome| &mut outcome.changed);
-        sum(|outcome| &mut outcome.extra);
-        sum(|outcome| &mut outcome.in_flight);
-        sum(|outcome| &mut outcome.unsettled);
-        sum(|outcome| &mut outcome.tolerated);
-        sum(|outcome| &mut outcome.inserted);
-        sum(|outcome| &mut outcome.updated);
-        sum(|outcome| &mut outcome.deleted);
-        sum(|outcome| &mut outcome.left);
-        sum(|outcome| &mut outcome.set_aside);
-        sum(|outcome| &mut outcome.bytes_to_source);
-        sum(|outcome| &mut outcome.bytes_to_target);
-        sum(|outcome| &mut outcome.messages_to_source);
-        sum(|outcome| &mut outcome.messages_to_target);
-        sum(|outcome| &mut outcome.handshake_bytes);
-        sum(|outcome| &mut outcome.round_trips);
-        sum(|outcome| &mut outcome.source_rows_reread);
-        sum(|outcome| &mut outcome.target_rows_reread);
-        sum(|outcome| &mut outcome.moved_on);
-        self.over_limit |= part.over_limit;
-        self.undo_kept |= part.undo_kept;
-        let (mine, more) = (&mut self.seconds, &part.seconds);
-        mine.scan += more.scan;
-        mine.locate += more.locate;
-        mine.recheck += more.recheck;
-        mine.repair += more.repair;
-        mine.verify += more.verify;
-    }
-
-    pub fn differences(&self) -> u64 {
-        self.missing + self.changed + self.extra
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::difference::{DifferenceKind, DifferingColumn, ValuePair};
     use super::super::intents::RowIntent;
+    use super::super::outcome::PhaseSeconds;
     use super::*;
     use crate::model::Operation;
 
@@ -418,7 +286,8 @@ mod tests {
             Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
             Event::UndoTable { table: text() },
             Event::Undone { undone: Undone { moved_on: 3, partial: true, ..Undone::default() } },
-            Event::Done { outcome: Box::new(outcome) },
+            Event::Done { outcome: Box::new(outcome.clone()) },
+            Event::Stopped { outcome: Box::new(outcome) },
             Event::Failed { kind: text(), side: Some(Role::Target), message: text(), hint: None },
         ] {
             let json = serde_json::to_vec(&event).unwrap();

@@ -7,11 +7,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::client::{PeerRef, RemoteAgent};
+use super::conversation::{run_target, run_undo, serve_source};
 use super::error::AgentError;
 use super::event::{Event, Task, UndoTask};
-use super::link::Link;
 use super::local::LocalAgent;
 use super::rendezvous::new_word;
+use super::session::link::Link;
 use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
 
 const EVENTS_AHEAD: usize = 64;
@@ -86,7 +87,7 @@ pub async fn start(
             let source = source.clone();
             // An error of the source is told over the link.
             let serving =
-                tokio::spawn(async move { source.serve_source(source_end).await }.in_current_span());
+                tokio::spawn(async move { serve_source(&source, source_end).await }.in_current_span());
             Ok(run_here(target.clone(), task, target_end, Some(AbortOnDropHandle::new(serving))))
         }
         (AgentHandle::Remote(source), AgentHandle::Local(target)) => {
@@ -112,7 +113,7 @@ pub async fn undo_on(target: &AgentHandle, task: UndoTask) -> Result<mpsc::Recei
             let target = target.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = target.run_undo(task, events.clone()) => {}
+                    () = run_undo(&target, task, events.clone()) => {}
                     () = events.closed() => {}
                 }
             });
@@ -134,7 +135,7 @@ fn run_here(
     let run = async move {
         let _source = source;
         tokio::select! {
-            () = target.run_target(task, link, events.clone()) => {}
+            () = run_target(&target, task, link, events.clone()) => {}
             () = events.closed() => {}
         }
     };
@@ -155,7 +156,7 @@ async fn meet(
     let (events, rx) = mpsc::channel(EVENTS_AHEAD);
     tokio::spawn(async move {
         // An error of the source is told over the link.
-        let serving = tokio::spawn(async move { source.serve_source(link).await }.in_current_span());
+        let serving = tokio::spawn(async move { serve_source(&source, link).await }.in_current_span());
         let _serving = AbortOnDropHandle::new(serving);
         let forward = async {
             while let Some(event) = told.recv().await {

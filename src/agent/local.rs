@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::sync::mpsc;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{Event, Task, UndoTask};
-use super::link::Link;
 use super::pace::{Courtesy, Pace};
 use super::undo::UndoStore;
 use crate::engine::{Engine, Manners};
-use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
+use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
 
 /// Tables described at once, each on a connection of its own.
 const DESCRIBED_AT_ONCE: usize = 2;
@@ -157,33 +154,4 @@ impl LocalAgent {
         Err(AgentError::new(FailureKind::Refused, "this agent was started read-only")
             .with_hint("start the target's agent with --allow-write"))
     }
-
-    /// Plays the target of one run: drives the conversation, tells events, ends with `Done` or `Failed`.
-    pub async fn run_target(&self, task: Task, link: Link, events: mpsc::Sender<Event>) {
-        let ended = match task {
-            Task::Table(task) => super::target::run(self, *task, link, &events).await,
-            Task::RollCall(plans) => super::roll_call::run(self, plans, link, &events).await,
-        };
-        if let Err(error) = ended {
-            let _ = events.send(failed_event(error)).await;
-        }
-    }
-
-    /// Takes a run back from this agent's journal; ends with `Done` or `Failed`.
-    pub async fn run_undo(&self, task: UndoTask, events: mpsc::Sender<Event>) {
-        if let Err(error) = super::undo::run(self, task, &events).await {
-            let _ = events.send(failed_event(error)).await;
-        }
-    }
-
-    /// Plays the source on a link until the peer closes it. `Err` was told to the peer already.
-    pub async fn serve_source(&self, link: Link) -> Result<(), AgentError> {
-        super::source::serve(self, link).await
-    }
-}
-
-/// The last event of a run that failed.
-pub(super) fn failed_event(error: AgentError) -> Event {
-    let side = error.side.or(Some(Role::Target));
-    Event::Failed { kind: error.kind.as_str().to_owned(), side, message: error.message, hint: error.hint }
 }

@@ -2,41 +2,41 @@
 //!
 //! Invariants:
 //! - The target's agent drives; the source's agent answers. Rows go from the source's agent to the target's, nowhere else.
-//! - Only `wire` turns foreign bytes into types; it returns errors and never panics.
+//! - Only `session::wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
 
-mod asking;
 pub mod client;
-mod digesting;
+mod compare;
+mod conversation;
+mod difference;
 pub mod error;
 pub mod event;
-mod fill;
 mod handle;
+mod identity;
 pub mod intents;
-mod judge;
-mod life;
-pub mod link;
 pub mod local;
+mod outcome;
 mod pace;
-mod parts;
-mod patch;
 mod rendezvous;
-mod roll_call;
+mod repair;
+mod retry;
 mod scan;
+mod secret_file;
 pub mod security;
 pub mod server;
 mod service;
-mod settle;
+mod session;
+mod small_tables;
 mod source;
-mod spool;
 mod status;
+mod table_run;
 mod target;
 pub mod told;
 mod trail;
 pub mod undo;
-mod verify;
-pub mod wire;
-mod write;
+mod undo_run;
+
+pub use session::wire;
 
 /// The generated wire contract.
 #[allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs, reason = "generated")]
@@ -48,22 +48,21 @@ pub mod proto {
 }
 
 pub use client::RemoteAgent;
+pub use difference::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 pub use error::AgentError;
-pub use event::{
-    Allow, Difference, DifferenceKind, DifferingColumn, EqualTable, Event, Phase, TableOutcome, TableTask,
-    Task, TaskOptions, UndoTask, Undone, ValuePair,
-};
+pub use event::{Allow, EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
 pub use handle::{AgentHandle, start, undo_on};
 pub use intents::{HASH_DIGITS, Intents, RowIntent, RowOutcome, hashes};
-pub use link::{Link, LinkCounts};
 pub use local::{AgentLimits, LocalAgent, Serves};
+pub use outcome::{PhaseSeconds, TableOutcome};
 pub use pace::Courtesy;
-pub use roll_call::ROLL_CALL_MAX;
+pub use session::link::{Link, LinkCounts};
+pub use small_tables::ROLL_CALL_MAX;
 pub use told::{TrailSecret, TrailWish};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What this build calls itself.
 pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));

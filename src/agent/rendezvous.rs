@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::error::{AgentError, FailureKind};
-use super::link::Link;
+use super::session::link::Link;
 use crate::model::{Role, value::hex};
 
 /// 128 random bits as hex: nobody meets a run that they were not told of.

@@ -12,10 +12,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{RemoteAgent, json};
+use super::conversation::{failed_event, run_target, run_undo, serve_source};
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
-use super::link::{FRAMES_IN_FLIGHT, Link};
-use super::local::{LocalAgent, failed_event};
+use super::local::LocalAgent;
 use super::proto::agent_server::Agent;
 use super::proto::{
     DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Frame, Greeting, HelloReply,
@@ -24,8 +24,9 @@ use super::proto::{
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::{ClientSecurity, ServerSecurity};
+use super::session::link::{FRAMES_IN_FLIGHT, Link};
+use super::session::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
 use super::status::{from_status, to_status};
-use super::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, TableName};
 
@@ -76,11 +77,10 @@ impl Service {
             let _permit = permit;
             let sender = link.sender();
             let served = tokio::select! {
-                served = agent.serve_source(link) => served,
+                served = serve_source(&agent, link) => served,
                 () = ended.cancelled() => {
                     let error = stopped(Role::Source);
-                    // The peer may be gone; then there is nobody to tell.
-                    let _ = sender.fail(&error).await;
+                    sender.fail(&error).await;
                     Err(error)
                 }
             };
@@ -101,7 +101,7 @@ impl Service {
         async move {
             let run = async {
                 match meeting.link(&peers, agent.limits().peer_timeout).await {
-                    Ok(link) => agent.run_target(task, link, events.clone()).await,
+                    Ok(link) => run_target(&agent, task, link, events.clone()).await,
                     Err(error) => drop(events.send(failed_event(error)).await),
                 }
             };
@@ -289,7 +289,7 @@ impl Agent for Service {
         let (agent, ended) = (self.agent.clone(), self.ended.clone());
         let work = async move {
             tokio::select! {
-                () = agent.run_undo(task, events.clone()) => {}
+                () = run_undo(&agent, task, events.clone()) => {}
                 () = ended.cancelled() => drop(events.send(failed_event(stopped(Role::Target))).await),
             }
         };

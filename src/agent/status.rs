@@ -16,7 +16,7 @@ pub(super) fn to_status(error: &AgentError) -> Status {
         FailureKind::Version => Code::FailedPrecondition,
         FailureKind::Timeout => Code::DeadlineExceeded,
         FailureKind::Resource => Code::ResourceExhausted,
-        FailureKind::Database => Code::Internal,
+        FailureKind::Database | FailureKind::Inconsistent => Code::Internal,
         FailureKind::Cancelled => Code::Cancelled,
     };
     let failure = Failure {

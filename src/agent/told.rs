@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::compare::describe::Describer;
 use super::error::AgentError;
 use super::intents::{HASH_DIGITS, Intents, RowIntent};
-use super::judge::Describer;
 use crate::merkle::{RowDigest, RowHasher, SessionKey};
 use crate::model::canonical::DecodeError;
 use crate::model::value::{hex, put_hex};
@@ -34,7 +34,7 @@ impl TrailSecret {
 
     /// Reads the secret from a file; makes one, for its owner's eyes alone, where there is none.
     pub fn load_or_make(path: &Path) -> Result<Self, AgentError> {
-        super::undo::secret_file(path).map(Self::new)
+        super::secret_file::secret_file(path).map(Self::new)
     }
 
     /// Of a key as it is shown: pairs of column and text. 16 bytes in hex.
@@ -96,7 +96,9 @@ impl Serialize for TrailSecret {
 impl<'de> Deserialize<'de> for TrailSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        super::undo::unhex(&text).map(Self::new).ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
+        super::secret_file::unhex(&text)
+            .map(Self::new)
+            .ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
     }
 }
 

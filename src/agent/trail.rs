@@ -7,13 +7,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
 
-use super::error::{AgentError, FailureKind};
-use super::event::Event;
-use super::fill::Missing;
+use super::compare::describe::Describer;
+use super::compare::missing_rows::Missing;
+use super::error::{AgentError, FailureKind, decode_error};
+use super::event::{Event, TableTask};
 use super::intents::{Intents, RowOutcome};
-use super::judge::Describer;
-use super::settle::decode_error;
-use super::target::Target;
+use super::local::LocalAgent;
 use super::told::TrailWish;
 use super::undo::own::OwnAccess;
 use super::undo::{DigestSecret, Journal, JournalHead, UndoStore};
@@ -60,24 +59,25 @@ enum Keeping {
 
 impl Trail {
     /// For a diff or a dry run, nothing is ever told.
-    pub(super) async fn of_repair(target: &Target<'_>, schema: &TableSchema) -> Result<Self, AgentError> {
-        let options = &target.task.options;
-        let store = target.agent.undo.as_ref().filter(|_| target.writes() && !options.no_undo);
+    pub(super) async fn of_repair(
+        agent: &LocalAgent,
+        task: &TableTask,
+        events: &mpsc::Sender<Event>,
+        key: &SessionKey,
+        schema: &TableSchema,
+    ) -> Result<Self, AgentError> {
+        let options = &task.options;
+        let writes = options.repair.is_some() && !options.dry_run;
+        let store = agent.undo.as_ref().filter(|_| writes && !options.no_undo);
         let journal = match (store, &options.run) {
             (Some(store), Some(run)) => {
-                let server = target.agent.engine.server().await?;
-                let own = OwnAccess::of(&target.task.plan, schema, &server);
-                Keeping::wait(store, run, &target.task.plan, own, &target.session)
+                let server = agent.engine.server().await?;
+                let own = OwnAccess::of(&task.plan, schema, &server);
+                Keeping::wait(store, run, &task.plan, own, key)
             }
             _ => Keeping::Nothing,
         };
-        Ok(Self::new(
-            target.agent.engine.clone(),
-            target.events,
-            &target.task.plan,
-            options.trail.clone(),
-            journal,
-        ))
+        Ok(Self::new(agent.engine.clone(), events, &task.plan, options.trail.clone(), journal))
     }
 
     fn new(

@@ -140,6 +140,8 @@ impl Context<'_> {
                 Event::SetAside { key, reason } if report.rows_set_aside.len() < SET_ASIDE_KEPT => {
                     report.rows_set_aside.push(RowSetAside { key: key.clone(), reason: reason.clone() });
                 }
+                // Why comes next; what was written until then must not be lost.
+                Event::Stopped { outcome } => report.outcome = (**outcome).clone(),
                 Event::Done { outcome } => {
                     report.outcome = (**outcome).clone();
                     ended = true;

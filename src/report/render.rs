@@ -135,6 +135,9 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         facts.push(format!("{} left as they are", grouped(outcome.left)));
     }
     let _ = writeln!(out, "  {}", facts.join(", "));
+    for doubt in &outcome.doubts {
+        let _ = writeln!(out, "  why: {doubt}");
+    }
     for difference in &table.differences {
         let _ = writeln!(out, "  {}", difference_text(difference, style));
     }

@@ -8,26 +8,26 @@ use crate::merkle::SessionKey;
 use crate::model::Plan;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(in super::super) struct JournalHead {
-    pub(in super::super) run: String,
-    pub(in super::super) plan: Plan,
+pub(crate) struct JournalHead {
+    pub(crate) run: String,
+    pub(crate) plan: Plan,
     /// The target's table by its own types, all columns; `None` where the plan is that already.
-    pub(in super::super) own: Option<Plan>,
+    pub(crate) own: Option<Plan>,
     /// The table has columns that are not kept.
-    pub(in super::super) partial: bool,
-    pub(in super::super) digests: DigestSecret,
+    pub(crate) partial: bool,
+    pub(crate) digests: DigestSecret,
 }
 
 /// Keys the digests of what a run wrote. It stands in the journal alone, which is encrypted.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct DigestSecret([u8; 32]);
+pub(crate) struct DigestSecret([u8; 32]);
 
 impl DigestSecret {
-    pub(in super::super) fn of(session: &SessionKey) -> Self {
+    pub(crate) fn of(session: &SessionKey) -> Self {
         Self(*session.expose())
     }
 
-    pub(in super::super) fn session(&self) -> SessionKey {
+    pub(crate) fn session(&self) -> SessionKey {
         SessionKey::new(self.0)
     }
 }

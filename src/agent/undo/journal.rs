@@ -42,18 +42,18 @@ const OWN_BEFORE: u8 = 4;
 
 /// One row that a batch is about to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Overwritten {
-    pub(in super::super) key: Key,
+pub(crate) struct Overwritten {
+    pub(crate) key: Key,
     /// By the plan, as what follows.
-    pub(in super::super) before: Option<CanonicalRow>,
+    pub(crate) before: Option<CanonicalRow>,
     /// What the batch was to leave.
-    pub(in super::super) after: Option<RowDigest>,
+    pub(crate) after: Option<RowDigest>,
     /// The whole row by the table's own types, where the head has those.
-    pub(in super::super) own_before: Option<CanonicalRow>,
+    pub(crate) own_before: Option<CanonicalRow>,
 }
 
 #[derive(Debug)]
-pub(in super::super) struct Journal {
+pub(crate) struct Journal {
     file: tokio::fs::File,
     path: PathBuf,
     sealer: Sealer,
@@ -114,7 +114,7 @@ impl Sealer {
 
 impl Journal {
     /// `None` where the file exists already.
-    pub(super) async fn create(
+    pub(crate) async fn create(
         path: &Path,
         key: &UndoKey,
         head: &JournalHead,
@@ -142,7 +142,7 @@ impl Journal {
     }
 
     /// On the disk when this returns. With each change comes the row as it was, where the head has the table's own types.
-    pub(in super::super) async fn batch<'r>(
+    pub(crate) async fn batch<'r>(
         &mut self,
         batch: u64,
         replace: bool,
@@ -175,7 +175,7 @@ impl Journal {
     }
 
     /// The same of rows that are all inserted: their keys, and their digests under the head's secret.
-    pub(in super::super) async fn inserts<'r>(
+    pub(crate) async fn inserts<'r>(
         &mut self,
         batch: u64,
         rows: impl Iterator<Item = (&'r [u8], &'r RowDigest)>,
@@ -195,11 +195,7 @@ impl Journal {
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
 
-    pub(in super::super) async fn outcomes(
-        &mut self,
-        batch: u64,
-        outcomes: &[RowOutcome],
-    ) -> Result<(), AgentError> {
+    pub(crate) async fn outcomes(&mut self, batch: u64, outcomes: &[RowOutcome]) -> Result<(), AgentError> {
         let mut record = blank(OUTCOMES, &batch.to_be_bytes());
         record.extend(outcomes.iter().map(|outcome| match outcome {
             RowOutcome::Unknown => 0u8,
@@ -239,11 +235,11 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), AgentError> {
 /// A journal that is read. Every record was decrypted once when it was opened, so that damage is found before anything is
 /// put back.
 #[derive(Debug)]
-pub(super) struct JournalReader {
+pub(crate) struct JournalReader {
     file: BufReader<File>,
     path: PathBuf,
     sealer: Sealer,
-    pub(super) head: JournalHead,
+    pub(crate) head: JournalHead,
     /// Offset and number of each batch's record, and the batch.
     batches: Vec<(u64, u64, u64)>,
     outcomes: BTreeMap<u64, Vec<u8>>,
@@ -251,13 +247,13 @@ pub(super) struct JournalReader {
 
 /// The rows of a batch that may have been written.
 #[derive(Debug)]
-pub(super) struct WrittenBatch {
-    pub(super) replace: bool,
-    pub(super) rows: Vec<Overwritten>,
+pub(crate) struct WrittenBatch {
+    pub(crate) replace: bool,
+    pub(crate) rows: Vec<Overwritten>,
 }
 
 impl JournalReader {
-    pub(super) fn open(path: &Path, key: &UndoKey) -> Result<Self, AgentError> {
+    pub(crate) fn open(path: &Path, key: &UndoKey) -> Result<Self, AgentError> {
         let failed = |error: std::io::Error| cannot(path, "read", &error);
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let length = file.get_ref().metadata().map_err(failed)?.len();
@@ -299,7 +295,7 @@ impl JournalReader {
     }
 
     /// The last batch that was not given yet.
-    pub(super) fn previous(&mut self) -> Result<Option<WrittenBatch>, AgentError> {
+    pub(crate) fn previous(&mut self) -> Result<Option<WrittenBatch>, AgentError> {
         let Some((at, number, batch)) = self.batches.pop() else { return Ok(None) };
         let record = read_record(&mut self.file, &self.path, &self.sealer, number, at, u64::MAX)?;
         let plain = record.map(|(plain, _)| plain).unwrap_or_default();

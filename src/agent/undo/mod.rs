@@ -7,13 +7,10 @@
 //! - Only the agent that wrote has the rows; they never leave it.
 
 mod head;
-mod journal;
+pub(super) mod journal;
 pub(super) mod own;
-mod run;
 mod store;
 
 pub(super) use head::{DigestSecret, JournalHead};
 pub(super) use journal::Journal;
-pub(super) use run::run;
 pub use store::{UndoKey, UndoStore};
-pub(super) use store::{secret_file, unhex};

@@ -14,13 +14,13 @@ use crate::model::{
 
 /// How rows are kept. Columns of the plan come first, in the plan's order.
 #[derive(Debug, Clone)]
-pub(in super::super) struct OwnAccess {
+pub(crate) struct OwnAccess {
     own: Option<(Plan, Arc<TableAccess>)>,
     partial: bool,
 }
 
 impl OwnAccess {
-    pub(in super::super) fn of(plan: &Plan, schema: &TableSchema, server: &ServerInfo) -> Self {
+    pub(crate) fn of(plan: &Plan, schema: &TableSchema, server: &ServerInfo) -> Self {
         let covered = plan.columns.len() == schema.columns.len();
         match own_plan(plan, schema, server) {
             Ok(own) if access_of(&own).columns == access_of(plan).columns => {
@@ -35,24 +35,24 @@ impl OwnAccess {
         }
     }
 
-    pub(in super::super) fn read(head: &JournalHead) -> Self {
+    pub(crate) fn read(head: &JournalHead) -> Self {
         Self { own: head.own.clone().map(|plan| (plan.clone(), access_of(&plan))), partial: head.partial }
     }
 
-    pub(in super::super) fn plan(&self) -> Option<&Plan> {
+    pub(crate) fn plan(&self) -> Option<&Plan> {
         self.own.as_ref().map(|(plan, _)| plan)
     }
 
-    pub(super) fn access(&self) -> Option<&Arc<TableAccess>> {
+    pub(crate) fn access(&self) -> Option<&Arc<TableAccess>> {
         self.own.as_ref().map(|(_, access)| access)
     }
 
-    pub(in super::super) fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.partial
     }
 
     /// The rows as they are, for each change; nothing where the plan's rows say it all.
-    pub(in super::super) async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         engine: &dyn Engine,
         changes: &[Change],
@@ -68,7 +68,7 @@ impl OwnAccess {
     }
 }
 
-pub(super) async fn rows_of(
+pub(crate) async fn rows_of(
     engine: &dyn Engine,
     access: &Arc<TableAccess>,
     keys: &[Key],
@@ -80,7 +80,7 @@ pub(super) async fn rows_of(
 }
 
 /// One side of a plan without the user's condition: a row is a row, whatever it was compared for.
-pub(super) fn access_of(plan: &Plan) -> Arc<TableAccess> {
+pub(crate) fn access_of(plan: &Plan) -> Arc<TableAccess> {
     Arc::new(TableAccess { filter: None, ..plan.access(Role::Target) })
 }
 
@@ -105,7 +105,7 @@ fn own_plan(plan: &Plan, schema: &TableSchema, server: &ServerInfo) -> Result<Pl
 }
 
 /// The row to put back over the one that is there: the columns that were compared, as they were; the others, as they are.
-pub(super) fn merged(
+pub(crate) fn merged(
     compared: usize,
     was: &CanonicalRow,
     is: &CanonicalRow,

@@ -7,14 +7,14 @@ use crate::model::Key;
 const PARTS: u64 = 64;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     /// The first key of each part but the first.
     pivots: Vec<Key>,
     counts: Vec<u64>,
 }
 
 impl Parts {
-    pub(super) fn of(run: &impl RunView) -> Result<Self, RunError> {
+    pub(crate) fn of(run: &impl RunView) -> Result<Self, RunError> {
         let parts = PARTS.min(run.len()).max(1);
         let mut pivots: Vec<Key> = Vec::new();
         for part in 1..parts {
@@ -29,14 +29,14 @@ impl Parts {
         Ok(Self { pivots, counts })
     }
 
-    pub(super) fn add(&mut self, key: &[u8], rows: u64) {
+    pub(crate) fn add(&mut self, key: &[u8], rows: u64) {
         let at = self.pivots.partition_point(|pivot| pivot.as_bytes() <= key);
         if let Some(count) = self.counts.get_mut(at) {
             *count += rows;
         }
     }
 
-    pub(super) fn counts(&self) -> &[u64] {
+    pub(crate) fn counts(&self) -> &[u64] {
         &self.counts
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::super::error::{AgentError, FailureKind};
-use super::super::event::{Event, TableOutcome, UndoTask, Undone};
-use super::super::judge::Describer;
-use super::super::local::LocalAgent;
-use super::super::settle::decode_error;
-use super::super::source::check_columns;
-use super::super::trail::Trail;
-use super::super::write::patiently;
-use super::journal::{JournalReader, Overwritten};
-use super::own::{OwnAccess, access_of, merged, rows_of};
-use super::store::UndoStore;
+use super::compare::describe::Describer;
+use super::error::{AgentError, FailureKind, decode_error};
+use super::event::{Event, UndoTask, Undone};
+use super::identity::check_columns;
+use super::local::LocalAgent;
+use super::outcome::TableOutcome;
+use super::retry::patiently;
+use super::trail::Trail;
+use super::undo::UndoStore;
+use super::undo::journal::{JournalReader, Overwritten};
+use super::undo::own::{OwnAccess, access_of, merged, rows_of};
 use crate::merkle::SessionKey;
 use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
@@ -25,7 +25,7 @@ use crate::model::{
 /// Rounds over rows that were refused because of other rows.
 const ROUNDS_MAX: u32 = 16;
 
-pub(in super::super) async fn run(
+pub(super) async fn run(
     agent: &LocalAgent,
     task: UndoTask,
     events: &mpsc::Sender<Event>,
@@ -211,6 +211,7 @@ impl<'a> Table<'a> {
         if writes.is_empty() {
             return Ok(());
         }
+        self.agent.pace.admit(&engine, writes.len()).await?;
         let intent = self.trail.intend(&self.describer, &by_plan, replace).await?;
         let access = self.own.access().unwrap_or(&self.access);
         let outcomes = if replace {

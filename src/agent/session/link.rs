@@ -1,6 +1,6 @@
 //! The link to the other agent: an ordered, bounded pipe of frames that counts what passes.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +11,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::error::{AgentError, FailureKind};
-use super::proto::{Failure, Frame, frame::Kind};
 use super::wire::Distance;
+use crate::agent::error::{AgentError, FailureKind};
+use crate::agent::proto::{Failure, Frame, frame::Kind};
 use crate::model::Role;
 
 /// Frames that may wait in one direction: backpressure end to end, and enough to keep a long link busy.
-pub const FRAMES_IN_FLIGHT: usize = 8;
+pub(crate) const FRAMES_IN_FLIGHT: usize = 8;
+
+/// An end that gives up waits so long for room to say why.
+const FAIL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// gRPC puts one flag byte and a four-byte length before each message.
 const GRPC_PREFIX_BYTES: u64 = 5;
@@ -32,36 +35,55 @@ pub struct LinkCounts {
     pub round_trips: u64,
 }
 
-/// Sends frames; cloneable, so that a scan can report progress beside the conversation.
+/// Sends frames, and counts them.
 #[derive(Debug, Clone)]
 pub struct LinkSender {
     tx: mpsc::Sender<Frame>,
     bytes: Arc<AtomicU64>,
     messages: Arc<AtomicU64>,
-    /// Of the locate message that was received last.
-    hop: Arc<AtomicU32>,
     peer: Role,
 }
 
 impl LinkSender {
-    pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        let hop = match kind {
-            Kind::Locate(_) => self.hop.load(Ordering::Relaxed).saturating_add(1),
-            _ => 0,
-        };
-        let frame = Frame { kind: Some(kind), hop };
-        self.bytes.fetch_add(frame.encoded_len() as u64 + GRPC_PREFIX_BYTES, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.tx.send(frame).await.map_err(|_| peer_gone().on(self.peer))
+    /// Room for one frame, once there is.
+    pub(crate) async fn reserve(&self) -> Result<Room<'_>, AgentError> {
+        let permit = self.tx.reserve().await.map_err(|_| peer_gone().on(self.peer))?;
+        Ok(Room { sender: self, permit })
     }
 
-    pub async fn fail(&self, error: &AgentError) -> Result<(), AgentError> {
+    /// Tells the peer why this end gives up, if there is room for it before long.
+    pub(crate) async fn fail(&self, error: &AgentError) {
         let failure = Failure {
             kind: error.kind.as_str().to_owned(),
             message: error.message.clone(),
             hint: error.hint.clone().unwrap_or_default(),
         };
-        self.send(Kind::Failure(failure)).await
+        // The peer may be gone; then there is nobody to tell.
+        if let Ok(Ok(room)) = tokio::time::timeout(FAIL_TIMEOUT, self.reserve()).await {
+            room.send(Kind::Failure(failure), 0);
+        }
+    }
+
+    /// Room for one frame, if there is any now.
+    pub(crate) fn try_reserve(&self) -> Option<Room<'_>> {
+        self.tx.try_reserve().ok().map(|permit| Room { sender: self, permit })
+    }
+}
+
+/// A place in the link that one frame will take.
+pub(crate) struct Room<'s> {
+    sender: &'s LinkSender,
+    permit: mpsc::Permit<'s, Frame>,
+}
+
+impl Room<'_> {
+    /// `hop` counts the crossings of the link that came one after the other; 0 for what is no locate message.
+    pub(crate) fn send(self, kind: Kind, hop: u32) {
+        let frame = Frame { kind: Some(kind), hop };
+        let bytes = frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
+        self.sender.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sender.messages.fetch_add(1, Ordering::Relaxed);
+        self.permit.send(frame);
     }
 }
 
@@ -71,6 +93,8 @@ pub struct Link {
     /// In a mutex only so that a link can be shared by reference; it is never locked.
     rx: Mutex<BoxStream<'static, Result<Frame, AgentError>>>,
     counts: LinkCounts,
+    /// Of the locate message that was received last.
+    hop: u32,
     /// A peer silent for this long has stopped answering.
     silence_max: Duration,
     /// When the wait for the next frame began; it goes on where the future that waited was dropped.
@@ -85,7 +109,7 @@ impl std::fmt::Debug for Link {
     }
 }
 
-fn peer_gone() -> AgentError {
+pub(crate) fn peer_gone() -> AgentError {
     AgentError::new(FailureKind::Unreachable, "the connection to the peer agent closed in mid-conversation")
         .with_hint("see the other agent's log; then run the command again, it is safe to repeat")
 }
@@ -98,12 +122,12 @@ impl Link {
         peer: Role,
         silence_max: Duration,
     ) -> Self {
-        let sender =
-            LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), hop: Arc::default(), peer };
+        let sender = LinkSender { tx, bytes: Arc::default(), messages: Arc::default(), peer };
         Self {
             sender,
             rx: Mutex::new(rx),
             counts: LinkCounts::default(),
+            hop: 0,
             silence_max,
             waiting: None,
             peer,
@@ -113,8 +137,13 @@ impl Link {
 
     /// Two ends in one process: the target's, then the source's.
     pub fn pair(silence_max: Duration) -> (Self, Self) {
-        let (to_source, from_target) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let (to_target, from_source) = mpsc::channel(FRAMES_IN_FLIGHT);
+        Self::pair_with_room(FRAMES_IN_FLIGHT, silence_max)
+    }
+
+    /// The same with room for so many frames in each direction.
+    pub fn pair_with_room(frames: usize, silence_max: Duration) -> (Self, Self) {
+        let (to_source, from_target) = mpsc::channel(frames);
+        let (to_target, from_source) = mpsc::channel(frames);
         let end = |tx, rx, peer| {
             let link = Self::new(tx, ReceiverStream::new(rx).map(Ok).boxed(), peer, silence_max);
             Self { distance: Distance::SameProcess, ..link }
@@ -135,19 +164,21 @@ impl Link {
         self.sender.clone()
     }
 
-    pub async fn send(&self, kind: Kind) -> Result<(), AgentError> {
-        self.sender.send(kind).await.map_err(|error| error.on(self.peer))
+    pub(crate) fn peer(&self) -> Role {
+        self.peer
     }
 
-    /// The next frame. A `Failure` frame becomes the error it tells; silence and a closed link are errors.
-    pub async fn recv(&mut self) -> Result<Kind, AgentError> {
-        match self.recv_or_end().await? {
-            Some(kind) => Ok(kind),
-            None => Err(peer_gone().on(self.peer)),
-        }
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.silence_max
     }
 
-    /// As `recv`, but a link that the peer closed in good order is `None`.
+    /// Of the locate message that was received last.
+    pub(crate) fn hop(&self) -> u32 {
+        self.hop
+    }
+
+    /// The next frame; `None` where the peer has closed the link in good order. A `Failure` frame becomes the error it
+    /// tells; silence is an error.
     pub async fn recv_or_end(&mut self) -> Result<Option<Kind>, AgentError> {
         let rx = self.rx.get_mut().unwrap_or_else(PoisonError::into_inner);
         let until = *self.waiting.get_or_insert_with(Instant::now) + self.silence_max;
@@ -165,7 +196,7 @@ impl Link {
         self.counts.bytes_received += frame.encoded_len() as u64 + GRPC_PREFIX_BYTES;
         self.counts.messages_received += 1;
         if let Some(Kind::Locate(_)) = frame.kind {
-            self.sender.hop.store(frame.hop, Ordering::Relaxed);
+            self.hop = frame.hop;
             self.counts.round_trips = self.counts.round_trips.max(u64::from(frame.hop.div_ceil(2)));
         }
         match frame.kind {

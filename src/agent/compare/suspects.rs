@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tempfile::SpooledTempFile;
 
-use super::error::{AgentError, FailureKind};
+use crate::agent::difference::DifferenceKind;
+use crate::agent::error::{AgentError, FailureKind};
 use crate::merkle::RowDigest;
 use crate::model::Key;
 
@@ -13,25 +14,42 @@ use crate::model::Key;
 const SOURCE: u8 = 1;
 const TARGET: u8 = 2;
 const ORIGIN: u8 = 4;
+/// How the row was counted, if it was: two bits.
+const COUNTED_SHIFT: u8 = 3;
+const TARGET_HAD: u8 = 32;
+const NAMED: u8 = 64;
 const SPOOL_MEMORY_BYTES: usize = 8 << 20;
 
 /// A row that differed at first sight, with what each side held when it was last looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Suspect {
-    pub(super) key: Key,
-    pub(super) source: Option<RowDigest>,
-    pub(super) target: Option<RowDigest>,
+pub(crate) struct Suspect {
+    pub(crate) key: Key,
+    pub(crate) source: Option<RowDigest>,
+    pub(crate) target: Option<RowDigest>,
     /// What the source held in its snapshot: the source's root speaks of this.
-    pub(super) origin: Option<RowDigest>,
+    pub(crate) origin: Option<RowDigest>,
+    /// Whether the target held the row in its snapshot.
+    pub(crate) target_had: bool,
+    /// As what it is among the differences that were counted.
+    pub(crate) counted: Option<DifferenceKind>,
+    /// It was told as a difference.
+    pub(crate) named: bool,
+}
+
+impl Suspect {
+    /// Of a key that neither side is known to have.
+    pub(crate) fn of(key: Key) -> Self {
+        Self { key, source: None, target: None, origin: None, target_had: false, counted: None, named: false }
+    }
 }
 
 /// Written once from front to back, then read once from front to back.
-pub(super) struct Spool {
+pub(crate) struct Spool {
     file: BufWriter<SpooledTempFile>,
     len: u64,
 }
 
-pub(super) struct SpoolReader {
+pub(crate) struct SpoolReader {
     file: BufReader<SpooledTempFile>,
     left: u64,
 }
@@ -42,7 +60,7 @@ fn scratch_error(error: &std::io::Error) -> AgentError {
 }
 
 impl Spool {
-    pub(super) fn new(scratch: Option<&Path>) -> Self {
+    pub(crate) fn new(scratch: Option<&Path>) -> Self {
         let file = match scratch {
             Some(dir) => tempfile::spooled_tempfile_in(SPOOL_MEMORY_BYTES, dir),
             None => tempfile::spooled_tempfile(SPOOL_MEMORY_BYTES),
@@ -50,20 +68,30 @@ impl Spool {
         Self { file: BufWriter::new(file), len: 0 }
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    pub(super) fn push(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
+    pub(crate) fn push(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
         let flag = |digest: &Option<RowDigest>, flag| if digest.is_some() { flag } else { 0 };
-        let flags =
-            flag(&suspect.source, SOURCE) | flag(&suspect.target, TARGET) | flag(&suspect.origin, ORIGIN);
+        let counted = match suspect.counted {
+            None => 0,
+            Some(DifferenceKind::Missing) => 1,
+            Some(DifferenceKind::Changed) => 2,
+            Some(DifferenceKind::Extra) => 3,
+        };
+        let flags = flag(&suspect.source, SOURCE)
+            | flag(&suspect.target, TARGET)
+            | flag(&suspect.origin, ORIGIN)
+            | if suspect.target_had { TARGET_HAD } else { 0 }
+            | if suspect.named { NAMED } else { 0 }
+            | counted << COUNTED_SHIFT;
         let digests = [&suspect.source, &suspect.target, &suspect.origin];
         self.put(flags, suspect.key.as_bytes(), digests.into_iter().flatten())
     }
 
     /// A row that the source has, as it was scanned, and the target has not.
-    pub(super) fn push_missing(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
+    pub(crate) fn push_missing(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
         self.put(SOURCE | ORIGIN, key, [digest, digest].into_iter())
     }
 
@@ -87,7 +115,7 @@ impl Spool {
         Ok(())
     }
 
-    pub(super) fn read(self) -> Result<SpoolReader, AgentError> {
+    pub(crate) fn read(self) -> Result<SpoolReader, AgentError> {
         let open = || {
             let mut file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             file.seek(SeekFrom::Start(0))?;
@@ -99,13 +127,31 @@ impl Spool {
 
 impl SpoolReader {
     /// At most `count` of the next suspects; empty at the end.
-    pub(super) fn next_chunk(&mut self, count: usize) -> Result<Vec<Suspect>, AgentError> {
-        let mut chunk = Vec::new();
-        while self.left > 0 && chunk.len() < count {
-            chunk.push(self.next().map_err(|error| scratch_error(&error))?);
-            self.left -= 1;
+    pub(crate) fn next_chunk(&mut self, count: usize) -> Result<Vec<Suspect>, AgentError> {
+        self.next_chunk_within(count, usize::MAX)
+    }
+
+    /// The same, with keys of hardly more than so many bytes.
+    pub(crate) fn next_chunk_within(
+        &mut self,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<Suspect>, AgentError> {
+        let (mut chunk, mut taken) = (Vec::new(), 0);
+        while chunk.len() < count && taken < bytes {
+            let Some(suspect) = self.next_suspect()? else { break };
+            taken += suspect.key.as_bytes().len();
+            chunk.push(suspect);
         }
         Ok(chunk)
+    }
+
+    pub(crate) fn next_suspect(&mut self) -> Result<Option<Suspect>, AgentError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.next().map(Some).map_err(|error| scratch_error(&error))
     }
 
     fn next(&mut self) -> std::io::Result<Suspect> {
@@ -124,10 +170,19 @@ impl SpoolReader {
             self.file.read_exact(&mut bytes)?;
             Ok(Some(RowDigest(bytes)))
         };
+        let counted = match (flags[0] >> COUNTED_SHIFT) & 3 {
+            1 => Some(DifferenceKind::Missing),
+            2 => Some(DifferenceKind::Changed),
+            3 => Some(DifferenceKind::Extra),
+            _ => None,
+        };
         Ok(Suspect {
             source: digest(flags[0] & SOURCE != 0)?,
             target: digest(flags[0] & TARGET != 0)?,
             origin: digest(flags[0] & ORIGIN != 0)?,
+            target_had: flags[0] & TARGET_HAD != 0,
+            named: flags[0] & NAMED != 0,
+            counted,
             key: Key::new(key),
         })
     }
@@ -147,6 +202,14 @@ mod tests {
                 source: digest(1).filter(|_| n % 3 != 0),
                 target: digest(2).filter(|_| n % 3 != 1),
                 origin: digest(3).filter(|_| n % 5 != 1),
+                target_had: n % 2 == 0,
+                named: n % 7 == 0,
+                counted: [
+                    None,
+                    Some(DifferenceKind::Missing),
+                    Some(DifferenceKind::Changed),
+                    Some(DifferenceKind::Extra),
+                ][n as usize % 4],
             })
             .collect();
         for suspect in &all {

@@ -9,14 +9,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::error::{AgentError, FailureKind};
-use super::event::{EqualTable, Event, Phase, TableOutcome};
-use super::link::Link;
+use super::event::{EqualTable, Event, Phase};
+use super::identity::check_columns;
 use super::local::{AgentLimits, LocalAgent};
-use super::proto::{Close, OpenMany, Roots, frame::Kind};
+use super::outcome::TableOutcome;
+use super::proto::{OpenMany, Roots, frame::Kind};
 use super::scan::scan_table;
-use super::source::{check_columns, session_key};
-use super::target::random_key;
-use super::wire::{Held, pack_json, pack_roots, unpack_plans, unpack_roots};
+use super::session::link::Link;
+use super::session::wire::{Held, pack_json, pack_roots, unpack_plans, unpack_roots};
+use super::session::{Session, out_of_order, random_key, session_key};
 use crate::merkle::SessionKey;
 use crate::model::{Plan, Role};
 
@@ -71,46 +72,43 @@ async fn read(
 }
 
 /// Plays the source.
-pub(super) async fn serve(agent: &LocalAgent, open: &OpenMany, link: &mut Link) -> Result<(), AgentError> {
-    let (plans, session) = (unpack_plans(&open.plans)?, session_key(&open.session_key)?);
+pub(super) async fn serve(
+    agent: &LocalAgent,
+    open: &OpenMany,
+    session: &mut Session,
+) -> Result<(), AgentError> {
+    let (plans, key) = (unpack_plans(&open.plans)?, session_key(&open.session_key)?);
     if plans.len() > ROLL_CALL_MAX {
         return Err(AgentError::protocol("more tables than one conversation may name"));
     }
-    let sender = link.sender();
-    let tell = async {
-        let held = read_all(agent, &plans, Role::Source, &session);
-        tokio::pin!(held);
-        let (mut gathered, mut since) = (Vec::with_capacity(ROOTS_TOGETHER), Instant::now());
-        loop {
-            let next = tokio::time::timeout_at(since + GATHER, held.next()).await;
-            let ended = matches!(next, Ok(None));
-            let late = next.is_err();
-            gathered.extend(next.ok().flatten());
-            if gathered.len() >= ROOTS_TOGETHER || late || (ended && !gathered.is_empty()) {
-                // An empty list says that this side still works.
-                sender.send(Kind::Roots(Roots { roots: pack_roots(&gathered).into() })).await?;
-                gathered.clear();
-                since = Instant::now();
-            }
-            if ended {
-                return Ok::<_, AgentError>(());
-            }
-        }
-    };
-    // The target may leave at any time, and then nothing more is read.
-    tokio::pin!(tell);
-    let mut told = false;
+    let held = read_all(agent, &plans, Role::Source, &key);
+    tokio::pin!(held);
+    let (mut gathered, mut since) = (Vec::with_capacity(ROOTS_TOGETHER), Instant::now());
     loop {
-        tokio::select! {
-            done = &mut tell, if !told => {
-                done?;
-                told = true;
-            }
-            frame = link.recv_or_end() => return match frame? {
-                None | Some(Kind::Close(_)) => Ok(()),
-                Some(_) => Err(AgentError::protocol("the target agent sent a frame out of order")),
-            },
+        let next = tokio::select! {
+            next = tokio::time::timeout_at(since + GATHER, held.next()) => next,
+            // The target may leave at any time, and then nothing more is read.
+            frame = session.recv_or_end() => return left(frame?),
+        };
+        let ended = matches!(next, Ok(None));
+        let late = next.is_err();
+        gathered.extend(next.ok().flatten());
+        if gathered.len() >= ROOTS_TOGETHER || late || (ended && !gathered.is_empty()) {
+            // An empty list says that this side still works.
+            session.send(Kind::Roots(Roots { roots: pack_roots(&gathered).into() })).await?;
+            gathered.clear();
+            since = Instant::now();
         }
+        if ended {
+            return left(session.recv_or_end().await?);
+        }
+    }
+}
+
+fn left(frame: Option<Kind>) -> Result<(), AgentError> {
+    match frame {
+        None | Some(Kind::Close(_)) => Ok(()),
+        Some(_) => Err(out_of_order(Role::Target)),
     }
 }
 
@@ -118,7 +116,7 @@ pub(super) async fn serve(agent: &LocalAgent, open: &OpenMany, link: &mut Link) 
 pub(super) async fn run(
     agent: &LocalAgent,
     plans: Vec<Plan>,
-    mut link: Link,
+    link: Link,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), AgentError> {
     let began = Instant::now();
@@ -127,17 +125,16 @@ pub(super) async fn run(
         events.send(event).await.map_err(gone)
     };
     tell(Event::Phase { phase: Phase::Scan }).await?;
-    let session = SessionKey::new(random_key()?);
-    let open = OpenMany { plans: pack_json(&plans)?.into(), session_key: session.expose().to_vec().into() };
-    link.send(Kind::OpenMany(open)).await?;
-    let handshake_bytes = link.counts().bytes_sent;
-    let ours = read_all(agent, &plans, Role::Target, &session).collect::<Vec<Held>>();
+    let mut session = Session::new(link);
+    let key = SessionKey::new(random_key()?);
+    let open = OpenMany { plans: pack_json(&plans)?.into(), session_key: key.expose().to_vec().into() };
+    session.send(Kind::OpenMany(open)).await?;
+    let handshake_bytes = session.counts().bytes_sent;
+    let ours = read_all(agent, &plans, Role::Target, &key).collect::<Vec<Held>>();
     let theirs = async {
         let mut held = Vec::with_capacity(plans.len());
         while held.len() < plans.len() {
-            let Kind::Roots(roots) = link.recv().await? else {
-                return Err(AgentError::protocol("the source agent sent a frame out of order"));
-            };
+            let Kind::Roots(roots) = session.recv().await? else { return Err(out_of_order(Role::Source)) };
             held.extend(unpack_roots(&roots.roots)?);
         }
         if held.len() > plans.len() {
@@ -147,7 +144,7 @@ pub(super) async fn run(
     };
     let (ours, theirs) = tokio::try_join!(async { Ok::<_, AgentError>(ours.await) }, theirs)
         .map_err(|error| if error.side.is_some() { error } else { error.on(Role::Source) })?;
-    let _ = link.send(Kind::Close(Close {})).await;
+    session.close().await;
 
     let mut outcome =
         TableOutcome { proved: true, handshake_bytes, round_trips: 1, ..TableOutcome::default() };
@@ -161,7 +158,7 @@ pub(super) async fn run(
     for tables in equal.chunks(EQUAL_TOGETHER) {
         tell(Event::Equal { tables: tables.to_vec() }).await?;
     }
-    let counts = link.counts();
+    let counts = session.counts();
     outcome.bytes_to_source = counts.bytes_sent;
     outcome.bytes_to_target = counts.bytes_received;
     outcome.messages_to_source = counts.messages_sent;

@@ -5,14 +5,17 @@
 use std::borrow::Cow;
 
 use crate::merkle::{RootDigest, RowDigest, SessionKey};
-use crate::model::{CanonicalRow, ENCODING_VERSION, Key, Plan, RowRun, TableSchema};
+use crate::model::{CanonicalRow, ENCODING_VERSION, Key, Plan, Role, RowRun, TableSchema};
 
-use super::error::{AgentError, FailureKind};
 use super::patch::Patch;
-use super::{PROTOCOL_VERSION, SOFTWARE};
+use super::varint::{put_varint, take, take_varint};
+use crate::agent::error::{AgentError, FailureKind};
+use crate::agent::{PROTOCOL_VERSION, SOFTWARE};
 
-/// An unpacked answer may be this large: one row of the largest size the engines allow, and room beside it.
-const UNPACKED_BYTES_MAX: usize = 1 << 30;
+/// An answer may be this large, packed or not: one row of that size, or many small ones. Larger rows are refused.
+pub const ANSWER_BYTES_MAX: usize = 128 << 20;
+/// Keys, plans and schemas of one message, unpacked.
+const OTHER_BYTES_MAX: usize = 32 << 20;
 /// Answers are cut into frames of this size, so that no frame is large and small frames are not stuck behind one.
 pub const FRAME_BYTES: usize = 256 << 10;
 /// A source stops adding rows to an answer here; the target asks again for the rest.
@@ -39,7 +42,10 @@ pub enum Distance {
 /// What a source says of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
+    /// There is no such row.
     Absent,
+    /// A lookup found none, and need not have.
+    Unproven,
     Digest(RowDigest),
     Row(CanonicalRow),
     /// What the row has that the one told with the question has not.
@@ -67,14 +73,14 @@ fn pack(plain: &[u8]) -> Result<Vec<u8>, AgentError> {
     Ok(out)
 }
 
-fn unpack<'p>(packed: &'p [u8], what: &str) -> Result<Cow<'p, [u8]>, AgentError> {
+fn unpack<'p>(packed: &'p [u8], what: &str, most: usize) -> Result<Cow<'p, [u8]>, AgentError> {
     match packed.split_first() {
         Some((&PLAIN, plain)) => Ok(Cow::Borrowed(plain)),
         Some((&PACKED, rest)) => {
             let (size, body) = rest.split_first_chunk::<8>().ok_or_else(|| malformed(what))?;
             let size = usize::try_from(u64::from_be_bytes(*size)).unwrap_or(usize::MAX);
             // A kilobyte of zeros packs to a few bytes; nothing honest packs better than that.
-            if size > UNPACKED_BYTES_MAX || size / 20_000 > body.len() {
+            if size > most || size / 20_000 > body.len() {
                 return Err(malformed(what));
             }
             let plain = zstd::bulk::decompress(body, size).map_err(|_| malformed(what))?;
@@ -91,7 +97,7 @@ pub fn pack_json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, AgentError> 
 }
 
 pub fn unpack_json<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, AgentError> {
-    serde_json::from_slice(&unpack(bytes, what)?).map_err(|_| malformed(what))
+    serde_json::from_slice(&unpack(bytes, what, OTHER_BYTES_MAX)?).map_err(|_| malformed(what))
 }
 
 pub fn unpack_plan(bytes: &[u8]) -> Result<Plan, AgentError> {
@@ -142,12 +148,27 @@ impl From<Result<TableSchema, AgentError>> for Described {
     }
 }
 
-/// One digest of what is held for many keys, in their order; `None` is no row.
-pub fn sum_of(session: &SessionKey, digests: impl Iterator<Item = Option<RowDigest>>) -> RowDigest {
+/// What one side holds for a key, as far as the sum of many is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Summand {
+    Row(RowDigest),
+    Absent,
+    /// Not found, and not shown to be absent: of this side. No sum with one is equal to the other side's.
+    Unproven(Role),
+}
+
+/// One digest of what is held for many keys, in their order.
+pub fn sum_of(session: &SessionKey, held: impl Iterator<Item = Summand>) -> RowDigest {
     let mut plain = Vec::new();
-    for digest in digests {
-        plain.push(u8::from(digest.is_some()));
-        plain.extend_from_slice(&digest.map_or([0; 16], |digest| digest.0));
+    for one in held {
+        let (tag, digest) = match one {
+            Summand::Absent => (0, [0; 16]),
+            Summand::Row(digest) => (1, digest.0),
+            Summand::Unproven(Role::Source) => (2, [0; 16]),
+            Summand::Unproven(Role::Target) => (3, [0; 16]),
+        };
+        plain.push(tag);
+        plain.extend_from_slice(&digest);
     }
     // Under a name that no key of a row has in its place.
     session.row_digest(b"trueup sum of digests", &plain)
@@ -214,16 +235,54 @@ pub fn pack_keys<'a>(keys: impl ExactSizeIterator<Item = &'a Key>) -> Result<Vec
 }
 
 pub fn unpack_keys(bytes: &[u8]) -> Result<Vec<Key>, AgentError> {
-    let plain = unpack(bytes, "keys")?;
+    let plain = unpack(bytes, "keys", OTHER_BYTES_MAX)?;
     read_keys(&mut &*plain).ok_or_else(|| malformed("keys"))
+}
+
+/// Keys with the digest of each one's row.
+pub fn pack_entries(entries: &[(Key, RowDigest)]) -> Result<Vec<u8>, AgentError> {
+    let mut plain = Vec::new();
+    put_varint(&mut plain, entries.len() as u64);
+    let mut before: &[u8] = &[];
+    for (key, digest) in entries {
+        put_front_coded(&mut plain, before, key.as_bytes());
+        before = key.as_bytes();
+        plain.extend_from_slice(digest.as_bytes());
+    }
+    pack(&plain)
+}
+
+pub fn unpack_entries(bytes: &[u8]) -> Result<Vec<(Key, RowDigest)>, AgentError> {
+    let plain = unpack(bytes, "entries", OTHER_BYTES_MAX)?;
+    let mut input = &*plain;
+    let mut read = || {
+        let input = &mut input;
+        let (mut entries, mut key, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..take_varint(input)? {
+            take_front_coded(input, &mut key)?;
+            bytes += key.len();
+            if bytes > OTHER_BYTES_MAX {
+                return None;
+            }
+            let digest = RowDigest(take(input, 16)?.try_into().ok()?);
+            entries.push((Key::from(key.as_slice()), digest));
+        }
+        input.is_empty().then_some(entries)
+    };
+    read().ok_or_else(|| malformed("entries"))
 }
 
 fn read_keys(input: &mut &[u8]) -> Option<Vec<Key>> {
     let count = take_varint(input)?;
     let mut keys: Vec<Key> = Vec::new();
-    let mut before = Vec::new();
+    let (mut before, mut bytes) = (Vec::new(), 0);
     for _ in 0..count {
         take_front_coded(input, &mut before)?;
+        // A long prefix that many keys share is sent once and held by each of them.
+        bytes += before.len();
+        if bytes > OTHER_BYTES_MAX {
+            return None;
+        }
         keys.push(Key::from(before.as_slice()));
     }
     input.is_empty().then_some(keys)
@@ -237,6 +296,7 @@ pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>,
     for answer in answers {
         match answer {
             Answer::Absent => plain.push(0),
+            Answer::Unproven => plain.push(4),
             Answer::Digest(digest) => {
                 plain.push(1);
                 plain.extend_from_slice(digest.as_bytes());
@@ -256,7 +316,7 @@ pub fn pack_answers(session: &SessionKey, answers: &[Answer]) -> Result<Vec<u8>,
 }
 
 pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>, AgentError> {
-    let plain = unpack(bytes, "rows")?;
+    let plain = unpack(bytes, "rows", ANSWER_BYTES_MAX)?;
     let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
@@ -270,6 +330,7 @@ pub fn unpack_answers(session: &SessionKey, bytes: &[u8]) -> Result<Vec<Answer>,
                     Answer::Row(CanonicalRow::new(take(input, length)?))
                 }
                 [3] => Answer::Patch(Patch::take(input)?),
+                [4] => Answer::Unproven,
                 _ => return None,
             });
         }
@@ -300,7 +361,7 @@ pub fn pack_rows(session: &SessionKey, rows: &RowRun, distance: Distance) -> Res
 }
 
 pub fn unpack_rows(session: &SessionKey, bytes: &[u8]) -> Result<RowRun, AgentError> {
-    let plain = unpack(bytes, "rows")?;
+    let plain = unpack(bytes, "rows", ANSWER_BYTES_MAX)?;
     let mut input = unseal(session, &plain)?;
     let mut read = || {
         let input = &mut input;
@@ -355,32 +416,6 @@ fn take_front_coded(input: &mut &[u8], before: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push((value & 0x7f) as u8);
-}
-
-pub(super) fn take_varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..63).step_by(7) {
-        let byte = *take(input, 1)?.first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-pub(super) fn take<'a>(input: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = input.split_at_checked(length)?;
-    *input = rest;
-    Some(taken)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -397,13 +432,16 @@ mod tests {
         fn keys_and_rows_arrive_as_sent(pairs in vec((vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..300)), 0..40)) {
             let keys: Vec<Key> = pairs.iter().map(|(k, _)| Key::from(k.as_slice())).collect();
             prop_assert_eq!(unpack_keys(&pack_keys(keys.iter()).unwrap()).unwrap(), keys.clone());
+            let entries: Vec<(Key, RowDigest)> = keys.iter().map(|key| (key.clone(), session().row_digest(key.as_bytes(), b""))).collect();
+            prop_assert_eq!(unpack_entries(&pack_entries(&entries).unwrap()).unwrap(), entries);
             let rows: RowRun = pairs.iter().map(|(key, row)| (key.as_slice(), row.as_slice())).collect();
             for distance in [Distance::Far, Distance::SameProcess] {
                 let packed = pack_rows(&session(), &rows, distance).unwrap();
                 prop_assert_eq!(unpack_rows(&session(), &packed).unwrap(), rows.clone());
             }
-            let answers: Vec<Answer> = rows.iter().enumerate().map(|(at, (key, row))| match at % 3 {
+            let answers: Vec<Answer> = rows.iter().enumerate().map(|(at, (key, row))| match at % 4 {
                 0 => Answer::Absent,
+                3 => Answer::Unproven,
                 1 => Answer::Digest(session().row_digest(key, row)),
                 _ => Answer::Row(CanonicalRow::new(row)),
             }).collect();
@@ -412,7 +450,7 @@ mod tests {
 
         #[test]
         fn foreign_bytes_are_refused_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
-            let _ = (unpack_keys(&bytes), unpack_plan(&bytes));
+            let _ = (unpack_keys(&bytes), unpack_plan(&bytes), unpack_entries(&bytes));
             prop_assert!(unpack_rows(&session(), &bytes).is_err());
             prop_assert!(unpack_answers(&session(), &bytes).is_err());
         }

@@ -1,18 +1,21 @@
 //! Writing differences into the target: in batches, conditional, with what is refused tried again or set aside.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::error::AgentError;
-use super::event::{DifferenceKind, Event};
-use super::fill::{Missing, missing_row};
-use super::judge::Reread;
-use super::settle::{CHUNK, Pass, Settlement, decode_error};
-use super::spool::Suspect;
-use super::trail::Intent;
+use super::super::compare::balance::Conclusion;
+use super::super::compare::missing_rows::{Missing, missing_row};
+use super::super::compare::reread::{Finding, Reread};
+use super::super::compare::suspects::Suspect;
+use super::super::difference::DifferenceKind;
+use super::super::error::{AgentError, decode_error};
+use super::super::event::Event;
+use super::super::retry::patiently;
+use super::super::trail::Intent;
+use super::row_requests::How;
+use super::settle::{Pass, Settlement};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
 
@@ -20,28 +23,11 @@ use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
 const RETRY_ROUNDS_MAX: u32 = 16;
 /// Rows that can be replaced in one transaction.
 const REPLACE_MAX: usize = 10_000;
-/// A deadlock or a broken connection is tried again this often.
-const ATTEMPTS_MAX: u32 = 5;
-
-/// Writing again is safe: what was written meanwhile is found as it should be.
-pub(super) async fn patiently<W>(write: impl Fn() -> W) -> Result<Vec<ChangeOutcome>, EngineError>
-where
-    W: Future<Output = Result<Vec<ChangeOutcome>, EngineError>>,
-{
-    let mut attempt = 0;
-    loop {
-        match write().await {
-            Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-            }
-            done => return done,
-        }
-    }
-}
+/// Rows set aside that are read from the spool together.
+const SET_ASIDE_TOGETHER: usize = 500;
 
 /// A batch that is being written.
-pub(super) struct Writing {
+pub(crate) struct Writing {
     batch: Batch,
     intent: Intent,
     work: AbortOnDropHandle<Result<Vec<ChangeOutcome>, EngineError>>,
@@ -53,7 +39,7 @@ enum Batch {
 }
 
 impl Settlement<'_, '_> {
-    pub(super) async fn apply(
+    pub(crate) async fn apply(
         &mut self,
         changes: Vec<Change>,
         rereads: Vec<Reread>,
@@ -65,7 +51,7 @@ impl Settlement<'_, '_> {
     }
 
     /// The batch is announced and on its way to the database when this returns; `None` where there is nothing to write.
-    pub(super) async fn begin_writing(
+    pub(crate) async fn begin_writing(
         &mut self,
         changes: Vec<Change>,
         rereads: Vec<Reread>,
@@ -86,7 +72,7 @@ impl Settlement<'_, '_> {
     }
 
     /// The same of rows that the target has not.
-    pub(super) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
+    pub(crate) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, missing.rows.len()).await?;
         let intent = self.trail.intend_inserts(&self.describer, &missing).await?;
@@ -100,7 +86,7 @@ impl Settlement<'_, '_> {
     }
 
     /// Waits for the batch, and answers for it.
-    pub(super) async fn end_writing(&mut self, writing: Writing) -> Result<(), AgentError> {
+    pub(crate) async fn end_writing(&mut self, writing: Writing) -> Result<(), AgentError> {
         let Writing { batch, intent, work } = writing;
         let outcomes = work.await.unwrap_or_else(|_| {
             let during = format!("write {}", self.target.access.table);
@@ -125,7 +111,11 @@ impl Settlement<'_, '_> {
                             self.overlay.inserted(key, digest)?;
                         }
                         not_written => {
-                            self.not_written(&missing_row(key, row, *digest), not_written).await?;
+                            // It was counted with its part.
+                            let mut reread = missing_row(key, row, *digest);
+                            reread.suspect.counted = Some(DifferenceKind::Missing);
+                            reread.suspect.named = true;
+                            self.not_written(&reread, not_written).await?;
                         }
                     }
                 }
@@ -141,13 +131,13 @@ impl Settlement<'_, '_> {
             ChangeOutcome::Failed(rejection)
                 if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
             {
-                self.refused.push(&reread.renewed(&self.target.session))
+                self.refused.push(&reread.renewed(&self.target.key))
             }
             ChangeOutcome::Failed(rejection) => self.set_aside(&reread.suspect.key, &rejection.reason).await,
         }
     }
 
-    pub(super) fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
+    pub(crate) fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
         let outcome = &mut self.target.outcome;
         match operation {
             Operation::Insert => outcome.inserted += 1,
@@ -157,26 +147,19 @@ impl Settlement<'_, '_> {
         self.overlay.written(&reread.suspect)
     }
 
-    /// The row changed between reading and writing: it goes round again, and is counted when that ends.
+    /// The row changed between reading and writing: it goes round again, and counts as what it is found to be then.
     fn stale(&mut self, reread: &Reread) -> Result<(), AgentError> {
-        let outcome = &mut self.target.outcome;
-        match reread.kind() {
-            DifferenceKind::Missing => outcome.missing -= 1,
-            DifferenceKind::Changed => outcome.changed -= 1,
-            DifferenceKind::Extra => outcome.extra -= 1,
-        }
-        self.worked -= 1;
-        self.again.push(&reread.renewed(&self.target.session))
+        self.again.push(&reread.renewed(&self.target.key))
     }
 
-    pub(super) async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
+    pub(crate) async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
         self.target.outcome.set_aside += 1;
         let key = self.describer.key(key).map_err(decode_error)?;
         self.target.tell(Event::SetAside { key, reason: reason.to_owned() }).await
     }
 
     /// Rows refused because of other rows are tried again as long as that helps, then exchanged all at once.
-    pub(super) async fn retry_refused(&mut self) -> Result<(), AgentError> {
+    pub(crate) async fn retry_refused(&mut self) -> Result<(), AgentError> {
         for _ in 0..RETRY_ROUNDS_MAX {
             let before = self.refused.len();
             if before == 0 {
@@ -196,7 +179,7 @@ impl Settlement<'_, '_> {
             self.replace(stuck).await?;
         }
         loop {
-            let rest = reader.next_chunk(CHUNK)?;
+            let rest = reader.next_chunk(SET_ASIDE_TOGETHER)?;
             if rest.is_empty() {
                 return Ok(());
             }
@@ -209,18 +192,32 @@ impl Settlement<'_, '_> {
     /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
     async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
         let (mut changes, mut rereads) = (Vec::new(), Vec::new());
+        let how = How::default();
         while !stuck.is_empty() {
-            let rest = stuck.split_off(stuck.len().min(CHUNK));
-            let question = self.ask_rows(std::mem::replace(&mut stuck, rest)).await?;
-            let (chunk, unanswered) = self.reread(question).await?;
+            let rest = stuck.split_off(stuck.len().min(self.requests.keys()));
+            let request = self.requests.send(self.target, std::mem::replace(&mut stuck, rest), how).await?;
+            let (chunk, unanswered) = self.requests.receive(self.target, request, how).await?;
             stuck.splice(0..0, unanswered);
-            for reread in chunk {
-                let (before, after) = (reread.target.clone(), reread.source.clone());
-                if before == after {
-                    self.in_flight(&reread.suspect, Pass::Retry)?;
-                } else {
-                    changes.push(Change { key: reread.suspect.key.clone(), before, after });
-                    rereads.push(reread);
+            for mut reread in chunk {
+                match reread.finding(&self.target.key) {
+                    Finding::Unproven | Finding::Changing | Finding::Following => {
+                        // It moved, or it cannot be told: nothing is done to it here.
+                        self.again.push(&reread.renewed_where_known(&self.target.key))?;
+                    }
+                    Finding::Settled => {
+                        self.uncount(&mut reread.suspect);
+                        self.in_flight(&mut reread, Conclusion::InFlight)?;
+                    }
+                    Finding::Stable => {
+                        let (before, after) = (reread.target.clone(), reread.source.clone());
+                        let change = Change { key: reread.suspect.key.clone(), before, after };
+                        if self.is_allowed(&change) {
+                            changes.push(change);
+                            rereads.push(reread);
+                        } else {
+                            self.target.outcome.left += 1;
+                        }
+                    }
                 }
             }
         }
@@ -228,6 +225,7 @@ impl Settlement<'_, '_> {
             return Ok(());
         }
         let engine = self.target.agent.engine.clone();
+        self.target.agent.pace.admit(&engine, changes.len()).await?;
         let intent = self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
         // A delete that spreads to other tables is no way to make an update.
         let outcomes = if self.deletes_spread {

@@ -17,13 +17,13 @@ const ENTRIES_TOGETHER: usize = 16_384;
 const STRAND_BYTES_LEAST: usize = 256 * 1024;
 
 /// What the builder of a run takes.
-pub(super) enum Digested {
+pub(crate) enum Digested {
     Entries(EntryBatch),
     /// All that one reader has read in order.
     Strand(Box<Strand>),
 }
 
-pub(super) enum DigestError {
+pub(crate) enum DigestError {
     Row(RowError),
     Run(RunError),
 }
@@ -49,14 +49,16 @@ fn digest(entries: &mut EntryBatch, hasher: &mut RowHasher) -> Result<(), RowErr
 }
 
 /// What a reader says of the rows that it has read since it spoke last.
-pub(super) struct Told {
-    pub(super) rows: usize,
+pub(crate) struct Told {
+    pub(crate) rows: usize,
+    /// Of their canonical cells.
+    pub(crate) bytes: u64,
     /// Nothing yet where they go into a strand.
-    pub(super) digested: Result<Option<Digested>, DigestError>,
+    pub(crate) digested: Result<Option<Digested>, DigestError>,
 }
 
 /// The sinks of one scan.
-pub(super) struct DigestSinks {
+pub(crate) struct DigestSinks {
     session: SessionKey,
     readers: usize,
     of_strand: RunOptions,
@@ -68,7 +70,7 @@ pub(super) struct DigestSinks {
 
 impl DigestSinks {
     /// `memory` is that of all strands.
-    pub(super) fn new(
+    pub(crate) fn new(
         session: SessionKey,
         readers: usize,
         memory: RunOptions,
@@ -103,6 +105,7 @@ struct DigestSink {
     hasher: RowHasher,
     entries: EntryBatch,
     pushed: usize,
+    bytes: u64,
     together: usize,
     strand: Option<StrandBuilder>,
     /// What has not come in the strand's order.
@@ -117,6 +120,7 @@ impl DigestSink {
             hasher: RowHasher::new(session),
             entries: EntryBatch::new(),
             pushed: 0,
+            bytes: 0,
             together: most.min(ENTRIES_TOGETHER),
             strand: Some(StrandBuilder::new(&TreeKey::from_session(session), options)),
             strays: EntryBatch::new(),
@@ -125,9 +129,10 @@ impl DigestSink {
     }
 
     /// `false`: nobody listens, or what was told is an error.
-    fn tell(&self, rows: usize, digested: Result<Option<Digested>, DigestError>) -> bool {
+    fn tell(&mut self, rows: usize, digested: Result<Option<Digested>, DigestError>) -> bool {
         let goes_on = digested.is_ok();
-        self.out.blocking_send(Told { rows, digested }).is_ok() && goes_on
+        let bytes = std::mem::take(&mut self.bytes);
+        self.out.blocking_send(Told { rows, bytes, digested }).is_ok() && goes_on
     }
 
     fn send(&mut self) -> bool {
@@ -169,6 +174,7 @@ impl RowSink for DigestSink {
     fn push(&mut self, key: &[u8], row: &[u8]) -> bool {
         self.entries.push_key(key);
         self.hasher.push(key, row);
+        self.bytes += row.len() as u64;
         self.pushed += 1;
         self.pushed < self.together || self.send()
     }

@@ -5,25 +5,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
-use super::digesting::{DigestError, DigestSinks, Digested, Told};
-use super::error::{AgentError, FailureKind};
-use super::local::{AgentLimits, LocalAgent};
+use crate::agent::error::{AgentError, FailureKind};
+use crate::agent::local::{AgentLimits, LocalAgent};
 use crate::engine::EngineError;
-use crate::merkle::{DigestRun, RunBuilder, RunError, RunOptions, SessionKey, Tree, TreeKey};
-use crate::model::TableAccess;
+use crate::merkle::{DigestRun, RunBuilder, RunError, RunOptions, RunView, SessionKey, Tree, TreeKey};
+use crate::model::{Key, TableAccess};
+
+pub(crate) mod find;
+pub(crate) mod lookup;
+pub(crate) mod moved;
+mod sinks;
+
+use sinks::{DigestError, DigestSinks, Digested, Told};
 
 /// What readers tell of ahead of the builder.
 const TOLD_AHEAD: usize = 8;
 
 /// A table as it was at one moment: its digests in key order, and the tree over them.
 #[derive(Debug)]
-pub(super) struct Scanned {
-    pub(super) run: DigestRun,
-    pub(super) tree: Tree,
+pub(crate) struct Scanned {
+    pub(crate) run: DigestRun,
+    pub(crate) tree: Tree,
+    /// Canonical bytes of an average row's cells.
+    pub(crate) row_bytes: usize,
 }
 
 /// Reads the whole table once, within `limits`: the agent's, or its share of them. `rows` counts as it goes. Dropping the future stops the scan.
-pub(super) async fn scan_table(
+pub(crate) async fn scan_table(
     agent: &LocalAgent,
     access: &Arc<TableAccess>,
     session: &SessionKey,
@@ -40,7 +48,7 @@ pub(super) async fn scan_table(
     // Strands hold half as much, all together.
     let of_strands = RunOptions { memory_bytes: options.memory_bytes / 2, ..options.clone() };
     let tree_key = TreeKey::from_session(session);
-    let builder = tokio::task::spawn_blocking(move || -> Result<Scanned, DigestError> {
+    let builder = tokio::task::spawn_blocking(move || -> Result<(DigestRun, Tree), DigestError> {
         let mut builder = RunBuilder::new(options);
         while let Some(digested) = digested_rx.blocking_recv() {
             match digested? {
@@ -49,14 +57,16 @@ pub(super) async fn scan_table(
             }
         }
         let (run, tree) = builder.finish(&tree_key)?;
-        Ok(Scanned { run, tree })
+        Ok((run, tree))
     });
 
     let most = agent.pace.together_max();
     let sinks = Arc::new(DigestSinks::new(session.clone(), readers, of_strands, most, told_tx));
     let read = async { snapshot.scan(sinks).await.map_err(AgentError::from) };
     let pass = async move {
-        while let Some(Told { rows: read, digested }) = told_rx.recv().await {
+        let mut all_bytes = 0u64;
+        while let Some(Told { rows: read, bytes, digested }) = told_rx.recv().await {
+            all_bytes = all_bytes.saturating_add(bytes);
             agent.pace.admit(&agent.engine, read).await?;
             rows.fetch_add(read as u64, Ordering::Relaxed);
             if let Some(digested) = digested.transpose() {
@@ -65,12 +75,15 @@ pub(super) async fn scan_table(
                 digested_tx.send(digested).await.map_err(stopped)?;
             }
         }
-        Ok::<_, AgentError>(())
+        Ok::<_, AgentError>(all_bytes)
     };
     // Where one of them stops early, the reading is dropped, and ends.
     let joined = tokio::try_join!(read, pass);
     match builder.await {
-        Ok(Ok(scanned)) => joined.map(|_| scanned),
+        Ok(Ok((run, tree))) => joined.map(|((), bytes)| {
+            let row_bytes = usize::try_from(bytes / run.len().max(1)).unwrap_or(usize::MAX);
+            Scanned { run, tree, row_bytes }
+        }),
         Ok(Err(DigestError::Row(error))) => Err(EngineError::row(during, &error).into()),
         Ok(Err(DigestError::Run(error))) => Err(run_error(&during, &error)),
         Err(error) => Err(AgentError::new(
@@ -80,7 +93,23 @@ pub(super) async fn scan_table(
     }
 }
 
-pub(super) fn run_error(during: &str, error: &RunError) -> AgentError {
+/// A few keys that the scan saw, to be looked up beside others: where a lookup finds none of them, what else it does not find
+/// need not be absent.
+pub(crate) fn witnesses(run: &DigestRun) -> Result<Vec<Key>, AgentError> {
+    let mut keys: Vec<Key> = Vec::new();
+    let ends = [0, run.len() / 2, run.len().saturating_sub(1)];
+    for at in ends.into_iter().take_while(|at| *at < run.len()) {
+        run.for_each_entry(at..at + 1, &mut |key, _| {
+            keys.push(Key::from(key));
+            Ok(())
+        })
+        .map_err(|error| run_error("read the digest run", &error))?;
+    }
+    keys.dedup();
+    Ok(keys)
+}
+
+pub(crate) fn run_error(during: &str, error: &RunError) -> AgentError {
     match error {
         RunError::DuplicateKey { .. } => AgentError::new(
             FailureKind::Usage,

@@ -1,8 +1,8 @@
 //! Of wide rows only the cells that differ cross the link: the target says a few bytes of each of its cells, the source
 //! answers with the cells that are others, and with the digest of the whole row. Pure.
 
-use super::error::AgentError;
-use super::wire::{put_varint, take, take_varint};
+use super::varint::{put_varint, take, take_varint};
+use crate::agent::error::AgentError;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::canonical::split_cells;
 use crate::model::{CanonicalRow, Key};
@@ -14,12 +14,12 @@ const WIDE_BYTES: usize = 256;
 const WIDE_CELL_BYTES: usize = 16;
 
 /// Whether rows of this size are worth their cells' digests.
-pub(super) fn is_wide(bytes: usize, cells: usize) -> bool {
+pub(crate) fn is_wide(bytes: usize, cells: usize) -> bool {
     cells > 1 && bytes >= WIDE_BYTES && bytes >= cells * WIDE_CELL_BYTES
 }
 
 /// Short digests of one row's cells, in their order.
-pub(super) type Summary = Vec<[u8; SHORT]>;
+pub(crate) type Summary = Vec<[u8; SHORT]>;
 
 /// The cells in which a row differs from the one that was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Patch {
 }
 
 /// `None` where the bytes are no row.
-pub(super) fn summary(session: &SessionKey, row: &CanonicalRow) -> Option<Summary> {
+pub(crate) fn summary(session: &SessionKey, row: &CanonicalRow) -> Option<Summary> {
     let cells = split_cells(row.as_bytes()).ok()?;
     let short = |(at, cell): (usize, &&[u8])| {
         let digest = session.row_digest(format!("trueup cell {at}").as_bytes(), cell);
@@ -43,7 +43,7 @@ pub(super) fn summary(session: &SessionKey, row: &CanonicalRow) -> Option<Summar
 }
 
 /// A summary for each row, in the order of the keys that they go with.
-pub(super) fn pack_summaries(summaries: &[Option<Summary>]) -> Vec<u8> {
+pub(crate) fn pack_summaries(summaries: &[Option<Summary>]) -> Vec<u8> {
     let mut out = Vec::new();
     for summary in summaries {
         let cells = summary.as_deref().unwrap_or_default();
@@ -54,7 +54,7 @@ pub(super) fn pack_summaries(summaries: &[Option<Summary>]) -> Vec<u8> {
 }
 
 /// Of so many keys; without a cell where there is none.
-pub(super) fn unpack_summaries(mut bytes: &[u8], keys: usize) -> Result<Vec<Summary>, AgentError> {
+pub(crate) fn unpack_summaries(mut bytes: &[u8], keys: usize) -> Result<Vec<Summary>, AgentError> {
     let mut read = || {
         let mut summaries = Vec::new();
         for _ in 0..keys {
@@ -105,7 +105,7 @@ impl Patch {
         (session.row_digest(key.as_bytes(), row.as_bytes()) == self.digest).then_some(row)
     }
 
-    pub(super) fn put(&self, out: &mut Vec<u8>) {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.digest.as_bytes());
         put_varint(out, self.cells.len() as u64);
         for (at, cell) in &self.cells {
@@ -115,7 +115,7 @@ impl Patch {
         }
     }
 
-    pub(super) fn take(input: &mut &[u8]) -> Option<Self> {
+    pub(crate) fn take(input: &mut &[u8]) -> Option<Self> {
         let digest = RowDigest(take(input, 16)?.try_into().ok()?);
         let mut cells = Vec::new();
         for _ in 0..take_varint(input)? {

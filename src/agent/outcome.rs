@@ -1,0 +1,117 @@
+//! How a table's run ended, in figures.
+
+use serde::{Deserialize, Serialize};
+
+/// How a table's run ended. All figures are of this run alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TableOutcome {
+    pub source_rows: u64,
+    pub target_rows: u64,
+    /// Confirmed differences.
+    pub missing: u64,
+    pub changed: u64,
+    pub extra: u64,
+    /// Suspects that were gone, or still changing, when they were read again.
+    pub in_flight: u64,
+    /// Suspects still changing after the last reread: neither equal nor different can be said of them.
+    pub unsettled: u64,
+    /// Suspects whose values are within the tolerance.
+    pub tolerated: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Differences that were not written: the operation is not allowed, or a dry run.
+    pub left: u64,
+    /// Rows the database refused, or that changed under the repair until the end.
+    pub set_aside: u64,
+    /// Nothing was written because more than `max_changes` rows differ.
+    pub over_limit: bool,
+    /// Hex of 32 bytes.
+    pub source_root: String,
+    /// Before any repair.
+    pub target_root: String,
+    /// After the repair, from the rows read again.
+    pub repaired_root: Option<String>,
+    /// Diff: the located differences explain the two roots exactly. Repair: target proved equal to the source.
+    pub proved: bool,
+    pub bytes_to_source: u64,
+    pub bytes_to_target: u64,
+    pub messages_to_source: u64,
+    pub messages_to_target: u64,
+    /// Of which the handshake: versions, plan.
+    pub handshake_bytes: u64,
+    pub round_trips: u64,
+    /// Rows read by key, beyond the scan.
+    pub source_rows_reread: u64,
+    pub target_rows_reread: u64,
+    /// Confirmed differences by part of the key order; each part holds equally many of the target's rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_range: Vec<u64>,
+    /// Undo: rows that have changed since the run and were left as they are.
+    #[serde(default)]
+    pub moved_on: u64,
+    /// Why nothing is claimed of the table, or of some of its rows: sentences for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// The target's agent keeps a journal from which this run can be taken back.
+    #[serde(default)]
+    pub undo_kept: bool,
+    pub seconds: PhaseSeconds,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    pub scan: f64,
+    pub locate: f64,
+    pub recheck: f64,
+    pub repair: f64,
+    pub verify: f64,
+}
+
+impl TableOutcome {
+    /// Adds the outcome of another part of the same table. Roots and ranges are of one part each, and are left.
+    pub fn add(&mut self, part: &Self) {
+        let mut copy = part.clone();
+        let mut sum = |field: fn(&mut Self) -> &mut u64| *field(self) += *field(&mut copy);
+        sum(|outcome| &mut outcome.source_rows);
+        sum(|outcome| &mut outcome.target_rows);
+        sum(|outcome| &mut outcome.missing);
+        sum(|outcome| &mut outcome.changed);
+        sum(|outcome| &mut outcome.extra);
+        sum(|outcome| &mut outcome.in_flight);
+        sum(|outcome| &mut outcome.unsettled);
+        sum(|outcome| &mut outcome.tolerated);
+        sum(|outcome| &mut outcome.inserted);
+        sum(|outcome| &mut outcome.updated);
+        sum(|outcome| &mut outcome.deleted);
+        sum(|outcome| &mut outcome.left);
+        sum(|outcome| &mut outcome.set_aside);
+        sum(|outcome| &mut outcome.bytes_to_source);
+        sum(|outcome| &mut outcome.bytes_to_target);
+        sum(|outcome| &mut outcome.messages_to_source);
+        sum(|outcome| &mut outcome.messages_to_target);
+        sum(|outcome| &mut outcome.handshake_bytes);
+        sum(|outcome| &mut outcome.round_trips);
+        sum(|outcome| &mut outcome.source_rows_reread);
+        sum(|outcome| &mut outcome.target_rows_reread);
+        sum(|outcome| &mut outcome.moved_on);
+        self.over_limit |= part.over_limit;
+        self.doubts.extend(part.doubts.iter().cloned());
+        self.undo_kept |= part.undo_kept;
+        let (mine, more) = (&mut self.seconds, &part.seconds);
+        mine.scan += more.scan;
+        mine.locate += more.locate;
+        mine.recheck += more.recheck;
+        mine.repair += more.repair;
+        mine.verify += more.verify;
+    }
+
+    pub fn differences(&self) -> u64 {
+        self.missing + self.changed + self.extra
+    }
+
+    /// Rows that the run has written.
+    pub fn written(&self) -> u64 {
+        self.inserted + self.updated + self.deleted
+    }
+}

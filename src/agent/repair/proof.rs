@@ -1,0 +1,216 @@
+//! The proof of a repair: the written rows are read again, or after many the whole target, and the target's new root is
+//! compared with the source's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use super::super::compare::suspects::Suspect;
+use super::super::error::AgentError;
+use super::super::event::{Event, Phase};
+use super::super::scan::scan_table;
+use super::super::session::wire::{Answer, Summand, sum_of, unpack_answers};
+use super::super::target::PROGRESS_EVERY;
+use super::row_requests::{How, ask, look_up};
+use super::settle::{Settlement, take_some};
+use crate::merkle::RootDigest;
+use crate::model::{Key, Role};
+
+/// Written rows that are asked for with one request: their digests are small.
+const VERIFIED_TOGETHER: usize = 2_000;
+/// Requests for digests that are on their way at once.
+const ASKED_AHEAD: usize = 4;
+/// Written rows from which a scan of the table may be the better proof; asking for a row by its key costs both sides as
+/// much as scanning some sixteen.
+const SCAN_FROM: u64 = 10_000;
+const SCAN_ABOVE: u64 = 16;
+
+impl Settlement<'_, '_> {
+    /// What the target holds of these rows.
+    async fn held(&mut self, keys: &[Key]) -> Result<Vec<Summand>, AgentError> {
+        let access = self.target.access.clone();
+        let mut held = Vec::with_capacity(keys.len());
+        while let Some(rest) = keys.get(held.len()..).filter(|rest| !rest.is_empty()) {
+            let some = &rest[..rest.len().min(self.requests.keys())];
+            let found = look_up(self.target, &access, some).await?;
+            self.requests.learn_from(&found);
+            held.extend(some.iter().map(|key| match found.get(key) {
+                Some(row) => Summand::Row(self.target.key.row_digest(key.as_bytes(), row.as_bytes())),
+                None if found.is_unproven(key) => Summand::Unproven(Role::Target),
+                None => Summand::Absent,
+            }));
+        }
+        Ok(held)
+    }
+
+    /// Compares what the source says of these rows with what is there; what it did not answer is left. `false` beside it:
+    /// a lookup did not find a row and shows nothing, so that only a scan can prove the repair.
+    async fn verify_chunk(
+        &mut self,
+        mut chunk: Vec<Suspect>,
+        how: How,
+    ) -> Result<(Vec<Suspect>, bool), AgentError> {
+        let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
+        let packed = self.target.session.receive_packed(None).await?;
+        let held = self.held(&keys).await?;
+        if how.summed {
+            if sum_of(&self.target.key, held.iter().copied()).0.as_slice() != packed.as_slice() {
+                return Ok((chunk, true));
+            }
+            self.target.outcome.source_rows_reread += keys.len() as u64;
+            for suspect in chunk {
+                self.overlay.settled(&suspect.key, suspect.origin)?;
+            }
+            return Ok((Vec::new(), true));
+        }
+        let answers = unpack_answers(&self.target.key, &packed)?;
+        if answers.is_empty() || answers.len() > chunk.len() {
+            return Err(AgentError::protocol(
+                "the source agent answered another number of keys than were asked",
+            ));
+        }
+        let rest = chunk.split_off(answers.len());
+        self.target.outcome.source_rows_reread += answers.len() as u64;
+        for ((suspect, answer), held) in chunk.into_iter().zip(answers).zip(held) {
+            let source = match answer {
+                Answer::Absent => None,
+                Answer::Digest(digest) => Some(digest),
+                Answer::Row(row) => Some(self.target.key.row_digest(suspect.key.as_bytes(), row.as_bytes())),
+                Answer::Unproven => return Ok((rest, false)),
+                Answer::Patch(_) => {
+                    return Err(AgentError::protocol("the source agent sent cells where a digest was asked"));
+                }
+            };
+            let target = match held {
+                Summand::Row(digest) => Some(digest),
+                Summand::Absent => None,
+                Summand::Unproven(_) => return Ok((rest, false)),
+            };
+            if source == target {
+                self.overlay.settled(&suspect.key, suspect.origin)?;
+            } else {
+                // Written over since, on one side or the other: the root must not be claimed.
+                self.target.outcome.unsettled += 1;
+                self.overlay.holds(&suspect.key, target)?;
+            }
+        }
+        Ok((rest, true))
+    }
+
+    /// Proves that the target holds what the source's snapshot held: by a scan where that is less work or the only way, else
+    /// row by row.
+    #[tracing::instrument(level = "info", skip_all)]
+    pub(crate) async fn verify(&mut self) -> Result<(), AgentError> {
+        let since = Instant::now();
+        self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
+        let root = self.proved_root().await?;
+        let doubtful = !self.target.outcome.doubts.is_empty();
+        let nothing_left = self.nothing_left();
+        let outcome = &mut self.target.outcome;
+        outcome.repaired_root = Some(root.to_string());
+        outcome.proved = root == self.located.source_root && nothing_left && !doubtful;
+        if !outcome.proved && nothing_left && outcome.unsettled == 0 && !doubtful {
+            outcome.doubts.push(
+                "after the writes the target's rows are not those that the source had when it was scanned"
+                    .to_owned(),
+            );
+        }
+        outcome.seconds.verify = since.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn nothing_left(&self) -> bool {
+        let outcome = &self.target.outcome;
+        outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0
+    }
+
+    /// The target's root after the writes.
+    async fn proved_root(&mut self) -> Result<RootDigest, AgentError> {
+        let written = self.overlay.written.len();
+        let rows = self.target.outcome.source_rows.max(self.target.outcome.target_rows);
+        // A trigger or a foreign key may have changed rows that nobody wrote: only the table itself shows them.
+        if written > 0 && self.writes_may_spread() {
+            return self.scan_again().await;
+        }
+        if self.nothing_left() && written >= SCAN_FROM && written.saturating_mul(SCAN_ABOVE) >= rows {
+            // Where it is not the source's, the rows tell which of them have changed since.
+            let root = self.scan_again().await?;
+            if root == self.located.source_root {
+                return Ok(root);
+            }
+        }
+        match self.verify_written().await? {
+            Some(root) => Ok(root),
+            None => self.scan_again().await,
+        }
+    }
+
+    /// Writing a row of this table may change another one of it: by a trigger, or by a foreign key that passes an update or a
+    /// delete on, be it over other tables.
+    fn writes_may_spread(&self) -> bool {
+        let schema = &self.target.schema;
+        !schema.triggers.is_empty()
+            || schema.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads)
+    }
+
+    /// The target's root, read from the table itself.
+    async fn scan_again(&mut self) -> Result<RootDigest, AgentError> {
+        let target = &self.target;
+        let rows = Arc::new(AtomicU64::new(0));
+        let scan = scan_table(target.agent, &target.access, &target.key, &target.agent.limits, &rows);
+        tokio::pin!(scan);
+        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+        let scanned = loop {
+            tokio::select! {
+                done = &mut scan => break done?,
+                _ = ticks.tick() => {
+                    let rows = rows.load(Ordering::Relaxed);
+                    target.tell(Event::Progress { side: Role::Target, rows }).await?;
+                }
+            }
+        };
+        Ok(scanned.tree.root())
+    }
+
+    /// Reads the written rows again on both sides, and computes the target's new root from its old one. `None` where that
+    /// shows nothing.
+    async fn verify_written(&mut self) -> Result<Option<RootDigest>, AgentError> {
+        let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
+        let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
+        // Digests that the source answers at a time, as far as that has shown.
+        let mut most = VERIFIED_TOGETHER;
+        let (summed, each) =
+            (How { summed: true, ..How::default() }, How { digests_only: true, ..How::default() });
+        let mut shown = true;
+        loop {
+            while shown && asked.len() < ASKED_AHEAD {
+                // The rows have crossed once; one digest of many is enough, and the digests of each where it is another.
+                let (chunk, how) = match take_some(&mut unanswered, most) {
+                    Some(rest) => (rest, each),
+                    None => (reader.next_chunk(VERIFIED_TOGETHER)?, summed),
+                };
+                if chunk.is_empty() {
+                    break;
+                }
+                ask(self.target, chunk.iter().map(|suspect| &suspect.key), how).await?;
+                asked.push_back((chunk, how));
+            }
+            let Some((chunk, how)) = asked.pop_front() else { break };
+            let count = chunk.len();
+            let (rest, chunk_shown) = self.verify_chunk(chunk, how).await?;
+            shown &= chunk_shown;
+            if !rest.is_empty() {
+                if how == each {
+                    most = count - rest.len();
+                }
+                unanswered.push_back(rest);
+            }
+        }
+        if !shown {
+            return Ok(None);
+        }
+        self.overlay.root(&self.located.run, &self.located.tree, &self.target.key).map(Some)
+    }
+}

@@ -1,0 +1,55 @@
+//! From the rows that were located to a verdict, step by step.
+
+use tokio::time::Instant;
+
+use super::super::error::{AgentError, FailureKind};
+use super::super::event::{Event, Phase};
+use super::super::target::{Located, Target};
+use super::second_scan;
+use super::settle::Settlement;
+
+/// Times that rows which changed under a retried write are settled again.
+const AFTER_RETRIES_MAX: u32 = 3;
+
+#[tracing::instrument(level = "info", skip_all)]
+pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<(), AgentError> {
+    let mut work = Settlement::new(target, located).await?;
+    let since = Instant::now();
+    let phase = if work.target.writes() { Phase::Repair } else { Phase::Recheck };
+    work.target.tell(Event::Phase { phase }).await?;
+    let empty = work.spool();
+    let suspects = std::mem::replace(&mut work.located.suspects, empty);
+    let suspects = second_scan::settle(&mut work, suspects).await?;
+    work.passes(suspects).await?;
+    for range in std::mem::take(&mut work.located.missing_ranges) {
+        work.missing_range(range).await?;
+    }
+    // Rows of ranges that turned out to be there, or that changed under the writes.
+    for _ in 0..AFTER_RETRIES_MAX {
+        let left_over = work.take_again();
+        work.passes(left_over).await?;
+        work.retry_refused().await?;
+        if work.again.len() == 0 && work.refused.len() == 0 {
+            break;
+        }
+    }
+    let again = work.take_again();
+    work.give_up(again).await?;
+    work.target.outcome.by_range = work.parts.counts().to_vec();
+    work.target.outcome.over_limit = work.over_limit;
+    if let Some(error) = work.located.balance.error(&work.target.outcome) {
+        let what = format!("what was found out about the rows does not add up: {error}");
+        return Err(AgentError::new(FailureKind::Inconsistent, what).with_hint(
+            "run the command again; if it comes again it is a defect of trueup, please report it",
+        ));
+    }
+    let seconds = since.elapsed().as_secs_f64();
+    if work.target.writes() {
+        work.target.outcome.seconds.repair = seconds;
+        work.verify().await?;
+    } else {
+        work.target.outcome.seconds.recheck = seconds;
+    }
+    work.say_why_nothing_is_claimed();
+    Ok(())
+}
