@@ -8,10 +8,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod absence;
 mod agents;
 mod architecture;
 mod backfill;
 mod checks;
+mod circles;
 mod cli;
 mod config;
 mod conformance;
@@ -28,6 +30,7 @@ mod kills;
 mod kills_recorded;
 mod live;
 mod many;
+mod matrix;
 mod playbook;
 mod readme;
 mod reconcile;

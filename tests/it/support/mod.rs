@@ -3,6 +3,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod batches;
+pub(crate) mod blind;
 pub(crate) mod browser;
 pub(crate) mod gate;
 pub(crate) mod process;
