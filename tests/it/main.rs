@@ -21,6 +21,7 @@ mod courtesy;
 mod dashboard;
 mod engine_mysql;
 mod engine_postgres;
+mod engine_sqlite;
 mod evidence;
 mod filling;
 mod grpc;

@@ -1,45 +1,61 @@
-//! Changes in one transaction, each only if its row still holds what was compared, and kept only if the row then
-//! holds what was meant: an affinity may turn a value into another.
+//! Changes in one transaction, each only if its row still holds what was compared. A row is found by what its key means and
+//! written where it is stored.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use rusqlite::types::Value as Stored;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 
-use super::errors::{engine_error, rejection};
-use super::params::{quote, values};
-use super::rows::{key_condition, rows_of};
+use super::errors::{database_error, needs_collation, rejection};
+use super::open::literal_names;
+use super::params::inexact_column;
+use super::rows::{Address, Found, Reading};
+use super::shape::TableShape;
+use super::write::Writing;
 use crate::engine::EngineError;
-use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess,
-};
+use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess};
+
+/// What is to be done for a change.
+enum Step {
+    Done(ChangeOutcome),
+    /// At the place of the row, where there is one.
+    Write(Option<Address>),
+}
 
 pub(super) fn apply(
     connection: &mut Connection,
-    access: &Arc<TableAccess>,
+    access: &TableAccess,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write to {}", access.table);
-    let failed = |error: rusqlite::Error| engine_error(&during, &error);
-    let mut transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let mut outcomes = check(&transaction, access, changes)?;
+    let failed = |error: Error| database_error(&during, &error);
+    let mut transaction = begin(connection, &during)?;
+    let shape = TableShape::read(&transaction, access, &during)?;
+    if let Some(collation) = &shape.ordered_by {
+        return Ok(refused(changes, collation));
+    }
+    let steps = check(&transaction, access, &shape, changes, &during)?;
+    let mut outcomes: Vec<Option<ChangeOutcome>> = steps
+        .iter()
+        .map(|step| match step {
+            Step::Done(outcome) => Some(outcome.clone()),
+            Step::Write(_) => None,
+        })
+        .collect();
     // Deletes first: they may free unique values.
     for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
-        for (change, outcome) in changes.iter().zip(&mut outcomes) {
-            if outcome.is_none() && change.operation() == operation {
-                let savepoint = transaction.savepoint().map_err(failed)?;
-                match write(&savepoint, access, change)? {
-                    ChangeOutcome::Written => savepoint.commit().map_err(failed)?,
-                    refused => {
-                        drop(savepoint);
-                        *outcome = Some(refused);
-                        continue;
-                    }
-                }
-                *outcome = Some(ChangeOutcome::Written);
+        for ((change, step), outcome) in changes.iter().zip(&steps).zip(&mut outcomes) {
+            let Step::Write(address) = step else { continue };
+            if change.operation() != operation {
+                continue;
             }
+            let savepoint = transaction.savepoint().map_err(failed)?;
+            let reading =
+                Reading { connection: &savepoint, access, shape: &shape, filter: None, during: &during };
+            let done = Writing { reading }.write(change, address.as_ref())?;
+            if done == ChangeOutcome::Written {
+                savepoint.commit().map_err(failed)?;
+            }
+            *outcome = Some(done);
         }
     }
     transaction.commit().map_err(failed)?;
@@ -49,41 +65,27 @@ pub(super) fn apply(
 /// Deletes and inserts every row; all or nothing.
 pub(super) fn replace(
     connection: &mut Connection,
-    access: &Arc<TableAccess>,
+    access: &TableAccess,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write to {}", access.table);
-    let failed = |error: rusqlite::Error| engine_error(&during, &error);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let mut outcomes = check(&transaction, access, changes)?;
-    if outcomes.iter().all(Option::is_none) {
-        // References to the rows are looked at when all is done.
-        transaction.execute_batch("PRAGMA defer_foreign_keys = ON").map_err(failed)?;
-        let steps = changes.iter().enumerate();
-        let deletes = steps
-            .clone()
-            .filter(|(_, change)| change.before.is_some())
-            .map(|(at, change)| (at, Change { after: None, ..change.clone() }));
-        let inserts = steps
-            .filter(|(_, change)| change.after.is_some())
-            .map(|(at, change)| (at, Change { before: None, ..change.clone() }));
-        for (at, step) in deletes.chain(inserts) {
-            let outcome = write(&transaction, access, &step)?;
-            let done = outcome == ChangeOutcome::Written;
-            outcomes[at] = Some(outcome);
-            if !done {
-                break;
-            }
-        }
+    let failed = |error: Error| database_error(&during, &error);
+    let transaction = begin(connection, &during)?;
+    let shape = TableShape::read(&transaction, access, &during)?;
+    if let Some(collation) = &shape.ordered_by {
+        return Ok(refused(changes, collation));
     }
+    let steps = check(&transaction, access, &shape, changes, &during)?;
+    let reading = Reading { connection: &transaction, access, shape: &shape, filter: None, during: &during };
+    let outcomes = exchange(&transaction, &Writing { reading }, changes, &steps)?;
     if outcomes.iter().all(|outcome| *outcome == Some(ChangeOutcome::Written)) {
-        match transaction.commit() {
-            Ok(()) => return Ok(outcomes.into_iter().flatten().collect()),
+        return match transaction.commit() {
+            Ok(()) => Ok(outcomes.into_iter().flatten().collect()),
             Err(error) => match rejection(&error) {
-                Some(why) => return Ok(changes.iter().map(|_| ChangeOutcome::Failed(why.clone())).collect()),
-                None => return Err(failed(error)),
+                Some(why) => Ok(changes.iter().map(|_| ChangeOutcome::Failed(why.clone())).collect()),
+                None => Err(failed(error)),
             },
-        }
+        };
     }
     let with_it =
         Rejection { kind: RejectionKind::Other, reason: "its exchange with other rows failed".to_owned() };
@@ -96,96 +98,121 @@ pub(super) fn replace(
         .collect())
 }
 
-/// The changes that need no write, or must not be written.
-fn check(
+/// The outcome of each change, up to the first that could not be made.
+fn exchange(
     transaction: &Transaction<'_>,
-    access: &Arc<TableAccess>,
+    writing: &Writing<'_>,
     changes: &[Change],
+    steps: &[Step],
 ) -> Result<Vec<Option<ChangeOutcome>>, EngineError> {
-    let keys: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
-    let rows = rows_of(transaction, access, &keys, None)?;
-    let now: BTreeMap<Key, CanonicalRow> = rows.into_iter().map(|row| (row.key, row.row)).collect();
-    let outcome = |change: &Change| {
-        let current = now.get(&change.key);
-        if current == change.after.as_ref() {
-            Some(ChangeOutcome::Written)
-        } else {
-            (current != change.before.as_ref()).then_some(ChangeOutcome::Stale)
-        }
-    };
-    Ok(changes.iter().map(outcome).collect())
-}
-
-fn write(
-    connection: &Connection,
-    access: &Arc<TableAccess>,
-    change: &Change,
-) -> Result<ChangeOutcome, EngineError> {
-    let during = format!("write to {}", access.table);
-    let (key, row) = match values(access, change)? {
-        Ok(values) => values,
-        Err(rejection) => return Ok(ChangeOutcome::Failed(rejection)),
-    };
-    let (sql, bound) = match change.operation() {
-        Operation::Delete => {
-            (format!("DELETE FROM {} WHERE {}", quote(&access.table.name), key_condition(access, 1)), key)
-        }
-        Operation::Update => update(access, key, row),
-        Operation::Insert => insert(access, key, row),
-    };
-    if sql.is_empty() {
-        let reason = "no column of the row can be written".to_owned();
-        return Ok(ChangeOutcome::Failed(Rejection { kind: RejectionKind::Value, reason }));
-    }
-    let done =
-        connection.prepare_cached(&sql).and_then(|mut statement| statement.execute(params_from_iter(bound)));
-    if let Err(error) = done {
-        return match rejection(&error) {
-            Some(rejection) => Ok(ChangeOutcome::Failed(rejection)),
-            None => Err(engine_error(&during, &error)),
-        };
-    }
-    let holds = rows_of(connection, access, std::slice::from_ref(&change.key), None)?;
-    if holds.first().map(|row| &row.row) == change.after.as_ref() {
-        return Ok(ChangeOutcome::Written);
-    }
-    let reason = "the row would not hold the source's values: an affinity, a trigger or a generated column changes them".to_owned();
-    Ok(ChangeOutcome::Failed(Rejection { kind: RejectionKind::Value, reason }))
-}
-
-fn update(access: &TableAccess, key: Vec<Stored>, row: Vec<Stored>) -> (String, Vec<Stored>) {
-    let mut bound = Vec::new();
-    let mut sets = Vec::new();
-    for (column, value) in access.row_columns().iter().zip(row) {
-        if column.filled == Filled::ByWriter {
-            bound.push(value);
-            sets.push(format!("{} = ?{}", quote(&column.name), bound.len()));
-        }
-    }
-    if sets.is_empty() {
-        return (String::new(), bound);
-    }
-    let condition = key_condition(access, bound.len() + 1);
-    bound.extend(key);
-    (format!("UPDATE {} SET {} WHERE {condition}", quote(&access.table.name), sets.join(", ")), bound)
-}
-
-fn insert(access: &TableAccess, key: Vec<Stored>, row: Vec<Stored>) -> (String, Vec<Stored>) {
-    let pairs = access
-        .columns
+    let mut outcomes: Vec<Option<ChangeOutcome>> = steps
         .iter()
-        .zip(key.into_iter().chain(row))
-        .filter(|(column, _)| column.filled != Filled::Generated);
-    let (names, bound): (Vec<String>, Vec<Stored>) =
-        pairs.map(|(column, value)| (quote(&column.name), value)).unzip();
-    let holders: Vec<String> = (1..=bound.len()).map(|at| format!("?{at}")).collect();
-    (
-        format!(
-            "INSERT INTO {} ({}) VALUES ({})",
-            quote(&access.table.name),
-            names.join(", "),
-            holders.join(", ")
-        ),
-        bound,
-    )
+        .map(|step| match step {
+            Step::Done(ChangeOutcome::Written) | Step::Write(_) => None,
+            Step::Done(refused) => Some(refused.clone()),
+        })
+        .collect();
+    if outcomes.iter().any(Option::is_some) {
+        return Ok(outcomes);
+    }
+    // References to the rows are looked at when all is done.
+    transaction
+        .execute_batch("PRAGMA defer_foreign_keys = ON")
+        .map_err(|error| database_error(writing.reading.during, &error))?;
+    let mut taken = HashMap::new();
+    for (at, (change, step)) in changes.iter().zip(steps).enumerate() {
+        match step {
+            Step::Done(_) => outcomes[at] = Some(ChangeOutcome::Written),
+            Step::Write(Some(address)) => match writing.take_out(change, address)? {
+                Ok(whole) => drop(taken.insert(at, whole)),
+                Err(why) => {
+                    outcomes[at] = Some(ChangeOutcome::Failed(why));
+                    return Ok(outcomes);
+                }
+            },
+            Step::Write(None) => {}
+        }
+    }
+    for (at, (change, step)) in changes.iter().zip(steps).enumerate() {
+        let Step::Write(_) = step else { continue };
+        let done = match (&change.after, taken.get(&at)) {
+            (None, _) => ChangeOutcome::Written,
+            (Some(_), Some(whole)) => writing.put_back(change, whole)?,
+            (Some(_), None) => writing.write(change, None)?,
+        };
+        let written = done == ChangeOutcome::Written;
+        outcomes[at] = Some(done);
+        if !written {
+            break;
+        }
+    }
+    Ok(outcomes)
+}
+
+fn begin<'c>(connection: &'c mut Connection, during: &str) -> Result<Transaction<'c>, EngineError> {
+    let failed = |error: Error| database_error(during, &error);
+    // Triggers may hold texts in double quotes. Our own statements qualify every name that could be taken for one.
+    literal_names(connection, true).map_err(failed)?;
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
+}
+
+fn refused(changes: &[Change], collation: &str) -> Vec<ChangeOutcome> {
+    let why = Rejection { kind: RejectionKind::Other, reason: needs_collation(collation) };
+    changes.iter().map(|_| ChangeOutcome::Failed(why.clone())).collect()
+}
+
+/// Finds every row by what its key means. The changes that need no write, or must not be written, are done.
+fn check(
+    connection: &Connection,
+    access: &TableAccess,
+    shape: &TableShape,
+    changes: &[Change],
+    during: &str,
+) -> Result<Vec<Step>, EngineError> {
+    let reading = Reading { connection, access, shape, filter: None, during };
+    let keys: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
+    let mut now: HashMap<Key, Vec<Found>> = HashMap::new();
+    let mut keep = |all: Vec<Found>| {
+        all.into_iter().for_each(|found| now.entry(found.key.clone()).or_default().push(found));
+        now.keys().cloned().collect::<std::collections::HashSet<_>>()
+    };
+    let search = reading.by_key(&keys)?;
+    let exact = search.as_ref().map(|search| search.exact.clone()).unwrap_or_default();
+    let known = keep(search.map(|search| search.found).unwrap_or_default());
+    // Gone, as it seems, or spelled in a way that was not looked for: the table tells.
+    let unseen: Vec<Key> = changes
+        .iter()
+        .filter(|change| !known.contains(&change.key))
+        .filter(|change| change.before.is_some() || !exact.contains(&change.key))
+        .map(|change| change.key.clone())
+        .collect();
+    if !unseen.is_empty() {
+        keep(reading.by_pass(&unseen)?);
+    }
+    changes.iter().map(|change| step(access, change, now.get(&change.key), during)).collect()
+}
+
+fn step(
+    access: &TableAccess,
+    change: &Change,
+    rows: Option<&Vec<Found>>,
+    during: &str,
+) -> Result<Step, EngineError> {
+    let current = match rows.map(Vec::as_slice) {
+        None | Some([]) => None,
+        Some([one]) => Some(one),
+        Some(_) => {
+            let column = inexact_column(access, &change.key, during)?.unwrap_or("of the key");
+            let reason = format!("column {column} spells this key in several rows");
+            return Ok(Step::Done(ChangeOutcome::Failed(Rejection { kind: RejectionKind::Value, reason })));
+        }
+    };
+    let row = current.map(|found| &found.row);
+    Ok(if row == change.after.as_ref() {
+        Step::Done(ChangeOutcome::Written)
+    } else if row != change.before.as_ref() {
+        Step::Done(ChangeOutcome::Stale)
+    } else {
+        Step::Write(current.map(|found| found.address.clone()))
+    })
 }

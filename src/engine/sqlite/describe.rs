@@ -2,17 +2,42 @@
 
 use rusqlite::{Connection, Error};
 
-use super::errors::engine_error;
+use super::errors::database_error;
 use super::params::quote;
+use super::shape::{allow_literals_of_view, rowid, rowid_column, unknown_collations};
+use super::spelling::Affinity;
 use super::types::column_type;
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{Column, Filled, Referrer, TableName, TableSchema, UniqueKey};
+use crate::model::{Column, ColumnType, Filled, Referrer, TableName, TableSchema, UniqueKey};
 
 const SIMILAR: f64 = 0.7;
 
+/// Ordinary tables: not those that virtual tables keep their content in, and not SQLite's own.
 pub(super) fn tables(connection: &Connection) -> Result<Vec<TableName>, Error> {
-    names(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name")
-        .map(|names| names.into_iter().map(|name| TableName { schema: None, name }).collect())
+    let all = names(
+        connection,
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+    )?;
+    let unknown = unknown_virtual_tables(connection)?;
+    let ordinary = all.into_iter().filter(|name| !belongs(name, &unknown));
+    Ok(ordinary.map(|name| TableName { schema: None, name }).collect())
+}
+
+/// Virtual tables of modules that only the application has: which tables are theirs, this SQLite cannot tell.
+fn unknown_virtual_tables(connection: &Connection) -> Result<Vec<String>, Error> {
+    let all =
+        names(connection, "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'")?;
+    let unknown = |name: &String| connection.prepare(&format!("SELECT 1 FROM {}", quote(name))).is_err();
+    Ok(all.into_iter().filter(unknown).collect())
+}
+
+/// By its name, as SQLite tells it: the virtual table's, and a word behind it.
+fn belongs(table: &str, virtual_tables: &[String]) -> bool {
+    virtual_tables.iter().any(|name| {
+        let (table, name) = (table.to_lowercase(), name.to_lowercase());
+        table.strip_prefix(&name).is_some_and(|rest| rest.starts_with('_'))
+    })
 }
 
 fn names(connection: &Connection, sql: &str) -> Result<Vec<String>, Error> {
@@ -25,9 +50,9 @@ pub(super) fn describe(connection: &Connection, table: &TableName) -> Result<Tab
         return Err(EngineError::new(ErrorKind::NoSuchTable, during, "SQLite has no schemas")
             .with_hint("name the table alone"));
     }
-    let failed = |error: Error| engine_error(&during, &error);
+    let failed = |error: Error| database_error(&during, &error);
     let found = connection.query_row(
-        "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE ORDER BY name = ?1 DESC",
+        "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
         [&table.name],
         |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
     );
@@ -36,11 +61,35 @@ pub(super) fn describe(connection: &Connection, table: &TableName) -> Result<Tab
         Err(Error::QueryReturnedNoRows) => return Err(no_such_table(connection, &table.name)),
         Err(error) => return Err(failed(error)),
     };
+    refuse_what_is_no_table(&name, &kind, &during)?;
+    if kind == "view" {
+        allow_literals_of_view(connection, &name).map_err(failed)?;
+    }
     read(connection, name, kind == "view").map_err(failed)
 }
 
+/// Their rows are an index's pages, or SQLite's own figures: written as rows they would no longer fit what they belong to.
+fn refuse_what_is_no_table(name: &str, kind: &str, during: &str) -> Result<(), EngineError> {
+    let (what, hint) = if kind == "virtual" {
+        (
+            "it is a virtual table, whose content is kept by its module",
+            "compare the table that it is an index of",
+        )
+    } else if kind == "shadow" {
+        (
+            "it is where a virtual table keeps its content",
+            "compare the table that the virtual table is an index of",
+        )
+    } else if name.to_lowercase().starts_with("sqlite_") {
+        ("it is a table of SQLite's own", "name one of the file's tables")
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::new(ErrorKind::Usage, during, what).with_hint(hint))
+}
+
 fn no_such_table(connection: &Connection, name: &str) -> EngineError {
-    let all = names(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+    let all = names(connection, "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
         .unwrap_or_default();
     let near: Vec<String> = all
         .into_iter()
@@ -65,6 +114,7 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
     keys.extend(unique_indexes(connection, &name, &mut columns)?);
     let references =
         names_of(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)", &name)?;
+    let notes = notes(connection, &name, &columns)?;
     Ok(TableSchema {
         references: references.into_iter().map(|name| TableName { schema: None, name }).collect(),
         referrers: referrers(connection, &name)?,
@@ -78,7 +128,7 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
         is_view,
         columns,
         keys,
-        notes: Vec::new(),
+        notes,
         identity: None,
         hidden_rows: None,
     })
@@ -86,6 +136,29 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
 
 fn names_of(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>, Error> {
     connection.prepare(sql)?.query_map([table], |row| row.get(0))?.collect()
+}
+
+fn notes(connection: &Connection, table: &str, columns: &[Column]) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    for column in columns {
+        if matches!(column.ty, ColumnType::Text { .. }) && Affinity::of(&column.declared).makes_numbers() {
+            notes.push(format!(
+                "column {0} is declared {1}, which SQLite takes for a number: against another database compare its text with --as-text {0}",
+                column.name, column.declared
+            ));
+        }
+    }
+    for collation in unknown_collations(connection, table, false)? {
+        notes.push(format!(
+            "collation {collation} is known to the application of this file only: texts are compared by bytes, and what must be kept in its order is not written"
+        ));
+    }
+    if belongs(table, &unknown_virtual_tables(connection)?) {
+        notes.push(
+            "a virtual table of a module that only the application has may keep its content here".to_owned(),
+        );
+    }
+    Ok(notes)
 }
 
 /// Columns, and the places and names of those in the primary key.
@@ -132,13 +205,12 @@ fn primary_key(
 ) -> Result<UniqueKey, Error> {
     let names: Vec<String> = primary.into_iter().map(|(_, name)| name).collect();
     let nullable = |name: &&String| columns.iter().any(|column| column.name == **name && column.nullable);
-    let doubtful: Vec<String> =
-        names.iter().filter(nullable).map(|name| format!("{} IS NULL", quote(name))).collect();
-    let integer_alone = names.len() == 1
-        && columns
-            .iter()
-            .any(|column| column.name == names[0] && column.declared.eq_ignore_ascii_case("integer"));
-    let identifies = doubtful.is_empty() || integer_alone || {
+    let doubtful: Vec<String> = names
+        .iter()
+        .filter(nullable)
+        .map(|name| format!("{}.{} IS NULL", quote(table), quote(name)))
+        .collect();
+    let identifies = doubtful.is_empty() || rowid_column(connection, table)?.is_some() || {
         let sql =
             format!("SELECT NOT EXISTS (SELECT 1 FROM {} WHERE {})", quote(table), doubtful.join(" OR "));
         connection.query_row(&sql, [], |row| row.get(0))?
@@ -200,16 +272,16 @@ fn mark_collations(
 }
 
 fn referrers(connection: &Connection, table: &str) -> Result<Vec<Referrer>, Error> {
-    let sql = "SELECT t.name, f.on_delete FROM sqlite_schema t, pragma_foreign_key_list(t.name) f \
+    let sql = "SELECT t.name, f.on_delete, f.on_update FROM sqlite_schema t, pragma_foreign_key_list(t.name) f \
                WHERE t.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE";
     connection
         .prepare(sql)?
         .query_map([table], |row| {
-            let rule: String = row.get(1)?;
+            let spreads = |rule: String| !matches!(rule.to_uppercase().as_str(), "NO ACTION" | "RESTRICT");
             Ok(Referrer {
                 table: TableName { schema: None, name: row.get(0)? },
-                delete_spreads: !matches!(rule.to_uppercase().as_str(), "NO ACTION" | "RESTRICT"),
-                update_spreads: false,
+                delete_spreads: spreads(row.get(1)?),
+                update_spreads: spreads(row.get(2)?),
             })
         })?
         .collect()
@@ -224,7 +296,8 @@ fn estimate(connection: &Connection, table: &str) -> Option<u64> {
     if let Some(rows) = analyzed.ok().and_then(|stat| stat.split(' ').next()?.parse().ok()) {
         return Some(rows);
     }
-    let sql = format!("SELECT max(rowid) FROM {}", quote(table));
+    let rowid = rowid(connection, table).ok().flatten()?;
+    let sql = format!("SELECT max({0}.{rowid}) FROM {0}", quote(table));
     connection
         .query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
         .ok()

@@ -10,7 +10,7 @@ use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error};
 
-use super::errors::engine_error;
+use super::errors::{database_error, engine_error, row_error};
 use super::params::quote;
 use super::rows::{columns, select};
 use super::types::encode;
@@ -57,13 +57,15 @@ pub(super) fn gather(
     sink: Box<dyn RowSink>,
     during: &str,
 ) -> Result<(), EngineError> {
+    let failed = |error: Error| match &access.filter {
+        Some(_) => engine_error(during, &error),
+        None => database_error(during, &error),
+    };
     let mut taker = Taker { access: Arc::clone(access), sink, buffer: RowBuffer::default(), ended: None };
     let read = if access.columns.len() <= ARGUMENTS_MAX {
         let slot = Slot::new(taker);
         let read = inside(connection, access, condition, &slot);
-        let Some(back) = slot.take() else {
-            return read.map_err(|error| engine_error(during, &error));
-        };
+        let Some(back) = slot.take() else { return read.map_err(failed) };
         taker = back;
         read
     } else {
@@ -71,9 +73,9 @@ pub(super) fn gather(
     };
     match taker.ended {
         Some(Ended::Unwanted) => Ok(()),
-        Some(Ended::Failed(error)) => Err(EngineError::row(during, &error)),
+        Some(Ended::Failed(error)) => Err(row_error(during, &error)),
         None => {
-            read.map_err(|error| engine_error(during, &error))?;
+            read.map_err(failed)?;
             taker.sink.finish();
             Ok(())
         }

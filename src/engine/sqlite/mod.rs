@@ -1,11 +1,9 @@
 //! SQLite: a file, read on blocking threads by rusqlite, straight from its values into canonical bytes.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Pressure, Snapshot};
 use crate::model::{
@@ -14,65 +12,59 @@ use crate::model::{
 };
 
 mod apply;
+mod collation;
 mod describe;
 mod errors;
 mod gather;
+mod identity;
 pub(in crate::engine) mod measure;
+mod open;
 mod params;
 mod rows;
 mod scan;
+mod shape;
+mod spelling;
 mod split;
+mod stored;
 mod types;
+mod write;
 
-use errors::engine_error;
-
-/// Another process may hold the file's lock for a moment.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+use errors::database_error;
+use identity::{Identities, file_of};
+use open::Location;
 
 #[derive(Debug, Clone)]
 pub struct SqliteEngine {
-    path: PathBuf,
+    location: Location,
+    identities: Identities,
 }
 
 impl SqliteEngine {
     /// Opens `sqlite://path` (or `sqlite:path`); the file must exist.
     pub async fn connect(url: &str) -> Result<Self, EngineError> {
-        let rest = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")).unwrap_or(url);
-        let path = PathBuf::from(percent_decoded(rest.split('?').next().unwrap_or_default()));
-        let engine = Self { path };
-        engine
-            .blocking("open", |engine| {
-                let connection = engine.open(false)?;
-                connection
-                    .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
-                    .map_err(|error| engine_error(&engine.during("open"), &error))?;
-                Ok(())
-            })
-            .await?;
+        let engine = Self { location: Location::parse(url)?, identities: Identities::default() };
+        engine.blocking("open", |engine| engine.open(false)).await?;
         Ok(engine)
     }
 
     fn during(&self, what: &str) -> String {
-        format!("{what} {}", self.path.display())
+        format!("{what} {}", self.location.path.display())
     }
 
     /// A connection of its own for one piece of work.
     fn open(&self, write: bool) -> Result<Connection, EngineError> {
-        let during = self.during("open");
-        if !Path::new(&self.path).is_file() {
-            return Err(EngineError::new(ErrorKind::Unreachable, during, "there is no such file")
-                .with_hint("check the path; trueup never creates a database"));
-        }
-        let mode = if write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
-        let connection = Connection::open_with_flags(&self.path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(|error| engine_error(&during, &error))?;
-        let ready = || {
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            measure::add_functions(&connection)?;
-            connection.pragma_update(None, "foreign_keys", true)
-        };
-        ready().map_err(|error| engine_error(&during, &error))?;
-        Ok(connection)
+        self.location.open(write)
+    }
+
+    fn describe_now(&self, table: &TableName) -> Result<TableSchema, EngineError> {
+        let connection = self.open(false)?;
+        // All of one moment, so that the identity is that of what is described.
+        let failed = |error| database_error(&self.during("describe a table of"), &error);
+        connection.execute_batch("BEGIN").map_err(failed)?;
+        let mut schema = describe::describe(&connection, table)?;
+        let identity = self.identities.of(&connection, &schema.table.name, &file_of(&self.location.path));
+        schema.identity = Some(identity.map_err(failed)?);
+        Ok(schema)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -86,21 +78,6 @@ impl SqliteEngine {
             Err(EngineError::new(ErrorKind::Database, self.during(what), "the worker stopped"))
         })
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let code = text
-            .get(at + 1..at + 3)
-            .filter(|_| *byte == b'%')
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(code.unwrap_or(*byte));
-        at += if code.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[async_trait]
@@ -130,14 +107,14 @@ impl Engine for SqliteEngine {
         self.blocking("read", |engine| {
             let connection = engine.open(false)?;
             describe::tables(&connection)
-                .map_err(|error| engine_error(&engine.during("list the tables of"), &error))
+                .map_err(|error| database_error(&engine.during("list the tables of"), &error))
         })
         .await
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let table = table.clone();
-        self.blocking("describe", move |engine| describe::describe(&engine.open(false)?, &table)).await
+        self.blocking("describe", move |engine| engine.describe_now(&table)).await
     }
 
     async fn snapshot(
@@ -150,12 +127,7 @@ impl Engine for SqliteEngine {
 
     async fn lookup(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<Lookup, EngineError> {
         let (access, keys) = (access.clone(), keys.to_vec());
-        self.blocking("read", move |engine| {
-            let connection = engine.open(false)?;
-            let rows = rows::rows_of(&connection, &access, &keys, access.filter.as_deref())?;
-            Ok(Lookup::of_statement(&keys, rows, |_| false))
-        })
-        .await
+        self.blocking("read", move |engine| rows::lookup(engine, &access, &keys)).await
     }
 
     async fn apply(
@@ -177,7 +149,20 @@ impl Engine for SqliteEngine {
     }
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        params::statement(access, change)
+        let during = format!("write SQL for {}", access.table);
+        let unspelled = |what: String| EngineError::new(ErrorKind::Row, &during, what);
+        // A row that is there is named as it is stored, where that is not known without looking.
+        let inexact = params::inexact_column(access, &change.key, &during)?;
+        let key = match inexact.filter(|_| change.before.is_some()) {
+            Some(column) => rows::stored_key(self, access, &change.key)?.ok_or_else(|| {
+                unspelled(format!(
+                    "column {column} does not tell which row is meant: none or several spell it so"
+                ))
+            })?,
+            None => params::key_values(access, &change.key, &during)?
+                .map_err(|rejection| unspelled(rejection.reason))?,
+        };
+        params::statement(access, change, &key)
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
@@ -196,7 +181,7 @@ impl Engine for SqliteEngine {
             // Takes the write lock and gives it back: nothing is written.
             connection
                 .execute_batch("BEGIN IMMEDIATE; ROLLBACK")
-                .map_err(|error| engine_error(&during, &error))
+                .map_err(|error| database_error(&during, &error))
         })
         .await
     }

@@ -1,17 +1,24 @@
 //! Values on their way into SQLite: as its own storage classes, or refused; and changes as SQL text.
 
-use rusqlite::types::Value as Stored;
-
+use super::spelling::spellings;
+use super::stored::Stored;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
-use crate::model::value::{hex, uuid_text};
+use crate::model::value::uuid_text;
 use crate::model::{
-    AccessColumn, Change, ColumnType, ComparisonType, Filled, Operation, Rejection, RejectionKind,
+    AccessColumn, Change, ColumnType, ComparisonType, Filled, Key, Operation, Rejection, RejectionKind,
     StoredClass, TableAccess, Value,
 };
 
+pub(super) const NOTHING_TO_WRITE: &str = "no column of the row can be written";
+
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A column with its table's name before it: without one, a name that no column has might be read as a text.
+pub(super) fn qualified(access: &TableAccess, column: &str) -> String {
+    format!("{}.{}", quote(&access.table.name), quote(column))
 }
 
 fn refuse<T>(column: &AccessColumn, why: &str) -> Result<T, Rejection> {
@@ -20,7 +27,7 @@ fn refuse<T>(column: &AccessColumn, why: &str) -> Result<T, Rejection> {
 
 /// What SQLite stores for `value` in `column`.
 pub(super) fn stored(column: &AccessColumn, value: &Value) -> Result<Stored, Rejection> {
-    let text = |value: &Value| Stored::Text(value.to_text().unwrap_or_default());
+    let text = |value: &Value| Stored::text(value.to_text().unwrap_or_default());
     Ok(match value {
         Value::Null => Stored::Null,
         Value::Int(value) => match i64::try_from(*value) {
@@ -49,21 +56,18 @@ pub(super) fn stored(column: &AccessColumn, value: &Value) -> Result<Stored, Rej
         Value::Float64(value) => Stored::Real(*value),
         Value::Bytes(bytes) => Stored::Blob(bytes.clone()),
         Value::Uuid(bytes) if column.ty == ColumnType::Bytes => Stored::Blob(bytes.to_vec()),
-        Value::Uuid(bytes) => Stored::Text(uuid_text(bytes)),
+        Value::Uuid(bytes) => Stored::text(uuid_text(bytes)),
         Value::Irregular(StoredClass::Integer, bytes) => {
             Stored::Integer(i64::from_be_bytes(bytes.as_slice().try_into().unwrap_or_default()))
         }
         Value::Irregular(StoredClass::Real, bytes) => {
             Stored::Real(f64::from_be_bytes(bytes.as_slice().try_into().unwrap_or_default()))
         }
-        Value::Irregular(StoredClass::Text, bytes) => match String::from_utf8(bytes.clone()) {
-            Ok(text) => Stored::Text(text),
-            Err(_) => return refuse(column, "holds text that is not UTF-8, which cannot be bound"),
-        },
+        Value::Irregular(StoredClass::Text, bytes) => Stored::Text(bytes.clone()),
         Value::Irregular(StoredClass::Blob, bytes) => Stored::Blob(bytes.clone()),
         Value::TimestampTz(_) if column.ty == (ColumnType::Timestamp { digits: 6 }) => {
             // The zoneless side reads as UTC.
-            Stored::Text(value.to_text().unwrap_or_default().trim_end_matches("+00").to_owned())
+            Stored::text(value.to_text().unwrap_or_default().trim_end_matches("+00"))
         }
         Value::Array(_) | Value::Interval { .. } | Value::TimeTz { .. } => {
             return refuse(column, "has no form for the source's value");
@@ -78,60 +82,76 @@ pub(super) fn stored(column: &AccessColumn, value: &Value) -> Result<Stored, Rej
     })
 }
 
-fn literal(stored: &Stored) -> String {
-    match stored {
-        Stored::Null => "NULL".to_owned(),
-        Stored::Integer(value) => value.to_string(),
-        Stored::Real(value) if value.is_infinite() => {
-            if *value > 0.0 { "9e999" } else { "-9e999" }.to_owned()
-        }
-        Stored::Real(value) => format!("{value:?}"),
-        Stored::Text(text) if text.contains('\0') => format!("CAST(x'{}' AS TEXT)", hex(text.as_bytes())),
-        Stored::Text(text) => format!("'{}'", text.replace('\'', "''")),
-        Stored::Blob(bytes) => format!("x'{}'", hex(bytes)),
-    }
+/// What SQLite stores for the columns behind the key, or why it cannot.
+pub(super) fn row_values(
+    access: &TableAccess,
+    row: &[u8],
+    during: &str,
+) -> Result<Result<Vec<Stored>, Rejection>, EngineError> {
+    let values = decode_row(&access.row_types(), row)
+        .map_err(|error| EngineError::new(ErrorKind::Row, during, error.to_string()))?;
+    Ok(access.row_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect())
 }
 
-/// Key and row as SQLite stores them.
-type KeyAndRow = (Vec<Stored>, Vec<Stored>);
+/// The same of a key.
+pub(super) fn key_values(
+    access: &TableAccess,
+    key: &Key,
+    during: &str,
+) -> Result<Result<Vec<Stored>, Rejection>, EngineError> {
+    let values = decoded_key(access, key, during)?;
+    Ok(access.key_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect())
+}
 
-/// The values of a change's key, and of its new row, or why they cannot be stored.
-pub(super) fn values(
+pub(super) fn decoded_key(access: &TableAccess, key: &Key, during: &str) -> Result<Vec<Value>, EngineError> {
+    decode_key(&access.key_types(), key.as_bytes())
+        .map_err(|error| EngineError::new(ErrorKind::Row, during, error.to_string()))
+}
+
+/// The first key column whose value may be stored otherwise than it would be written.
+pub(super) fn inexact_column<'a>(
+    access: &'a TableAccess,
+    key: &Key,
+    during: &str,
+) -> Result<Option<&'a str>, EngineError> {
+    let values = decoded_key(access, key, during)?;
+    let mut columns = access.key_columns().iter().zip(&values);
+    // Whether the file keeps text in UTF-8 is not known here.
+    let inexact = columns.find(|(column, value)| {
+        matches!(column.comparison, ComparisonType::Text { trim: true })
+            || stored(column, value).is_err()
+            || !spellings(column, value, false).complete
+    });
+    Ok(inexact.map(|(column, _)| column.name.as_str()))
+}
+
+/// The change as SQL text. `key` is the key as it is stored.
+pub(super) fn statement(
     access: &TableAccess,
     change: &Change,
-) -> Result<Result<KeyAndRow, Rejection>, EngineError> {
-    let bad = |error: &dyn std::fmt::Display| {
-        EngineError::new(ErrorKind::Row, format!("write to {}", access.table), error.to_string())
-    };
-    let bind = |columns: &[AccessColumn], values: &[Value]| -> Result<Vec<Stored>, Rejection> {
-        columns.iter().zip(values).map(|(column, value)| stored(column, value)).collect()
-    };
-    let key = decode_key(&access.key_types(), change.key.as_bytes()).map_err(|error| bad(&error))?;
+    key: &[Stored],
+) -> Result<String, EngineError> {
+    let during = format!("write SQL for {}", access.table);
+    let refused = |rejection: Rejection| EngineError::new(ErrorKind::Row, &during, rejection.reason);
     let row = match &change.after {
+        Some(row) => row_values(access, row.as_bytes(), &during)?.map_err(refused)?,
         None => Vec::new(),
-        Some(row) => decode_row(&access.row_types(), row.as_bytes()).map_err(|error| bad(&error))?,
-    };
-    Ok(bind(access.key_columns(), &key).and_then(|key| Ok((key, bind(access.row_columns(), &row)?))))
-}
-
-pub(super) fn statement(access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-    let (key, row) = values(access, change)?.map_err(|rejection| {
-        EngineError::new(ErrorKind::Row, format!("write SQL for {}", access.table), rejection.reason)
-    })?;
-    let equal = |columns: &[AccessColumn], values: &[Stored], updated: bool, joint: &str| {
-        let pairs =
-            columns.iter().zip(values).filter(|(column, _)| !updated || column.filled == Filled::ByWriter);
-        pairs
-            .map(|(column, value)| format!("{} = {}", quote(&column.name), literal(value)))
-            .collect::<Vec<_>>()
-            .join(joint)
     };
     let table = quote(&access.table.name);
-    let condition = equal(access.key_columns(), &key, false, " AND ");
+    let parts: Vec<String> =
+        access.key_columns().iter().zip(key).map(|(column, value)| equals(&column.name, value)).collect();
+    let condition = parts.join(" AND ");
+    let set = |(column, value): (&AccessColumn, &Stored)| {
+        (column.filled == Filled::ByWriter).then(|| format!("{} = {}", quote(&column.name), value.literal()))
+    };
     Ok(match change.operation() {
         Operation::Delete => format!("DELETE FROM {table} WHERE {condition};"),
         Operation::Update => {
-            format!("UPDATE {table} SET {} WHERE {condition};", equal(access.row_columns(), &row, true, ", "))
+            let sets: Vec<String> = access.row_columns().iter().zip(&row).filter_map(set).collect();
+            if sets.is_empty() {
+                return Err(EngineError::new(ErrorKind::Row, during, NOTHING_TO_WRITE));
+            }
+            format!("UPDATE {table} SET {} WHERE {condition};", sets.join(", "))
         }
         Operation::Insert => {
             let pairs = access
@@ -140,8 +160,14 @@ pub(super) fn statement(access: &TableAccess, change: &Change) -> Result<String,
                 .zip(key.iter().chain(&row))
                 .filter(|(column, _)| column.filled != Filled::Generated);
             let (names, values): (Vec<String>, Vec<String>) =
-                pairs.map(|(column, value)| (quote(&column.name), literal(value))).unzip();
+                pairs.map(|(column, value)| (quote(&column.name), value.literal())).unzip();
             format!("INSERT INTO {table} ({}) VALUES ({});", names.join(", "), values.join(", "))
         }
     })
+}
+
+/// Whatever the column's collation holds equal, only this text is meant.
+fn equals(column: &str, value: &Stored) -> String {
+    let binary = if matches!(value, Stored::Text(_)) { " COLLATE BINARY" } else { "" };
+    format!("{} = {}{binary}", quote(column), value.literal())
 }

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use super::SqliteEngine;
-use super::errors::engine_error;
+use super::collation::Asked;
+use super::errors::{database_error, engine_error};
 use super::gather::gather;
 use super::params::quote;
 use super::rows::select;
+use super::shape::TableShape;
 use super::split::borders;
 use crate::engine::{EngineError, ErrorKind, RowSink, RowSinks, Snapshot};
 use crate::model::TableAccess;
@@ -30,6 +32,8 @@ struct SqliteSnapshot {
 struct Reader {
     connection: Connection,
     condition: Option<String>,
+    /// A collation that only the application has, where the table lies in its order.
+    given: Option<Asked>,
 }
 
 pub(super) fn snapshot(
@@ -38,16 +42,20 @@ pub(super) fn snapshot(
     parallelism: usize,
 ) -> Result<Box<dyn Snapshot>, EngineError> {
     let during = format!("begin a snapshot of {}", access.table);
-    let failed = |error: rusqlite::Error| engine_error(&during, &error);
+    let failed = |error: rusqlite::Error| database_error(&during, &error);
     let table = quote(&access.table.name);
     let first = begin_read(engine, &access)?;
-    let mut readers = vec![Reader { connection: first, condition: None }];
-    if parallelism > 1 {
-        let borders =
-            borders(&readers[0].connection, &access.table.name, parallelism as u64).map_err(failed)?;
+    let shape = TableShape::read(&first, &access, &during)?;
+    let given = shape.ordered_by.as_deref().map(|collation| Asked::given_to(&first, collation));
+    let given = given.transpose().map_err(failed)?;
+    let mut readers = vec![Reader { connection: first, condition: None, given }];
+    if let Some(rowid) = shape.rowid.filter(|_| parallelism > 1) {
+        let borders = borders(&readers[0].connection, &access.table.name, &rowid, parallelism as u64)
+            .map_err(failed)?;
+        let rowid = format!("{table}.{rowid}");
         if !borders.is_empty() {
             for _ in 0..OPEN_ATTEMPTS {
-                if let Some(split) = split(engine, &access, &borders, &during)? {
+                if let Some(split) = split(engine, &access, &rowid, &borders, &during)? {
                     readers = split;
                     break;
                 }
@@ -61,7 +69,7 @@ pub(super) fn snapshot(
     if let Some(bare) = &access.filter {
         for condition in [bare.clone(), closed(bare)] {
             let sql = format!("SELECT 1 FROM {table} WHERE {condition}\n");
-            readers[0].connection.prepare(&sql).map_err(failed)?;
+            readers[0].connection.prepare(&sql).map_err(|error| engine_error(&during, &error))?;
         }
     }
     Ok(Box::new(SqliteSnapshot { readers, access }))
@@ -92,10 +100,11 @@ fn begin_read(engine: &SqliteEngine, access: &TableAccess) -> Result<Connection,
 fn split(
     engine: &SqliteEngine,
     access: &TableAccess,
+    rowid: &str,
     borders: &[i64],
     during: &str,
 ) -> Result<Option<Vec<Reader>>, EngineError> {
-    let failed = |error: rusqlite::Error| engine_error(during, &error);
+    let failed = |error: rusqlite::Error| database_error(during, &error);
     let watcher = engine.open(false)?;
     let version = || watcher.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).map_err(failed);
     let before = version()?;
@@ -103,12 +112,23 @@ fn split(
     let begins = [None].into_iter().chain(borders.iter().map(Some));
     let mut readers = Vec::with_capacity(borders.len() + 1);
     for (begin, end) in begins.zip(ends) {
-        let begin = begin.map(|begin| format!("rowid >= {begin}"));
-        let end = end.map(|end| format!("rowid < {end}"));
+        let begin = begin.map(|begin| format!("{rowid} >= {begin}"));
+        let end = end.map(|end| format!("{rowid} < {end}"));
         let condition = begin.into_iter().chain(end).collect::<Vec<_>>().join(" AND ");
-        readers.push(Reader { connection: begin_read(engine, access)?, condition: Some(condition) });
+        readers.push(Reader {
+            connection: begin_read(engine, access)?,
+            condition: Some(condition),
+            given: None,
+        });
     }
-    Ok((version()? == before).then_some(readers))
+    if version()? != before {
+        return Ok(None);
+    }
+    // The table may have been altered since the first reader looked at it.
+    if let Some(reader) = readers.first() {
+        TableShape::read(&reader.connection, access, during)?;
+    }
+    Ok(Some(readers))
 }
 
 #[async_trait]
@@ -136,5 +156,9 @@ fn read(reader: &Reader, access: &Arc<TableAccess>, sink: Box<dyn RowSink>) -> R
         [] => String::new(),
         conditions => format!(" WHERE {}", conditions.join(" AND ")),
     };
-    gather(&reader.connection, access, &condition, sink, &during)
+    gather(&reader.connection, access, &condition, sink, &during)?;
+    match &reader.given {
+        Some(given) => given.check(&during),
+        None => Ok(()),
+    }
 }

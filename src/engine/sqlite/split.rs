@@ -31,18 +31,26 @@ impl Stretch {
     }
 }
 
-/// The rowids with which parts begin, but for the first part. None where the table has no rowids or few.
-pub(super) fn borders(connection: &Connection, table: &str, parts: u64) -> rusqlite::Result<Vec<i64>> {
+/// The rowids with which parts begin, but for the first part. None where the table has few. `rowid` is what reads one, and
+/// no column of the user's.
+pub(super) fn borders(
+    connection: &Connection,
+    table: &str,
+    rowid: &str,
+    parts: u64,
+) -> rusqlite::Result<Vec<i64>> {
     let table = quote(table);
+    let rowid = format!("{table}.{rowid}");
     let bounds = connection.query_row(
-        &format!("SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"),
+        &format!("SELECT (SELECT min({rowid}) FROM {table}), (SELECT max({rowid}) FROM {table})"),
         [],
         |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)),
-    );
-    // Views and WITHOUT ROWID tables have none.
-    let Ok((Some(first), Some(last))) = bounds else { return Ok(Vec::new()) };
+    )?;
+    let (Some(first), Some(last)) = bounds else { return Ok(Vec::new()) };
     let nearest = |order| {
-        format!("SELECT rowid FROM {table} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order} LIMIT 1")
+        format!(
+            "SELECT {rowid} FROM {table} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid} {order} LIMIT 1"
+        )
     };
     let (mut up, mut down) = (connection.prepare(&nearest("ASC"))?, connection.prepare(&nearest("DESC"))?);
     let stretches = stretches(Stretch { first, last }, |end, from, to| {
@@ -164,20 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn few_rowids_and_tables_without_are_not_cut() {
+    fn few_rowids_are_not_cut() {
         assert!(cut(&(1..=1_000).chain([i64::MAX]).collect(), 4).is_empty());
         let connection = Connection::open_in_memory().unwrap();
-        connection
-            .execute_batch(
-                "CREATE TABLE none (a TEXT PRIMARY KEY) WITHOUT ROWID; CREATE TABLE \"em\"\"pty\" (a)",
-            )
-            .unwrap();
-        assert!(borders(&connection, "none", 4).unwrap().is_empty());
-        assert!(borders(&connection, "em\"pty", 4).unwrap().is_empty());
+        connection.execute_batch("CREATE TABLE \"em\"\"pty\" (a)").unwrap();
+        assert!(borders(&connection, "em\"pty", "rowid", 4).unwrap().is_empty());
         connection
             .execute_batch("CREATE TABLE t (a); INSERT INTO t (rowid) VALUES (1), (1000000), (2000000)")
             .unwrap();
-        assert!(borders(&connection, "t", 4).unwrap().is_empty());
+        assert!(borders(&connection, "t", "oid", 4).unwrap().is_empty());
     }
 
     proptest! {

@@ -3,6 +3,8 @@
 use rusqlite::types::ValueRef;
 
 use crate::engine::RowError;
+use crate::model::canonical::CellWriter;
+use crate::model::temporal::{MICROS_PER_DAY, days_from_civil, mysql_date, mysql_datetime, parse_time};
 use crate::model::{ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess};
 
 /// From the declared type, by the names that other databases use; SQLite itself knows affinities only.
@@ -65,7 +67,7 @@ pub(super) fn encode<'v>(
             (ValueRef::Integer(value), comparison) => writer.int_as(comparison, value),
             (ValueRef::Real(value), comparison) => writer.real_as(comparison, value),
             (ValueRef::Text(bytes), comparison) => match std::str::from_utf8(bytes) {
-                Ok(text) => writer.text_as(comparison, text),
+                Ok(text) => text_as(writer, comparison, text),
                 Err(_) => writer.irregular(StoredClass::Text, bytes),
             },
             (ValueRef::Blob(bytes), comparison) => writer.bytes_as(comparison, bytes),
@@ -74,9 +76,81 @@ pub(super) fn encode<'v>(
     Ok(())
 }
 
+/// As the comparison type reads text; days that no calendar has are those of MySQL, which files that came from it keep as text.
+fn text_as(writer: CellWriter<'_>, comparison: &ComparisonType, text: &str) {
+    match comparison {
+        ComparisonType::Date => {
+            if let Some(days) = odd_date(text) {
+                return writer.date(days);
+            }
+        }
+        ComparisonType::Timestamp { .. } | ComparisonType::TimestampTz { .. } => {
+            if let Some(micros) = odd_timestamp(text) {
+                return writer.micros(micros);
+            }
+        }
+        _ => {}
+    }
+    writer.text_as(comparison, text);
+}
+
+/// Year, month and day of `YYYY-MM-DD` where no calendar has it: 0000-00-00, 2024-00-15, 2024-02-31.
+fn odd_day(text: &str) -> Option<(u16, u8, u8)> {
+    let &[a, b, c, d, b'-', e, f, b'-', g, h] = text.as_bytes() else { return None };
+    let digits = [a, b, c, d, e, f, g, h];
+    // Most days are told by their last digits to be in every calendar.
+    if !digits.iter().all(u8::is_ascii_digit)
+        || !(e == b'0' && f == b'0' || g == b'0' && h == b'0' || g >= b'2')
+    {
+        return None;
+    }
+    let two = |tens: u8, ones: u8| (tens - b'0') * 10 + (ones - b'0');
+    let (year, month, day) = (u16::from(two(a, b)) * 100 + u16::from(two(c, d)), two(e, f), two(g, h));
+    let real = days_from_civil(i32::from(year), u32::from(month), u32::from(day)).is_some();
+    (!real).then_some((year, month, day))
+}
+
+pub(super) fn odd_date(text: &str) -> Option<i32> {
+    let (year, month, day) = odd_day(text)?;
+    mysql_date(year, month, day)
+}
+
+pub(super) fn odd_timestamp(text: &str) -> Option<i64> {
+    let (year, month, day) = odd_day(text.get(..10)?)?;
+    let micros = match text.get(10..)? {
+        "" => 0,
+        rest => {
+            let clock = parse_time(rest.strip_prefix([' ', 'T'])?)?;
+            Some(clock).filter(|micros| (0..MICROS_PER_DAY).contains(micros))?
+        }
+    };
+    mysql_datetime(year, month, day, micros)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::temporal::{date_text, timestamp_text};
+
+    #[test]
+    fn days_that_no_calendar_has_are_read_as_mysql_keeps_them() {
+        for text in ["0000-00-00", "2024-00-15", "2024-02-31", "2024-12-00", "0000-12-31"] {
+            let odd = text != "0000-12-31";
+            assert_eq!(odd_date(text).map(date_text), odd.then(|| text.to_owned()), "{text}");
+        }
+        for text in ["0000-00-00 00:00:00", "2024-00-15 23:59:59.5"] {
+            assert_eq!(odd_timestamp(text).map(timestamp_text).as_deref(), Some(text));
+            assert_eq!(odd_timestamp(&text.replace(' ', "T")), odd_timestamp(text));
+        }
+        assert_eq!(odd_timestamp("0000-00-00"), odd_timestamp("0000-00-00 00:00:00"));
+        for text in
+            ["2024-01-15", "2024-02-29", "2024-13-01", "2024-01-32", "0000-0a-00", "00-00-00", "0000-00-00x"]
+        {
+            assert_eq!(odd_date(text), None, "{text}");
+            assert_eq!(odd_timestamp(text), None, "{text}");
+        }
+        assert_eq!(odd_timestamp("0000-00-00 24:00:00"), None);
+    }
 
     #[test]
     fn declarations_mean_what_their_names_say() {
