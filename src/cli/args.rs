@@ -187,6 +187,9 @@ pub(super) struct PairArgs {
     /// Pair a source column with a target column of another name
     #[arg(long, value_delimiter = ',', value_name = "SOURCE=TARGET", value_parser = name_pair, help_heading = "What to compare")]
     pub(super) map: Vec<(String, String)>,
+    /// Accept columns that only one side has: ignore for all of them, or their names. Without it they are a difference
+    #[arg(long, value_delimiter = ',', value_name = "ignore|COLUMN", help_heading = "What to compare")]
+    pub(super) unpaired: Vec<String>,
     /// Compare these columns by the text that each database writes
     #[arg(long, value_delimiter = ',', value_name = "COLUMN", help_heading = "What to compare")]
     pub(super) as_text: Vec<String>,

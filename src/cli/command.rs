@@ -18,7 +18,7 @@ use super::terminal::{Progress, color};
 use crate::agent::security::{ServerSecurity, read_pem};
 use crate::agent::{self, Allow, Event, SOFTWARE, Serves, TableOutcome, TaskOptions};
 use crate::coordinator::{self, PairRequest, RunEvent, RunOutcome, RunRequest};
-use crate::model::{Role, Wishes};
+use crate::model::{Role, Unpaired, Wishes};
 use crate::report::render::{self, Line, Style};
 use crate::report::{RunReport, SCHEMA_VERSION};
 
@@ -92,6 +92,11 @@ pub(super) fn request(args: &PairArgs) -> RunRequest {
         map: args.map.iter().cloned().collect(),
         as_text: args.as_text.clone(),
         assume_utc: args.assume_utc,
+        unpaired: match args.unpaired.as_slice() {
+            [] => Unpaired::Different,
+            words if words.iter().any(|word| word == "ignore") => Unpaired::Ignore,
+            names => Unpaired::Accept(names.to_vec()),
+        },
         source_where: args.source_where.clone().or_else(|| args.both_where.clone()),
         target_where: args.target_where.clone().or_else(|| args.both_where.clone()),
     };

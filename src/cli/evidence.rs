@@ -12,6 +12,7 @@ use super::evidence_args::{EvidenceArgs, LedgerArgs, SecretArgs, UndoStoreArgs};
 use crate::agent::{Event, Intents, SOFTWARE, TaskOptions, TrailSecret, TrailWish, UndoKey, UndoStore};
 use crate::coordinator::{RunEvent, RunRequest};
 use crate::ledger::{self, Ledger, RunEnd, RunStart};
+use crate::model::Unpaired;
 use crate::report::backfill::BackfillReport;
 use crate::report::checks::{CheckResult, overall};
 use crate::report::record::TableRecord;
@@ -152,7 +153,13 @@ pub(super) fn options(request: &RunRequest) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "tables": tables, "key": wishes.key, "columns": wishes.columns, "exclude": wishes.exclude, "map": wishes.map,
-        "as_text": wishes.as_text, "assume_utc": wishes.assume_utc, "source_where": wishes.source_where,
+        "as_text": wishes.as_text, "assume_utc": wishes.assume_utc,
+        "unpaired": match &wishes.unpaired {
+            Unpaired::Different => serde_json::Value::Null,
+            Unpaired::Ignore => "ignore".into(),
+            Unpaired::Accept(names) => names.clone().into(),
+        },
+        "source_where": wishes.source_where,
         "target_where": wishes.target_where, "tolerance": options.tolerance, "allow": options.repair,
         "dry_run": options.dry_run, "max_changes": options.max_changes,
         "max_overwritten_percent": options.max_overwritten_percent, "recheck": options.recheck,

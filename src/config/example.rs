@@ -39,6 +39,8 @@ pub fn config(source: &Place, target: &Place, tables: &[String]) -> String {
         "# An agent beside a database, instead of its URL:\n\
          # [endpoints.west]\n# url = \"grpcs://west.example:7443\"\n# ca = \"ca.pem\"\n# token = \"env:API_KEY\"\n\n\
          [pairs.main]\nsource = \"source\"\ntarget = \"target\"\n\
+         # A column that only one side has is a difference; accept all of them, or some: unpaired = [\"note\"]\n\
+         # unpaired = \"ignore\"\n\
          # Without tables: every table that both sides have. A table may have options of its own:\n\
          # { table = \"orders\", exclude = [\"note\"], map = { a = \"b\" }, where = \"id > 100\", tolerance = { amount = 0.01 } }\n",
     );

@@ -23,7 +23,7 @@ pub use operate::SCHEDULE_DEFAULT;
 pub use timetable::{Schedule, Timetable};
 
 use crate::model::measure::Step;
-use crate::model::{TableName, Wishes};
+use crate::model::{TableName, Unpaired, Wishes};
 
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -199,6 +199,8 @@ pub struct PairSpec {
     pub target: String,
     pub source_schema: Option<String>,
     pub target_schema: Option<String>,
+    /// What columns mean that only one side has; a table may say otherwise.
+    pub unpaired: Unpaired,
     /// None: every table that both sides have.
     pub tables: Vec<TableSpec>,
 }

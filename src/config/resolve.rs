@@ -12,7 +12,7 @@ use super::diagnose::{Diagnostic, place, suggest};
 use super::operate::{self, Timetables};
 use super::raw::{self, Word};
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
-use crate::model::{TableName, Wishes};
+use crate::model::{TableName, Unpaired, Wishes};
 
 /// What was found wrong so far, and the text that it stands in.
 pub(super) struct Faults<'a> {
@@ -216,9 +216,10 @@ fn pair_spec(
         faults.reference(word, "endpoint", &known);
     }
     let mut tables: Vec<TableSpec> = Vec::with_capacity(raw.tables.len());
+    let unpaired = raw.unpaired.map_or_else(Unpaired::default, |raw| unpaired(faults, raw));
     for table in raw.tables {
         let span = table.span();
-        let spec = table_spec(faults, table);
+        let spec = table_spec(faults, table, &unpaired);
         if let Some(twin) = tables.iter().find(|other| other.source == spec.source) {
             faults.add(
                 span,
@@ -241,11 +242,30 @@ fn pair_spec(
         target: raw.target.into_inner(),
         source_schema: raw.source_schema,
         target_schema: raw.target_schema,
+        unpaired,
         tables,
     }
 }
 
-fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec {
+/// What columns without a partner mean.
+fn unpaired(faults: &mut Faults<'_>, raw: Spanned<raw::Unpaired>) -> Unpaired {
+    let span = raw.span();
+    match raw.into_inner() {
+        raw::Unpaired::Names(names) => Unpaired::Accept(names),
+        raw::Unpaired::Word(word) => match word.as_str() {
+            "ignore" => Unpaired::Ignore,
+            "different" => Unpaired::Different,
+            _ => {
+                let hint = "write \"ignore\", \"different\", or the names of columns as [\"a\", \"b\"]";
+                faults.add(span, format!("{word:?} is not a way to treat unpaired columns"), hint);
+                Unpaired::default()
+            }
+        },
+    }
+}
+
+/// `of_pair`: what the pair says of unpaired columns.
+fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unpaired) -> TableSpec {
     let span = table.span();
     let line = faults.line(&span);
     let options = match table.into_inner() {
@@ -300,6 +320,7 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec 
         map: options.map,
         as_text: options.as_text,
         assume_utc: options.assume_utc,
+        unpaired: options.unpaired.map_or_else(|| of_pair.clone(), |raw| unpaired(faults, raw)),
         source_where: options.source_where.map(Spanned::into_inner).or_else(|| both.clone()),
         target_where: options.target_where.map(Spanned::into_inner).or(both),
     };

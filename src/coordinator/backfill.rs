@@ -14,7 +14,7 @@ use super::survey::{Subject, usage};
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
 use crate::model::measure::Step;
-use crate::model::{Plan, PlanRefusal, Role, ServerInfo};
+use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired};
 use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
 use crate::report::{TableError, TableReport, Verdict};
 
@@ -139,6 +139,7 @@ impl Context<'_> {
             time_zone: None,
             from: self.request.from.clone().unwrap_or_default(),
             to: self.request.to.clone().unwrap_or_default(),
+            columns: ColumnCoverage::default(),
             warnings: Vec::new(),
             error: None,
             steps: Vec::new(),
@@ -175,6 +176,7 @@ impl Context<'_> {
         report.source_table = plan.source.to_string();
         report.target_table = plan.target.to_string();
         report.warnings.clone_from(&plan.warnings);
+        report.columns = plan.coverage.clone();
         report.plan = Some(plan.clone());
         let subject = Subject::of(&plan, &self.request.on)?;
         for (schema, agent, role) in
@@ -356,6 +358,8 @@ impl Context<'_> {
             Some(subject.condition(Role::Source, &self.servers.0, Some(from), Some(to))?);
         request.wishes.target_where =
             Some(subject.condition(Role::Target, &self.servers.1, Some(from), Some(to))?);
+        // The table's own verdict speaks of its columns; a chunk's speaks of its rows.
+        request.wishes.unpaired = Unpaired::Ignore;
         let (tx, mut rx) = mpsc::channel(64);
         let run = async {
             let outcome = super::run(self.agents.0, self.agents.1, &request, &tx).await;

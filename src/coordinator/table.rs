@@ -33,10 +33,7 @@ impl Context<'_> {
                 report.error = Some(table_error(error));
             }
             Ok((plan, source, target)) => {
-                report.source_table = plan.source.to_string();
-                report.target_table = plan.target.to_string();
-                report.warnings.clone_from(&plan.warnings);
-                report.plan = Some(plan.clone());
+                report = TableReport::planned(&plan);
                 let told = RunEvent::Planned {
                     table,
                     name: report.name(),

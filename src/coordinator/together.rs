@@ -39,10 +39,7 @@ fn small(context: &Context<'_>, (table, pair): (usize, &TablePair)) -> Option<Sm
     if !is_small(source.estimated_rows) || !is_small(target.estimated_rows) {
         return None;
     }
-    let mut report = TableReport::new(&plan.source.to_string(), &plan.target.to_string());
-    report.warnings.clone_from(&plan.warnings);
-    report.plan = Some(plan.clone());
-    Some(Small { table, report, plan })
+    Some(Small { table, report: TableReport::planned(&plan), plan })
 }
 
 /// Where it fails nothing is said: each table's own run tells why.

@@ -13,6 +13,7 @@ mod architecture;
 mod backfill;
 mod checks;
 mod cli;
+mod columns;
 mod config;
 mod conformance;
 mod courtesy;

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, RowRun, ServerInfo,
-    TableAccess, TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, RowRun, ServerInfo, TableAccess,
+    TableName, TableSchema,
 };
 
 use lane::Lane;
