@@ -16,7 +16,7 @@ impl Place {
     pub fn of(typed: &str, variable: &str) -> Self {
         let variable = match typed.strip_prefix("env:") {
             Some(name) => Some(name.to_owned()),
-            None => super::resolve::holds_password(typed).then(|| variable.to_owned()),
+            None => super::url::holds_password(typed).then(|| variable.to_owned()),
         };
         let written = variable.as_ref().map_or_else(|| typed.to_owned(), |name| format!("env:{name}"));
         Self { written, variable }

@@ -10,6 +10,7 @@ mod operate;
 mod raw;
 mod resolve;
 mod timetable;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -11,8 +11,11 @@ use super::check::check;
 use super::diagnose::{Diagnostic, place, suggest};
 use super::operate::{self, Timetables};
 use super::raw::{self, Word};
+use super::url::holds_password;
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
 use crate::model::{TableName, Unpaired, Wishes};
+
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// What was found wrong so far, and the text that it stands in.
 pub(super) struct Faults<'a> {
@@ -44,10 +47,11 @@ impl Faults<'_> {
     }
 
     pub(super) fn duration(&mut self, word: &Word) -> Duration {
-        humantime::parse_duration(word.get_ref()).unwrap_or_else(|_| {
+        let duration = humantime::parse_duration(word.get_ref()).ok().filter(|time| *time <= DURATION_MAX);
+        duration.unwrap_or_else(|| {
             self.add(
                 word.span(),
-                format!("{:?} is no length of time", word.get_ref()),
+                format!("{:?} is no length of time of at most a hundred years", word.get_ref()),
                 "write it as \"5m\", \"36h\" or \"7days\"",
             );
             Duration::ZERO
@@ -190,19 +194,6 @@ fn url_spec(faults: &mut Faults<'_>, url: &Word) -> UrlSpec {
         );
     }
     UrlSpec::Plain(text.clone())
-}
-
-/// In the login or among the options.
-pub(super) fn holds_password(url: &str) -> bool {
-    let (body, query) = url.split_once('?').unwrap_or((url, ""));
-    let in_query = query.split(['&', '#']).any(|option| {
-        let name = option.split('=').next().unwrap_or_default().to_lowercase();
-        name.contains("password") || name.contains("passwd") || name.contains("token")
-    });
-    let authority = body.split_once("://").map_or("", |(_, rest)| rest);
-    let in_login = !url.starts_with("sqlite:")
-        && authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':') && !login.ends_with(':'));
-    in_query || in_login
 }
 
 fn pair_spec(
