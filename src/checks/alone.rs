@@ -3,6 +3,7 @@
 use bigdecimal::BigDecimal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::judge::{self, Judged};
 use super::plan::{self, Planned};
@@ -163,6 +164,7 @@ impl Context<'_> {
             options,
             details_kept: self.options.details_kept,
             tables_in_flight: 1,
+            stop: CancellationToken::new(),
         };
         let (events, mut told) = mpsc::channel(64);
         let run = async {
