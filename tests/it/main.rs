@@ -30,6 +30,7 @@ mod kills_recorded;
 mod live;
 mod many;
 mod playbook;
+mod proofs;
 mod readme;
 mod reconcile;
 mod serve;
