@@ -142,7 +142,7 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
         target_typed: &args.pair.target,
         writes: request.run.writes(),
         undoes: None,
-        undo: !args.no_undo,
+        undo: (!args.no_undo).then_some(&args.undo),
         options: asked(&request),
     };
     let mut recorder = Recorder::begin(&args.pair.evidence, recording).await?;

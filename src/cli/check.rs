@@ -129,7 +129,7 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
         }
         Ok(results)
     };
-    let results = shutdown.or_grace(work).await.unwrap_or_else(|| Err(Failure::interrupted()))?;
+    let results = shutdown.or_grace(Box::pin(work)).await.unwrap_or_else(|| Err(Failure::interrupted()))?;
     let report = ChecksReport {
         schema_version: SCHEMA_VERSION,
         software: SOFTWARE.to_owned(),

@@ -64,7 +64,7 @@ pub(super) async fn run_pair(
         target_typed: &typed,
         writes,
         undoes: None,
-        undo: keeping.undo.is_some(),
+        undo: keeping.undo.as_ref(),
         options: serde_json::json!({
             "pair": name, "checks": names, "dry_run": options.dry_run, "recheck": options.recheck,
             "due": keeping.due, "asked_by": keeping.asked_by,

@@ -161,7 +161,7 @@ impl Job<'_> {
             target_typed: &self.pair.target,
             writes: self.request.writes(),
             undoes: None,
-            undo: !self.request.options.no_undo,
+            undo: self.undo,
             options: evidence::options(&self.request),
         };
         let mut recorder = Recorder::begin(&self.pair.evidence, recording).await?;

@@ -149,9 +149,9 @@ async fn execute(cli: Cli, shutdown: &Shutdown) -> Result<u8, Failure> {
         Command::Backfill(args) => Box::pin(backfill::run(&args, shutdown)).await,
         Command::Check(args) => Box::pin(check::run(&args, shutdown)).await,
         Command::Serve(args) => Box::pin(serve::run(&args, shutdown)).await,
-        Command::Init(args) => shutdown.or_drop(config::init(&args)).await,
+        Command::Init(args) => shutdown.or_drop(Box::pin(config::init(&args))).await,
         Command::Config(args) => match &args.command {
-            config::ConfigCommand::Check(args) => shutdown.or_drop(config::check(args)).await,
+            config::ConfigCommand::Check(args) => shutdown.or_drop(Box::pin(config::check(args))).await,
         },
         Command::Agent(args) => command::agent(&args, shutdown).await,
         Command::Dashboard(args) => dashboard::run(&args, shutdown).await,

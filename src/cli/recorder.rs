@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Failure;
 use super::endpoint::EndpointUrl;
 use super::evidence::{by, open_ledger, timestamp, trail_secret, warn};
-use super::evidence_args::EvidenceArgs;
+use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use crate::agent::{Event, Intents, TaskOptions, TrailWish};
 use crate::config::url::is_free_of_secrets;
 use crate::coordinator::{RunEvent, Written};
@@ -28,8 +28,8 @@ pub(super) struct Recording<'a> {
     pub(super) target_typed: &'a str,
     pub(super) writes: bool,
     pub(super) undoes: Option<String>,
-    /// What it overwrites is kept, as far as that is asked for here.
-    pub(super) undo: bool,
+    /// Where what it overwrites is kept; `None`: it is not to be kept.
+    pub(super) undo: Option<&'a UndoStoreArgs>,
     pub(super) options: serde_json::Value,
 }
 
@@ -96,7 +96,8 @@ impl Recorder {
     pub(super) async fn begin(args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
         let run = Uuid::now_v7().to_string();
         let writes = what.writes;
-        let undo = (writes && what.undo && !args.no_ledger).then(|| undo_command(&run, args, &what));
+        let undo = what.undo.filter(|_| writes && !args.no_ledger);
+        let undo = undo.map(|undo| undo_command(&run, args, &what, undo));
         let recorder = |open| Self { run: run.clone(), open, writes, written: Written::default(), undo };
         if args.no_ledger {
             return Ok(recorder(None));
@@ -258,18 +259,25 @@ impl Recorder {
     }
 }
 
-/// The command that takes a run back, as far as it can be shown.
-fn undo_command(run: &str, args: &EvidenceArgs, what: &Recording<'_>) -> String {
-    let target = if what.reference().is_empty() { " --target URL" } else { "" };
-    // A ledger's URL may hold a password; the environment is there the next time too.
+/// The command that takes a run back, as far as it can be shown, and on what that depends.
+fn undo_command(run: &str, args: &EvidenceArgs, what: &Recording<'_>, undo: &UndoStoreArgs) -> String {
+    let mut command = format!("trueup undo {run}");
+    if what.reference().is_empty() {
+        command += " --target URL";
+    }
+    // The environment is there the next time too.
     let typed = args.ledger.ledger.as_deref().filter(|typed| !typed.is_empty());
-    let typed = typed.filter(|typed| std::env::var("TRUEUP_LEDGER").as_deref() != Ok(*typed));
-    let ledger = match typed {
-        Some(url) if url.contains("://") => " --ledger URL".to_owned(),
-        Some(file) => format!(" --ledger {file}"),
-        None => String::new(),
-    };
-    format!("trueup undo {run}{target}{ledger}")
+    match typed.filter(|typed| std::env::var("TRUEUP_LEDGER").as_deref() != Ok(*typed)) {
+        Some(url) if !is_free_of_secrets(url) && url.contains("://") => command += " --ledger URL",
+        Some(file) => command += &format!(" --ledger {file}"),
+        None => {}
+    }
+    if !what.target.is_database() {
+        command += " (if the target's agent keeps undo journals)";
+    } else if let Some(dir) = &undo.undo_dir {
+        command += &format!(" --undo-dir {}", dir.display());
+    }
+    command
 }
 
 impl Open {

@@ -30,7 +30,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         target_typed: &typed,
         writes: !args.dry_run,
         undoes: Some(undoes.clone()),
-        undo: !args.no_undo,
+        undo: (!args.no_undo).then_some(&args.undo),
         options: serde_json::json!({ "dry_run": args.dry_run, "allow_cascade": args.allow_cascade }),
     };
     let mut recorder = Recorder::begin(&args.evidence, recording).await?;

@@ -82,11 +82,17 @@ impl<'a> Proofs<'a> {
 
     fn reaches(&self, by: usize, wrote: Wrote, table: usize) -> bool {
         let schema = |at: usize| self.pairs.get(at).and_then(|pair| pair.schemas.as_ref().ok());
+        let is_other = by != table;
         let (Some((_, by)), Some((_, table))) = (schema(by), schema(table)) else { return true };
         let spreads = by.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads);
+        // What the engine notes of a table may be rules that change what a write does.
+        let is_plain = by.triggers.is_empty() && by.notes.is_empty();
         // A spreading change fires triggers and spreads on from tables that need not be part of this run. And where a
         // table refers to another, what keeps the two in step need not be a trigger that this login sees.
-        !by.triggers.is_empty() || (spreads && wrote.overwrote) || by.references.contains(&table.table)
+        !is_plain
+            || (spreads && wrote.overwrote)
+            || by.references.contains(&table.table)
+            || (is_other && by.table == table.table)
     }
 }
 
@@ -130,6 +136,8 @@ mod tests {
 
     #[test]
     fn triggers_reach_what_was_read_before_them() {
+        let noted = with(|schema| schema.notes.push("rewrite rules".to_owned()));
+        assert_eq!(of(&noted, &[(0, INSERTED), (1, INSERTED)])[0], names(&["b"]));
         let pairs = with(|schema| schema.triggers.push("t".to_owned()));
         let runs = [(0, INSERTED), (1, INSERTED), (2, INSERTED)];
         assert_eq!(of(&pairs, &runs), [names(&["b", "c"]), names(&[]), names(&[])]);
@@ -149,6 +157,15 @@ mod tests {
             assert_eq!(of(&pairs, &[(0, INSERTED), (1, OVERWROTE)])[0], names(&["b"]));
             assert_eq!(of(&pairs, &[(0, INSERTED), (1, INSERTED)])[0], names(&[]));
         }
+    }
+
+    #[test]
+    fn two_pairs_may_write_into_one_table() {
+        let pairs = [pair("a", &[]), pair("a", &[]), pair("c", &[])];
+        assert_eq!(of(&pairs, &[(0, INSERTED), (1, INSERTED)]), [names(&["a"]), names(&[]), names(&[])]);
+        let mut proofs = Proofs::new(&pairs);
+        proofs.ended_in_parts(0, INSERTED);
+        assert_eq!(proofs.doubted_by(0), names(&[]), "parts of a plain table do not meet");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Context<'_> {
                     target_rows: target.estimated_rows,
                 };
                 let _ = self.events.send(told).await;
-                let task = TableTask { options: self.options(), plan };
+                let task = TableTask { options: self.options(), plan: plan.for_agents() };
                 let planned = report.clone();
                 for round in 1..=ROUNDS_MAX {
                     let next = self.round(table, task.clone(), planned.clone()).await;
@@ -199,7 +199,7 @@ impl Context<'_> {
             trail: None,
             ..self.request.options.clone()
         };
-        let again = self.round(table, TableTask { options, plan }, planned).await;
+        let again = self.round(table, TableTask { options, plan: plan.for_agents() }, planned).await;
         confirm(report, again, &by.join(", "));
         report.judge(self.request.writes());
     }

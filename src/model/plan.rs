@@ -87,6 +87,12 @@ impl Plan {
         Agreement { source, target, wishes, warnings: Vec::new(), unpaired: Vec::new() }.plan()
     }
 
+    /// What the agents need of it.
+    #[must_use]
+    pub fn for_agents(&self) -> Self {
+        Self { coverage: ColumnCoverage::default(), ..self.clone() }
+    }
+
     pub fn access(&self, role: Role) -> TableAccess {
         let column = |column: &PlanColumn| match role {
             Role::Source => AccessColumn {

@@ -93,7 +93,9 @@ fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static 
         Verdict::Different if repaired && outcome.proved && wrote => {
             ("rows repaired and proved the same, columns differ", "31")
         }
-        Verdict::Different if repaired && !outcome.proved => ("repaired in part, still different", "31"),
+        Verdict::Different if repaired && !outcome.proved && wrote => {
+            ("repaired in part, still different", "31")
+        }
         Verdict::Different => ("different", "31"),
         Verdict::Unknown if repaired && wrote && table.error.is_none() => ("written, not proved", "33"),
         Verdict::Unknown => ("not known", "33"),

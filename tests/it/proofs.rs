@@ -211,3 +211,20 @@ fn a_backfill_of_several_tables_is_proved_at_its_end() {
         assert!(warned(&table(&output, "a"), "compared again after the writes of"), "{output:?}");
     });
 }
+
+/// What changes other tables' rows need not be a trigger: PostgreSQL's rules, and two pairs that share their target.
+#[test]
+fn rules_and_a_shared_target_reach_back_too() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute("CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE w (id int PRIMARY KEY); INSERT INTO a VALUES (1, 1); INSERT INTO w VALUES (1)");
+    }
+    target.execute("DELETE FROM w; CREATE RULE r AS ON INSERT TO w DO ALSO UPDATE a SET n = 2");
+    let output = run("repair", [&source.url(), &target.url()], &[]);
+    assert_eq!(target.scalar("SELECT n FROM a").as_deref(), Some("2"), "the rule was followed");
+    assert_eq!((output.status, &table(&output, "a")["verdict"]), (1, &json!("different")), "{output:?}");
+    source.execute("CREATE TABLE s1 (id int PRIMARY KEY); CREATE TABLE s2 (id int PRIMARY KEY); INSERT INTO s1 VALUES (1); INSERT INTO s2 VALUES (2)");
+    target.execute("CREATE TABLE x (id int PRIMARY KEY)");
+    let output = run("repair", [&source.url(), &target.url()], &["-t", "s1=x", "-t", "s2=x"]);
+    assert_eq!((output.status, &table(&output, "s1")["proved"]), (1, &json!(false)), "{output:?}");
+}

@@ -125,7 +125,7 @@ impl Started {
     }
 }
 
-fn wait_for(what: &str, done: impl Fn() -> bool) {
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(30), "{what}");
@@ -300,4 +300,30 @@ fn a_second_signal_does_not_wait_and_nohup_outlives_its_terminal() {
     running.signal("-HUP");
     let (status, told) = running.ended();
     assert_eq!((status, count(&target, "SELECT count(*) FROM t")), (Some(0), 8_000), "{told}");
+}
+
+#[test]
+fn rows_behind_an_agent_are_counted_too() {
+    let (source, target) = many(20_000);
+    let agent =
+        Agent::start(&["--database", &target.url(), "--allow-write", "--max-rows-per-second", "4000"], &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger.db").to_str().unwrap().to_owned();
+    let url = format!("grpc://{}", agent.address);
+    let running = Started::new(&["repair", &source.url(), &url, "-t", "t", "-q", "--ledger", &ledger]);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
+    running.signal("-TERM");
+    let (status, told) = running.ended();
+    assert_eq!(status, Some(2), "{told}");
+    let mut there = count(&target, "SELECT count(*) FROM t");
+    // The agent stops as soon as it hears of it.
+    wait_for("nothing is written any more", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let before = std::mem::replace(&mut there, count(&target, "SELECT count(*) FROM t"));
+        before == there
+    });
+    let written = number_before(&told, " rows were written (");
+    let unknown = number_before(&told, " more were on their way");
+    assert!((written..=written + unknown).contains(&there), "{there} rows are there: {told}");
+    assert!(told.contains("(if the target's agent keeps undo journals)"), "{told}");
 }
