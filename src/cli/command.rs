@@ -168,9 +168,14 @@ impl Job<'_> {
         recorder.ask(&mut self.request.options);
         let work = Box::pin(self.work(&source, &target, &mut output, &mut recorder));
         let ended = match self.shutdown.or_grace(work).await {
-            Some(Ok(outcome)) if !was_stopped(&outcome.tables) => Ok(outcome),
-            Some(Err(failure)) if !self.shutdown.is_requested() => Err(failure),
-            _ => Err(recorder.interrupted(GO_ON)),
+            Some(Ok(outcome)) if was_stopped(&outcome.tables) => {
+                let failure = recorder.interrupted(GO_ON);
+                recorder.fail_with(&failure, &outcome.tables).await;
+                return Err(failure);
+            }
+            Some(Err(_)) if self.shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+            None => Err(recorder.interrupted(GO_ON)),
+            Some(ended) => ended,
         };
         match ended {
             Ok(outcome) => {

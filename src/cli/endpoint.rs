@@ -33,6 +33,9 @@ impl EndpointUrl {
             })?,
         };
         let shown = config::url::shown(&url);
+        if let Some((what, hint)) = config::url::fault(&url) {
+            return Err(Failure::new(format!("the URL {shown} cannot be used: {what}"), hint));
+        }
         Ok(Self { url, shown })
     }
 

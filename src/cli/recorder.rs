@@ -245,12 +245,19 @@ impl Recorder {
     }
 
     pub(super) async fn fail(&mut self, failure: &Failure) {
+        self.fail_with(failure, &[]).await;
+    }
+
+    /// `tables`: what became of those that were begun.
+    pub(super) async fn fail_with(&mut self, failure: &Failure, tables: &[TableReport]) {
+        let tables = tables.iter().map(|table| self.table_record(table)).collect();
         let Some(open) = &mut self.open else { return };
         open.unanswered().await;
         let end = RunEnd {
             ended_at: timestamp(SystemTime::now()),
             outcome: if failure.interrupted { "interrupted" } else { "failed" }.to_owned(),
             error: Some(failure.message.clone()),
+            tables,
             ..RunEnd::default()
         };
         if let Err(error) = open.ledger.finish(&open.start, &end).await {

@@ -18,6 +18,7 @@ use crate::model::Role;
 use crate::report::{RunReport, SCHEMA_VERSION, render, undo};
 
 const EVENTS_AHEAD: usize = 256;
+const GO_ON: &str = "run the same command again to go on: what was taken back is skipped";
 
 pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
@@ -44,9 +45,14 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
     };
     let work = work(args, &target, &task, &mut recorder, shutdown);
     let ended = match shutdown.or_grace(work).await {
-        Some(Ok(outcome)) if !was_stopped(&outcome.tables) => Ok(outcome),
-        Some(Err(failure)) if !shutdown.is_requested() => Err(failure),
-        _ => Err(recorder.interrupted("run the same command again to go on: what was taken back is skipped")),
+        Some(Ok(outcome)) if was_stopped(&outcome.tables) => {
+            let failure = recorder.interrupted(GO_ON);
+            recorder.fail_with(&failure, &outcome.tables).await;
+            return Err(failure);
+        }
+        Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+        None => Err(recorder.interrupted(GO_ON)),
+        Some(ended) => ended,
     };
     let outcome = match ended {
         Ok(outcome) => outcome,

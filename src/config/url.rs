@@ -37,6 +37,32 @@ fn readable(url: &str) -> Option<Url> {
     is_clear.then_some(parsed)
 }
 
+/// Why a URL is not to be used as it is: it would be read as another place than was meant, with a part of its password in
+/// every message about it. What is wrong, and what to write instead.
+pub fn fault(url: &str) -> Option<(&'static str, &'static str)> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme).filter(|scheme| SCHEMES.contains(scheme))?;
+    if scheme == "sqlite" {
+        return None;
+    }
+    let is_agent = scheme.starts_with("grpc");
+    let parsed = Url::parse(url).ok()?;
+    if !parsed.has_authority() {
+        Some(("there is no // behind its scheme", "write SCHEME://USER:PASSWORD@HOST:PORT/DATABASE"))
+    } else if readable(url).is_none() {
+        Some((
+            "an @ stands behind its host",
+            "in a login or an option write @ as %40, / as %2F, ? as %3F, # as %23 and : as %3A",
+        ))
+    } else if is_agent && (url.contains('@') || parsed.query().or(parsed.fragment()).is_some()) {
+        Some((
+            "an agent's address has no login and no options",
+            "write grpcs://HOST:PORT, and name the token with --token-file or --token-env",
+        ))
+    } else {
+        None
+    }
+}
+
 fn is_plain(text: &str, more: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || "._-+$".contains(c) || more.contains(c))
 }
@@ -102,6 +128,31 @@ mod tests {
             ("oracle://app:secret@host/db", "(hidden)"),
         ] {
             assert_eq!(shown(url), place, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_read_as_another_place_is_refused() {
+        for url in [
+            "postgres://app:12/ss@host/db",
+            "mysql://app:12?ss@host/db",
+            "postgres://app:12#ss@host/db",
+            "postgres:app:secret@host/db",
+            "postgres://host/db?password=p@ss",
+            "grpcs://app:secret@west:7443",
+            "grpcs://west:7443?token=x",
+        ] {
+            assert!(fault(url).is_some(), "{url}");
+        }
+        for url in [
+            "postgres://app:p%40ss@host:5432/db?sslmode=require",
+            "mysql://app:p@ss:w@db/shop",
+            "sqlite:///tmp/a@b?mode=ro",
+            "grpcs://west:7443",
+            "ledger@home.db",
+            "postgres://host/db",
+        ] {
+            assert_eq!(fault(url), None, "{url}");
         }
     }
 

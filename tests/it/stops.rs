@@ -194,6 +194,11 @@ fn a_repair_that_is_stopped_says_what_it_wrote_and_how_to_go_on_or_back() {
         assert_eq!(trueup(&["audit", "verify", "--ledger", &ledger]).status, 0);
         let report = trueup(&["report", undo[1], "--format", "md", "--ledger", &ledger]);
         assert!(report.stdout.contains("interrupted"), "{report:?}");
+        if command == "repair" {
+            assert!(report.stdout.contains("rows were written, nothing was proved"), "{report:?}");
+            let of_table = trueup(&["runs", "-t", "t", "--ledger", &ledger]);
+            assert!(of_table.stdout.contains(undo[1]), "{of_table:?}");
+        }
         // The one way and the other.
         let undone = trueup(&undo);
         assert_eq!((undone.status, count(&target, "SELECT count(*) FROM t")), (0, 0), "{undone:?}");
