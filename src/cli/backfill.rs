@@ -29,6 +29,7 @@ use crate::report::backfill::{BackfillReport, BackfillTable, ChunkReport, json, 
 use crate::report::render::{Style, grouped};
 
 const EVENTS_AHEAD: usize = 256;
+const GO_ON: &str = "run the same command again to go on: what was filled is skipped";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -149,9 +150,12 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
     recorder.ask(&mut request.run.options);
     let work = Box::pin(work(args, (&source, &target), &request, &mut output, &mut recorder));
     let ended = match shutdown.or_grace(work).await {
-        Some(Ok(tables)) if !was_stopped(&tables) => Ok(tables),
-        Some(Err(failure)) if !shutdown.is_requested() => Err(failure),
-        _ => Err(recorder.interrupted("run the same command again to go on: what was filled is skipped")),
+        Some(Ok(tables)) if shutdown.is_requested() && was_stopped(&tables) => {
+            Err(recorder.interrupted(GO_ON))
+        }
+        Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+        None => Err(recorder.interrupted(GO_ON)),
+        Some(ended) => ended,
     };
     let tables = match ended {
         Ok(tables) => tables,

@@ -168,7 +168,7 @@ impl Job<'_> {
         recorder.ask(&mut self.request.options);
         let work = Box::pin(self.work(&source, &target, &mut output, &mut recorder));
         let ended = match self.shutdown.or_grace(work).await {
-            Some(Ok(outcome)) if was_stopped(&outcome.tables) => {
+            Some(Ok(outcome)) if self.shutdown.is_requested() && was_stopped(&outcome.tables) => {
                 let failure = recorder.interrupted(GO_ON);
                 recorder.fail_with(&failure, &outcome.tables).await;
                 return Err(failure);

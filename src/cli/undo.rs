@@ -45,7 +45,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
     };
     let work = work(args, &target, &task, &mut recorder, shutdown);
     let ended = match shutdown.or_grace(work).await {
-        Some(Ok(outcome)) if was_stopped(&outcome.tables) => {
+        Some(Ok(outcome)) if shutdown.is_requested() && was_stopped(&outcome.tables) => {
             let failure = recorder.interrupted(GO_ON);
             recorder.fail_with(&failure, &outcome.tables).await;
             return Err(failure);

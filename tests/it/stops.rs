@@ -332,3 +332,16 @@ fn rows_behind_an_agent_are_counted_too() {
     assert!((written..=written + unknown).contains(&there), "{there} rows are there: {told}");
     assert!(told.contains("(if the target's agent keeps undo journals)"), "{told}");
 }
+
+#[test]
+fn an_agent_that_is_stopped_is_not_the_users_interruption() {
+    let (source, target) = many(20_000);
+    let agent =
+        Agent::start(&["--database", &target.url(), "--allow-write", "--max-rows-per-second", "4000"], &[]);
+    let url = format!("grpc://{}", agent.address);
+    let running = Started::new(&["repair", &source.url(), &url, "-t", "t", "-q", "--no-ledger"]);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
+    drop(agent);
+    let (status, told) = running.ended();
+    assert_eq!((status, told.contains("interrupted")), (Some(2), false), "{told}");
+}
