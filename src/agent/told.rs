@@ -218,6 +218,7 @@ mod tests {
             source_where: None,
             target_where: None,
             warnings: Vec::new(),
+            coverage: crate::model::ColumnCoverage::default(),
         };
         Describer::new(&plan, &plan.access(Role::Target), &BTreeMap::new(), false)
     }

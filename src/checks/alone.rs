@@ -3,6 +3,7 @@
 use bigdecimal::BigDecimal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::judge::{self, Judged};
 use super::plan::{self, Planned};
@@ -163,6 +164,7 @@ impl Context<'_> {
             options,
             details_kept: self.options.details_kept,
             tables_in_flight: 1,
+            stop: CancellationToken::new(),
         };
         let (events, mut told) = mpsc::channel(64);
         let run = async {
@@ -198,7 +200,10 @@ fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> 
     let status = match report.verdict {
         Verdict::Same if outcome.tolerated > 0 => Status::WithinTolerance,
         Verdict::Same => Status::Pass,
-        Verdict::Different if near && !outcome.over_limit => Status::WithinTolerance,
+        // A tolerance is of rows: it does not cover columns without a partner.
+        Verdict::Different if near && !outcome.over_limit && !report.columns.differs() => {
+            Status::WithinTolerance
+        }
         Verdict::Different => Status::Fail,
         Verdict::Unknown => Status::Unknown,
     };
@@ -225,6 +230,10 @@ fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> 
         source: Some(outcome.source_rows.to_string()),
         target: Some(outcome.target_rows.to_string()),
         message: (!said.is_empty()).then(|| said.join(", ")),
+        hint: report
+            .columns
+            .differs()
+            .then(|| "set `map`, `exclude` or `unpaired` of the table, or `unpaired` of the pair".to_owned()),
         ..Judged::new(status)
     }
 }

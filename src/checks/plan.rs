@@ -50,7 +50,7 @@ pub(super) async fn tables(
     if pair.tables.is_empty() {
         let tables = wanted.map(|table| (table.clone(), table.clone())).into_iter().collect();
         for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
-            let wishes = Wishes::default();
+            let wishes = Wishes { unpaired: pair.unpaired.clone(), ..Wishes::default() };
             let plan = agree(&found.schemas, servers, &wishes);
             planned.push(Planned {
                 name: wanted.cloned().unwrap_or_else(|| found.source.clone()),
@@ -304,6 +304,8 @@ pub async fn inspect(config: &Config, name: &str, source: &AgentHandle, target: 
                 found.tables += 1;
                 let told = plan.warnings.iter().map(|warning| format!("{}: {warning}", table.name));
                 found.warnings.extend(told);
+                let columns = plan.coverage.lines().into_iter();
+                found.warnings.extend(columns.map(|line| format!("{}: columns {line}", table.name)));
             }
             Err(error) => {
                 found.faults.push(fault(table.line, &format!("table {}", table.name), error.clone()))

@@ -223,6 +223,10 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
         difference: judged.difference,
         message: judged.message,
         hint: judged.hint,
+        columns: match (&case.check.kind, case.table) {
+            (CheckKind::Rows, Some(table)) => table.plan.as_ref().ok().map(|plan| plan.coverage.clone()),
+            _ => None,
+        },
         seconds: case.took.as_secs_f64(),
     }
 }

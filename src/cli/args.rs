@@ -187,6 +187,9 @@ pub(super) struct PairArgs {
     /// Pair a source column with a target column of another name
     #[arg(long, value_delimiter = ',', value_name = "SOURCE=TARGET", value_parser = name_pair, help_heading = "What to compare")]
     pub(super) map: Vec<(String, String)>,
+    /// Accept columns that only one side has: ignore for all of them, or their names. Without it they are a difference
+    #[arg(long, value_delimiter = ',', value_name = "ignore|COLUMN", help_heading = "What to compare")]
+    pub(super) unpaired: Vec<String>,
     /// Compare these columns by the text that each database writes
     #[arg(long, value_delimiter = ',', value_name = "COLUMN", help_heading = "What to compare")]
     pub(super) as_text: Vec<String>,
@@ -207,10 +210,10 @@ pub(super) struct PairArgs {
     pub(super) tolerance: Vec<(String, f64)>,
 
     /// Read a row that differs again this often before it is reported
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Live tables")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=RECHECKS_MAX), help_heading = "Live tables")]
     pub(super) recheck: u32,
     /// Time between the scan and the first reread, doubled for each further one
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = humantime::parse_duration, help_heading = "Live tables")]
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = recheck_delay, help_heading = "Live tables")]
     pub(super) recheck_delay: Duration,
 
     /// text for people, json as one document, ndjson as one object a line while it runs
@@ -276,16 +279,16 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_rows_per_second: Option<u64>,
     /// Pause while a standby of the server (MySQL: the server behind its primary) is further behind than this
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) max_lag: Option<Duration>,
     /// Pause while more statements than this run on the server, trueup's own left out
     #[arg(long, value_name = "N")]
     pub(super) max_running: Option<u64>,
     /// Have the server end a statement that takes longer (PostgreSQL reads a large table with many; MySQL with one)
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) statement_timeout: Option<Duration>,
     /// A peer that says nothing for this long has stopped answering
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub(super) peer_timeout: Duration,
 }
 
@@ -379,6 +382,30 @@ fn tolerance(text: &str) -> Result<(String, f64), String> {
     }
 }
 
+/// Rows are read again at most this often.
+pub(super) const RECHECKS_MAX: i64 = 100;
+/// The longest pause before a row is read again; each further one is twice as long.
+const RECHECK_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// Longer than anything that is waited for or kept.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// `500ms`, `1h 30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    duration_within(text, DURATION_MAX)
+}
+
+pub(super) fn recheck_delay(text: &str) -> Result<Duration, String> {
+    duration_within(text, RECHECK_DELAY_MAX)
+}
+
+fn duration_within(text: &str, max: Duration) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= max => Ok(duration),
+        Ok(_) => Err(format!("at most {}", humantime::format_duration(max))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// `256MiB`, `1GB`, `65536`.
 fn size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -405,6 +432,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn absurd_times_are_refused() {
+        assert_eq!(recheck_delay("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(recheck_delay("1h"), Ok(Duration::from_secs(3600)));
+        for absurd in ["61m", "584942417355y", "99999999999999999999s", "-1s", ""] {
+            assert!(recheck_delay(absurd).is_err(), "{absurd}");
+        }
+        assert!(duration("99years").is_ok() && duration("200years").is_err());
+        for args in [["--recheck", "101"], ["--recheck", "-1"], ["--recheck-delay", "9years"]] {
+            let typed = ["trueup", "diff", "sqlite://a", "sqlite://b"].into_iter().chain(args);
+            assert!(Cli::try_parse_from(typed).is_err(), "{args:?}");
+        }
     }
 
     #[test]

@@ -13,11 +13,14 @@ use super::Failure;
 use super::args::{Allowed, Format, MaxChanges, PairArgs};
 use super::command::{allow, limit_changes, request};
 use super::endpoint::{EndpointUrl, client_security, limits};
-use super::evidence::{self, Recorder, Recording, Totals};
+use super::evidence;
 use super::evidence_args::UndoStoreArgs;
 use super::output::Output;
+use super::recorder::{Recorder, Recording, Totals};
+use super::shutdown::Shutdown;
 use super::terminal::color;
 use crate::agent::SOFTWARE;
+use crate::agent::error::FailureKind;
 use crate::coordinator::backfill::{self, BackfillEvent, BackfillRequest};
 use crate::model::Role;
 use crate::model::measure::Step;
@@ -26,6 +29,7 @@ use crate::report::backfill::{BackfillReport, BackfillTable, ChunkReport, json, 
 use crate::report::render::{Style, grouped};
 
 const EVENTS_AHEAD: usize = 256;
+const GO_ON: &str = "run the same command again to go on: what was filled is skipped";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -101,12 +105,12 @@ enum Line<'a> {
     Backfill { run: &'a BackfillReport },
 }
 
-pub(super) async fn run(args: &BackfillArgs) -> Result<u8, Failure> {
+pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
     if args.pair.table.is_empty() {
         return Err(Failure::new("backfill needs a table", "name one or more with -t TABLE"));
     }
-    let mut run = request(&args.pair);
+    let mut run = request(&args.pair, shutdown);
     run.options.repair = Some(allow(&args.allow));
     run.options.dry_run = args.dry_run;
     run.options.allow_cascade = args.allow_cascade;
@@ -139,11 +143,21 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<u8, Failure> {
         target_typed: &args.pair.target,
         writes: request.run.writes(),
         undoes: None,
+        undo: (!args.no_undo).then_some(&args.undo),
         options: asked(&request),
     };
     let mut recorder = Recorder::begin(&args.pair.evidence, recording).await?;
     recorder.ask(&mut request.run.options);
-    let tables = match work(args, (&source, &target), &request, &mut output, &mut recorder).await {
+    let work = Box::pin(work(args, (&source, &target), &request, &mut output, &mut recorder));
+    let ended = match shutdown.or_grace(work).await {
+        Some(Ok(tables)) if shutdown.is_requested() && was_stopped(&tables) => {
+            Err(recorder.interrupted(GO_ON))
+        }
+        Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+        None => Err(recorder.interrupted(GO_ON)),
+        Some(ended) => ended,
+    };
+    let tables = match ended {
         Ok(tables) => tables,
         Err(failure) => {
             recorder.fail(&failure).await;
@@ -224,15 +238,20 @@ async fn work(
     };
     let listen = listen(args, &mut told, output, recorder);
     // What cannot be noted or told is not done: a listener that fails stops the run.
-    let (tables, ()) = tokio::select! {
-        ended = async { tokio::try_join!(Box::pin(work), listen) } => ended?,
-        _ = tokio::signal::ctrl_c() => {
-            let hint = "run the same command again: what was filled is skipped".to_owned();
-            return Err(Failure { hint: Some(hint), ..Failure::interrupted() });
-        }
-    };
+    let (tables, ()) = tokio::try_join!(Box::pin(work), listen)?;
     Ok(tables?)
 }
+
+/// A table or chunk that was under way when the run was asked to stop says so.
+fn was_stopped(tables: &[BackfillTable]) -> bool {
+    let cancelled = FailureKind::Cancelled.as_str();
+    let mut errors = tables
+        .iter()
+        .flat_map(|table| table.chunks.iter().map(|chunk| &chunk.error).chain([&table.error]))
+        .flatten();
+    errors.any(|error| error.kind == cancelled)
+}
+
 fn line(line: &Line<'_>) -> String {
     serde_json::to_string(line).unwrap_or_default() + "\n"
 }

@@ -3,22 +3,21 @@
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
-use tokio_util::sync::CancellationToken;
-
 use super::Failure;
-use super::args::{Color, LimitArgs};
+use super::args::{Color, LimitArgs, RECHECKS_MAX, recheck_delay};
 use super::checking::{self, Keeping};
 use super::config::{Endpoints, FileArgs};
 use super::endpoint::limits;
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::output::Output;
+use super::shutdown::Shutdown;
 use super::terminal::color;
 use crate::agent::SOFTWARE;
 use crate::checks::{self, CheckOptions};
 use crate::report::SCHEMA_VERSION;
 use crate::report::checks::{ChecksReport, json, junit, overall, text};
 use crate::report::render::Style;
+use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -45,10 +44,10 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     show_values: bool,
     /// Measure a check that fails again this often before it is told
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=RECHECKS_MAX))]
     recheck: u32,
     /// Time before it is measured again
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = recheck_delay)]
     recheck_delay: Duration,
     /// No progress
     #[arg(short, long)]
@@ -77,7 +76,7 @@ enum CheckFormat {
     Junit,
 }
 
-pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
+pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
     let loaded = args.file.load()?;
     let selected = checks::select(&loaded.config, &args.names)?;
@@ -103,7 +102,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
         asked_by: None,
         live: None,
     };
-    let stop = CancellationToken::new();
+    let stop = shutdown.token();
     let mut output = Output::open(args.output.as_deref())?;
     let mut endpoints = Endpoints::new(&loaded, limits(&args.limits)?);
     let work = async {
@@ -120,7 +119,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
                 );
             }
             let pair = (*name, pair);
-            match checking::run_pair(&loaded, &mut endpoints, pair, checks, &options, &keeping, &stop).await {
+            match checking::run_pair(&loaded, &mut endpoints, pair, checks, &options, &keeping, stop).await {
                 Ok(checked) => results.extend(checked.results),
                 Err(failure) if failure.interrupted => return Err(failure),
                 Err(Failure { message, hint, .. }) => {
@@ -130,16 +129,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<u8, Failure> {
         }
         Ok(results)
     };
-    let ctrl_c = async {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.cancel();
-        }
-        std::future::pending::<()>().await;
-    };
-    let results = tokio::select! {
-        results = work => results?,
-        () = ctrl_c => return Err(Failure::interrupted()),
-    };
+    let results = shutdown.or_grace(Box::pin(work)).await.unwrap_or_else(|| Err(Failure::interrupted()))?;
     let report = ChecksReport {
         schema_version: SCHEMA_VERSION,
         software: SOFTWARE.to_owned(),

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::config::{Endpoints, Loaded};
-use super::evidence::{self, Recorder, Recording, Totals};
+use super::evidence;
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::live::{Live, Watched};
+use super::recorder::{Recorder, Recording, Totals};
 use crate::agent::error::FailureKind;
 use crate::agent::{AgentError, TaskOptions};
 use crate::checks::{self, CheckOptions, Notes};
@@ -63,6 +64,7 @@ pub(super) async fn run_pair(
         target_typed: &typed,
         writes,
         undoes: None,
+        undo: keeping.undo.as_ref(),
         options: serde_json::json!({
             "pair": name, "checks": names, "dry_run": options.dry_run, "recheck": options.recheck,
             "due": keeping.due, "asked_by": keeping.asked_by,
@@ -97,7 +99,7 @@ pub(super) async fn run_pair(
         () = stop.cancelled() => None,
     };
     let Some(results) = stopped else {
-        let failure = Failure::interrupted();
+        let failure = noting.recorder.interrupted("run the same checks again");
         noting.recorder.fail(&failure).await;
         return Err(failure);
     };

@@ -11,38 +11,44 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::args::{AgentArgs, Allowed, DiffArgs, Format, MaxChanges, PairArgs, RepairArgs};
 use super::endpoint::{EndpointUrl, client_security, key_pair, limits, open_local, token};
-use super::evidence::{self, Recorder, Recording};
+use super::evidence;
 use super::evidence_args::UndoStoreArgs;
 use super::output::Output;
+use super::recorder::{Recorder, Recording};
+use super::shutdown::Shutdown;
 use super::terminal::{Progress, color};
+use crate::agent::error::FailureKind;
 use crate::agent::security::{ServerSecurity, read_pem};
 use crate::agent::{self, Allow, Event, SOFTWARE, Serves, TableOutcome, TaskOptions};
 use crate::coordinator::{self, PairRequest, RunEvent, RunOutcome, RunRequest};
-use crate::model::{Role, Wishes};
+use crate::model::{Role, Unpaired, Wishes};
 use crate::report::render::{self, Line, Style};
-use crate::report::{RunReport, SCHEMA_VERSION};
+use crate::report::{RunReport, SCHEMA_VERSION, TableReport};
 
 const EVENTS_AHEAD: usize = 256;
+/// What goes on with a run that was interrupted.
+const GO_ON: &str = "run the same command again to go on";
 
-pub(super) async fn diff(args: &DiffArgs) -> Result<u8, Failure> {
-    diff_checked(args, |_| Ok(())).await
+pub(super) async fn diff(args: &DiffArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
+    diff_checked(args, shutdown, |_| Ok(())).await
 }
 
 /// A diff whose missing, changed and extra rows in all tables are shown to `check` before it ends.
 pub(super) async fn diff_checked(
     args: &DiffArgs,
+    shutdown: &Shutdown,
     check: impl FnOnce([u64; 3]) -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
-    let request = request(&args.pair);
-    let job = Job { command: "diff", pair: &args.pair, request, sql: None, undo: None };
+    let request = request(&args.pair, shutdown);
+    let job = Job { command: "diff", pair: &args.pair, request, sql: None, undo: None, shutdown };
     let report = Box::pin(job.run()).await?;
     let sum = |count: fn(&TableOutcome) -> u64| report.tables.iter().map(|table| count(&table.outcome)).sum();
     check([sum(|outcome| outcome.missing), sum(|outcome| outcome.changed), sum(|outcome| outcome.extra)])?;
     Ok(report.verdict.exit_status())
 }
 
-pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
-    let mut request = request(&args.pair);
+pub(super) async fn repair(args: &RepairArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
+    let mut request = request(&args.pair, shutdown);
     request.options.repair = Some(allow(&args.allow));
     request.options.dry_run = args.dry_run || args.sql.is_some();
     request.options.sql = args.sql.is_some();
@@ -56,6 +62,7 @@ pub(super) async fn repair(args: &RepairArgs) -> Result<u8, Failure> {
         request,
         sql: args.sql.as_deref(),
         undo: (writes && !args.no_undo).then_some(&args.undo),
+        shutdown,
     };
     let report = Box::pin(job.run()).await?;
     Ok(report.verdict.exit_status())
@@ -77,7 +84,7 @@ pub(super) fn limit_changes(options: &mut TaskOptions, max: MaxChanges) {
     }
 }
 
-pub(super) fn request(args: &PairArgs) -> RunRequest {
+pub(super) fn request(args: &PairArgs, shutdown: &Shutdown) -> RunRequest {
     let (source_schema, target_schema) = match &args.schema {
         None => (None, None),
         Some(schema) => match schema.split_once('=') {
@@ -92,6 +99,11 @@ pub(super) fn request(args: &PairArgs) -> RunRequest {
         map: args.map.iter().cloned().collect(),
         as_text: args.as_text.clone(),
         assume_utc: args.assume_utc,
+        unpaired: match args.unpaired.as_slice() {
+            [] => Unpaired::Different,
+            words if words.iter().any(|word| word == "ignore") => Unpaired::Ignore,
+            names => Unpaired::Accept(names.to_vec()),
+        },
         source_where: args.source_where.clone().or_else(|| args.both_where.clone()),
         target_where: args.target_where.clone().or_else(|| args.both_where.clone()),
     };
@@ -109,6 +121,7 @@ pub(super) fn request(args: &PairArgs) -> RunRequest {
         options,
         details_kept: args.limit,
         tables_in_flight: args.tables_in_flight,
+        stop: shutdown.token().clone(),
     }
 }
 
@@ -120,6 +133,7 @@ struct Job<'a> {
     sql: Option<&'a Path>,
     /// Where an agent of this process keeps what a repair overwrites.
     undo: Option<&'a UndoStoreArgs>,
+    shutdown: &'a Shutdown,
 }
 
 impl Job<'_> {
@@ -147,11 +161,23 @@ impl Job<'_> {
             target_typed: &self.pair.target,
             writes: self.request.writes(),
             undoes: None,
+            undo: self.undo,
             options: evidence::options(&self.request),
         };
         let mut recorder = Recorder::begin(&self.pair.evidence, recording).await?;
         recorder.ask(&mut self.request.options);
-        match Box::pin(self.work(&source, &target, &mut output, &mut recorder)).await {
+        let work = Box::pin(self.work(&source, &target, &mut output, &mut recorder));
+        let ended = match self.shutdown.or_grace(work).await {
+            Some(Ok(outcome)) if self.shutdown.is_requested() && was_stopped(&outcome.tables) => {
+                let failure = recorder.interrupted(GO_ON);
+                recorder.fail_with(&failure, &outcome.tables).await;
+                return Err(failure);
+            }
+            Some(Err(_)) if self.shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+            None => Err(recorder.interrupted(GO_ON)),
+            Some(ended) => ended,
+        };
+        match ended {
             Ok(outcome) => {
                 let mut report = self.report(&source, &target, began, outcome);
                 recorder.finish_report(&mut report).await?;
@@ -191,11 +217,7 @@ impl Job<'_> {
         };
         let listen = self.listen(&mut told, output, sql.as_mut(), recorder);
         // What cannot be noted or told is not done: a listener that fails stops the run.
-        let (outcome, ()) = tokio::select! {
-            ended = async { tokio::try_join!(run, listen) } => ended?,
-            // Dropping the run stops both sides; a write under way is one transaction, whole or not at all.
-            _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
-        };
+        let (outcome, ()) = tokio::try_join!(run, listen)?;
         let outcome = outcome?;
         if let Some(sql) = &mut sql {
             sql.finish()?;
@@ -254,11 +276,8 @@ impl Job<'_> {
             }
             RunEvent::Finished { report, .. } => {
                 // The differences were told one by one.
-                let table = crate::report::TableReport {
-                    differences: Vec::new(),
-                    rows_set_aside: Vec::new(),
-                    ..(**report).clone()
-                };
+                let table =
+                    TableReport { differences: Vec::new(), rows_set_aside: Vec::new(), ..(**report).clone() };
                 render::line(&Line::Table { table: &table })
             }
             RunEvent::Planned { .. } => return Ok(()),
@@ -307,7 +326,13 @@ impl Job<'_> {
     }
 }
 
-pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
+/// A table that was under way when the run was asked to stop says so.
+pub(super) fn was_stopped(tables: &[TableReport]) -> bool {
+    let cancelled = FailureKind::Cancelled.as_str();
+    tables.iter().any(|table| table.error.as_ref().is_some_and(|error| error.kind == cancelled))
+}
+
+pub(super) async fn agent(args: &AgentArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let database = EndpointUrl::read(&args.database)?;
     if !database.is_database() {
         return Err(Failure::new("--database must be a database URL", "postgres://, mysql:// or sqlite://"));
@@ -331,7 +356,8 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
         Failure::new(format!("cannot listen on {}: {error}", args.listen), "choose another --listen address")
     })?;
     let address = listener.local_addr()?;
-    let server = agent::server::serve(listener, Arc::new(agent), &security, peers, stop_signal());
+    let server =
+        agent::server::serve(listener, Arc::new(agent), &security, peers, shutdown.clone().requested());
     let said = async {
         let _ = writeln!(std::io::stderr().lock(), "listening on {address}");
     };
@@ -340,17 +366,4 @@ pub(super) async fn agent(args: &AgentArgs) -> Result<u8, Failure> {
     said.await;
     server.await?;
     Ok(0)
-}
-
-/// Ctrl-C, or a service manager's TERM.
-pub(super) async fn stop_signal() {
-    #[cfg(unix)]
-    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = term.recv() => {}
-        }
-        return;
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

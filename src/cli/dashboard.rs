@@ -9,10 +9,10 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::Failure;
-use super::command::stop_signal;
 use super::endpoint::token_in;
 use super::evidence::open_ledger;
 use super::evidence_args::LedgerArgs;
+use super::shutdown::Shutdown;
 use crate::dashboard::{Dashboard, Settings, Tokens, router};
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(super) struct DashboardArgs {
     insecure: bool,
 }
 
-pub(super) async fn run(args: &DashboardArgs) -> Result<u8, Failure> {
+pub(super) async fn run(args: &DashboardArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     if !args.listen.ip().is_loopback() && !args.insecure {
         return Err(Failure::new(
             format!("listening on {} would show the ledger to the network without TLS", args.listen.ip()),
@@ -62,7 +62,7 @@ pub(super) async fn run(args: &DashboardArgs) -> Result<u8, Failure> {
     // Nothing is written: there is nothing to bring to an end.
     tokio::select! {
         ended = async { axum::serve(listener, service).await } => ended?,
-        () = stop_signal() => {}
+        () = shutdown.clone().requested() => {}
     }
     Ok(0)
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use rusqlite::Connection;
 
 use super::args::{Cli, Command, DemoArgs};
+use super::shutdown::Shutdown;
 use super::{Failure, command};
 
 /// What `plant` leaves out, changes and adds, in all tables together.
@@ -44,7 +45,7 @@ UPDATE customers SET name = upper(name) WHERE email IN ('user1@example.com', 'us
 INSERT INTO orders VALUES (90001, 'user1@example.com', 1, 'open', 'test', NULL), (90002, 'user2@example.com', 2, 'open', 'test', NULL);
 INSERT INTO customers VALUES ('ghost@example.com', 'Ghost', NULL, NULL);";
 
-pub(super) async fn run(args: &DemoArgs) -> Result<u8, Failure> {
+pub(super) async fn run(args: &DemoArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let temporary = tempfile::tempdir()?;
     let dir = match &args.dir {
         Some(dir) => {
@@ -60,15 +61,16 @@ pub(super) async fn run(args: &DemoArgs) -> Result<u8, Failure> {
     make(&target, true)?;
     let (source, target) = (url(&source), url(&target));
 
-    let found = step(&["diff", &source, &target, "--limit", "5"], "What differs?").await?;
+    let found = step(&["diff", &source, &target, "--limit", "5"], "What differs?", shutdown).await?;
     expect(found == 1, "the diff must end with status 1: there are differences")?;
     let done = step(
         &["repair", &source, &target, "--allow", "insert,update,delete", "--limit", "0"],
         "Make the target true to the source, deletes included, and prove it:",
+        shutdown,
     )
     .await?;
     expect(done == 0, "the repair must end with status 0: proved equal")?;
-    let equal = step(&["diff", &source, &target], "And once more from the start:").await?;
+    let equal = step(&["diff", &source, &target], "And once more from the start:", shutdown).await?;
     expect(equal == 0, "the last diff must end with status 0: the same")?;
     say("Done: every planted difference was found, repaired, and proved gone.")?;
     if args.dir.is_some() {
@@ -100,15 +102,17 @@ fn make(path: &Path, drifted: bool) -> Result<(), Failure> {
 }
 
 /// Shows the command that does the same, then does it; also checks the planted counts after the first diff.
-async fn step(words: &[&str], title: &str) -> Result<u8, Failure> {
+async fn step(words: &[&str], title: &str, shutdown: &Shutdown) -> Result<u8, Failure> {
     say(&format!("{title}\n$ trueup {}", words.join(" ")))?;
     let typed =
         ["trueup"].iter().chain(words).chain(&["--quiet", "--no-ledger"]).map(|word| (*word).to_owned());
     let cli = Cli::try_parse_from(typed)
         .map_err(|error| Failure::new(error.to_string(), "this is a defect of the demo"))?;
     let status = match cli.command {
-        Command::Diff(args) => command::diff_checked(&args, |counts| expect_planted(words, counts)).await?,
-        Command::Repair(args) => command::repair(&args).await?,
+        Command::Diff(args) => {
+            command::diff_checked(&args, shutdown, |counts| expect_planted(words, counts)).await?
+        }
+        Command::Repair(args) => command::repair(&args, shutdown).await?,
         _ => return Err(Failure::new("the demo only diffs and repairs", "this is a defect of the demo")),
     };
     say(&format!("(exit status {status})\n"))?;

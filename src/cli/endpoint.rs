@@ -9,6 +9,7 @@ use crate::agent::security::{ClientSecurity, KeyPair, PeerToken, read_pem};
 use crate::agent::{
     AgentError, AgentHandle, AgentLimits, Courtesy, LocalAgent, RemoteAgent, Serves, UndoStore,
 };
+use crate::config;
 use crate::engine::{self, Manners};
 use crate::model::Role;
 
@@ -31,7 +32,10 @@ impl EndpointUrl {
                 )
             })?,
         };
-        let shown = without_secrets(&url);
+        let shown = config::url::shown(&url);
+        if let Some((what, hint)) = config::url::fault(&url) {
+            return Err(Failure::new(format!("the URL {shown} cannot be used: {what}"), hint));
+        }
         Ok(Self { url, shown })
     }
 
@@ -69,16 +73,6 @@ pub(super) async fn open_local(
     serves: Serves,
 ) -> Result<LocalAgent, AgentError> {
     Ok(LocalAgent::new(engine::open_with(url, &limits.manners).await?, limits.clone(), serves))
-}
-
-/// The password, and everything in the query (which may hold one), is left out.
-fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.rsplit_once('@') {
-        Some((login, host)) => format!("{scheme}://{}@{host}", login.split(':').next().unwrap_or_default()),
-        None => url.to_owned(),
-    }
 }
 
 pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
@@ -152,25 +146,4 @@ pub(super) fn client_security(args: &PeerArgs) -> Result<ClientSecurity, Failure
         token: token(args)?,
         insecure: args.insecure,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_secrets;
-
-    #[test]
-    fn no_secret_is_shown() {
-        for (url, shown) in [
-            (
-                "postgres://app:s3cret@db:5432/shop?sslmode=require&password=s3cret",
-                "postgres://app@db:5432/shop",
-            ),
-            ("mysql://app:p@ss:w@db/shop", "mysql://app@db/shop"),
-            ("postgres://db/shop", "postgres://db/shop"),
-            ("sqlite:///tmp/a.db", "sqlite:///tmp/a.db"),
-            ("grpcs://west:7443", "grpcs://west:7443"),
-        ] {
-            assert_eq!(without_secrets(url), shown);
-        }
-    }
 }

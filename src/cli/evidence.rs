@@ -1,21 +1,15 @@
-//! A run's evidence as it comes about: opens the ledger, notes begin, every batch and end.
+//! Where a run's evidence lies: the ledger, the trail's secret, the undo journals.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use uuid::Uuid;
 
 use super::Failure;
 use super::endpoint::{EndpointUrl, warn_if_readable};
 use super::evidence_args::{EvidenceArgs, LedgerArgs, SecretArgs, UndoStoreArgs};
-use crate::agent::{Event, Intents, SOFTWARE, TaskOptions, TrailSecret, TrailWish, UndoKey, UndoStore};
-use crate::coordinator::{RunEvent, RunRequest};
-use crate::ledger::{self, Ledger, RunEnd, RunStart};
-use crate::report::backfill::BackfillReport;
-use crate::report::checks::{CheckResult, overall};
-use crate::report::record::TableRecord;
-use crate::report::{RunReport, TableReport};
+use crate::agent::{SOFTWARE, TrailSecret, UndoKey, UndoStore};
+use crate::coordinator::RunRequest;
+use crate::ledger::{Ledger, RunStart};
+use crate::model::Unpaired;
 
 /// How often an agent looks for undo journals that are too old.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
@@ -152,223 +146,19 @@ pub(super) fn options(request: &RunRequest) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "tables": tables, "key": wishes.key, "columns": wishes.columns, "exclude": wishes.exclude, "map": wishes.map,
-        "as_text": wishes.as_text, "assume_utc": wishes.assume_utc, "source_where": wishes.source_where,
+        "as_text": wishes.as_text, "assume_utc": wishes.assume_utc,
+        "unpaired": match &wishes.unpaired {
+            Unpaired::Different => serde_json::Value::Null,
+            Unpaired::Ignore => "ignore".into(),
+            Unpaired::Accept(names) => names.clone().into(),
+        },
+        "source_where": wishes.source_where,
         "target_where": wishes.target_where, "tolerance": options.tolerance, "allow": options.repair,
         "dry_run": options.dry_run, "max_changes": options.max_changes,
         "max_overwritten_percent": options.max_overwritten_percent, "recheck": options.recheck,
         "recheck_delay_ms": options.recheck_delay_ms, "allow_cascade": options.allow_cascade,
         "no_undo": options.no_undo,
     })
-}
-
-/// A run that is to be recorded.
-pub(super) struct Recording<'a> {
-    pub(super) kind: &'static str,
-    pub(super) source: &'a EndpointUrl,
-    pub(super) target: &'a EndpointUrl,
-    /// As it was typed: `env:NAME` is kept, so that an undo finds the database again.
-    pub(super) target_typed: &'a str,
-    pub(super) writes: bool,
-    pub(super) undoes: Option<String>,
-    pub(super) options: serde_json::Value,
-}
-
-/// What a run came to, for the ledger.
-pub(super) struct Totals {
-    outcome: &'static str,
-    tables: Vec<TableRecord>,
-    /// Names of tables that only one side has.
-    only_in: (Vec<String>, Vec<String>),
-    checks: Vec<CheckResult>,
-}
-
-impl Totals {
-    pub(super) fn of_checks(checks: Vec<CheckResult>, tables: Vec<TableRecord>) -> Self {
-        let outcome = overall(&checks).as_str();
-        Self { outcome, tables, only_in: (Vec::new(), Vec::new()), checks }
-    }
-
-    pub(super) fn of_backfill(report: &BackfillReport, recorder: &Recorder) -> Self {
-        let record = |table| ledger::backfill_record(table, |name, key| recorder.key(name, key));
-        Self {
-            outcome: report.verdict.as_str(),
-            tables: report.tables.iter().map(record).collect(),
-            only_in: (Vec::new(), Vec::new()),
-            checks: Vec::new(),
-        }
-    }
-}
-
-/// Notes what a run does; without a ledger, nothing.
-#[derive(Debug)]
-pub(super) struct Recorder {
-    run: String,
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    ledger: Ledger,
-    start: RunStart,
-    wish: TrailWish,
-    /// Batches that are about to be written, by table and number: the table's name, and their rows.
-    intended: BTreeMap<(usize, u64), (String, Intents)>,
-}
-
-impl Recorder {
-    /// A run that writes does not begin without its ledger; one that only reads goes on with a warning.
-    pub(super) async fn begin(args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
-        let run = Uuid::now_v7().to_string();
-        if args.no_ledger {
-            return Ok(Self { run, open: None });
-        }
-        let writes = what.writes;
-        match Open::begin(&run, args, what).await {
-            Ok(open) => Ok(Self { run, open: Some(open) }),
-            Err(failure) if writes => Err(Failure::new(
-                format!("nothing was written: {}", failure.message),
-                failure.hint.unwrap_or_else(|| "go without with --no-ledger".to_owned()),
-            )),
-            Err(failure) => {
-                warn(&format!("this run is not recorded: {}", failure.message));
-                Ok(Self { run, open: None })
-            }
-        }
-    }
-
-    pub(super) fn run(&self) -> &str {
-        &self.run
-    }
-
-    pub(super) fn wish(&self) -> Option<TrailWish> {
-        self.open.as_ref().map(|open| open.wish.clone())
-    }
-
-    /// Asks the agents for what is to be recorded.
-    pub(super) fn ask(&self, options: &mut TaskOptions) {
-        options.run = Some(self.run.clone());
-        options.trail = self.wish();
-    }
-
-    pub(super) async fn event(&mut self, event: &RunEvent) -> Result<(), Failure> {
-        let (Some(open), RunEvent::Table { table, event }) = (&mut self.open, event) else { return Ok(()) };
-        let at = timestamp(SystemTime::now());
-        let entries = match event {
-            Event::Intended { table: name, batch, rows } => {
-                let entry = ledger::intent_entry(&open.start, &at, name, *batch, rows);
-                open.intended.insert((*table, *batch), (name.clone(), rows.clone()));
-                vec![entry]
-            }
-            Event::Applied { batch, outcomes } => match open.intended.remove(&(*table, *batch)) {
-                Some((name, rows)) => ledger::batch_entries(&open.start, &at, &name, *batch, rows, outcomes),
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
-        };
-        open.ledger.append(entries).await.map(drop).map_err(|error| {
-            Failure::new(format!("the run is stopped, it cannot be recorded: {}", error.what), error.hint)
-        })
-    }
-
-    pub(super) fn table_record(&self, report: &TableReport) -> TableRecord {
-        ledger::table_record(report, |name, key| self.key(name, key))
-    }
-
-    /// How the ledger shows a key of a table.
-    fn key(&self, table: &str, key: &[(String, String)]) -> String {
-        self.open.as_ref().map(|open| open.wish.key(table, key)).unwrap_or_default()
-    }
-
-    /// Notes how a run ended, and tells its report where.
-    pub(super) async fn finish_report(&mut self, report: &mut RunReport) -> Result<(), Failure> {
-        let totals = Totals {
-            outcome: report.verdict.as_str(),
-            tables: report.tables.iter().map(|table| self.table_record(table)).collect(),
-            only_in: (report.only_in_source.clone(), report.only_in_target.clone()),
-            checks: Vec::new(),
-        };
-        if let Some(head) = self.finish(totals).await? {
-            report.run = Some(self.run.clone());
-            report.audit_head = Some(head);
-        }
-        Ok(())
-    }
-
-    /// Notes how the run ended; the trail's head behind it, where it was recorded.
-    pub(super) async fn finish(&mut self, totals: Totals) -> Result<Option<String>, Failure> {
-        let Some(open) = &mut self.open else { return Ok(None) };
-        open.unanswered().await;
-        let end = RunEnd {
-            ended_at: timestamp(SystemTime::now()),
-            outcome: totals.outcome.to_owned(),
-            error: None,
-            only_in_source: totals.only_in.0,
-            only_in_target: totals.only_in.1,
-            tables: totals.tables,
-            checks: totals.checks,
-        };
-        match open.ledger.finish(&open.start, &end).await {
-            Ok(head) => Ok(Some(head.to_string())),
-            Err(error) if open.start.writes => Err(Failure::new(
-                format!("the run has ended ({}), but the ledger cannot note it: {}", end.outcome, error.what),
-                error.hint,
-            )),
-            Err(error) => {
-                warn(&format!("the end of this run is not recorded: {}", error.what));
-                Ok(None)
-            }
-        }
-    }
-
-    pub(super) async fn fail(&mut self, failure: &Failure) {
-        let Some(open) = &mut self.open else { return };
-        open.unanswered().await;
-        let end = RunEnd {
-            ended_at: timestamp(SystemTime::now()),
-            outcome: if failure.interrupted { "interrupted" } else { "failed" }.to_owned(),
-            error: Some(failure.message.clone()),
-            ..RunEnd::default()
-        };
-        if let Err(error) = open.ledger.finish(&open.start, &end).await {
-            warn(&format!("the end of this run is not recorded: {}", error.what));
-        }
-    }
-}
-
-impl Open {
-    async fn begin(run: &str, args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
-        let ledger = open_ledger(&args.ledger, true).await?;
-        let secret = trail_secret(&args.ledger, &args.secret)?;
-        let start = RunStart {
-            id: run.to_owned(),
-            kind: what.kind.to_owned(),
-            started_at: timestamp(SystemTime::now()),
-            source: what.source.shown.clone(),
-            target: what.target.shown.clone(),
-            target_reference: what
-                .target_typed
-                .strip_prefix("env:")
-                .map_or_else(String::new, |name| format!("env:{name}")),
-            writes: what.writes,
-            undoes: what.undoes,
-            options: what.options,
-            ..by()
-        };
-        ledger.begin(&start).await?;
-        let wish = TrailWish { secret, plain_keys: args.keep_keys };
-        Ok(Self { ledger, start, wish, intended: BTreeMap::new() })
-    }
-
-    /// Batches whose end was never told: nobody knows what became of their rows.
-    async fn unanswered(&mut self) {
-        let at = timestamp(SystemTime::now());
-        for ((_, batch), (name, rows)) in std::mem::take(&mut self.intended) {
-            let entries = ledger::batch_entries(&self.start, &at, &name, batch, rows, &[]);
-            if let Err(error) = self.ledger.append(entries).await {
-                warn(&format!("the trail is not complete: {}", error.what));
-            }
-        }
-    }
 }
 
 /// Who does this, from where, with what.
@@ -390,7 +180,7 @@ pub(super) fn by() -> RunStart {
     }
 }
 
-fn warn(what: &str) {
+pub(super) fn warn(what: &str) {
     tracing::warn!("{what}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::args::{LimitArgs, PeerArgs, name_pair};
+use super::args::{LimitArgs, PeerArgs, duration, name_pair};
 use crate::ledger::Head;
 
 /// Where runs are recorded.
@@ -52,7 +52,7 @@ pub(super) struct UndoStoreArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) undo_key_file: Option<PathBuf>,
     /// How long they are kept
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
     pub(super) undo_keep: Duration,
 }
 
@@ -227,13 +227,13 @@ Examples:
   trueup prune --keep 90d --keep-last 1000 --keep-trail 3650d --dry-run")]
 pub(super) struct PruneArgs {
     /// Runs older than this go
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) keep: Option<Duration>,
     /// So many of the newest runs stay in any case
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) keep_last: u64,
     /// Entries of the audit trail older than this go from its front; a checkpoint entry takes their place in the chain
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) keep_trail: Option<Duration>,
     /// Tell what would be removed
     #[arg(long)]

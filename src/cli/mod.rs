@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use tokio::runtime::Runtime;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,12 +30,15 @@ mod files;
 mod history;
 mod live;
 mod output;
+mod recorder;
 mod serve;
+mod shutdown;
 mod terminal;
 mod traces;
 mod undo;
 
 use args::{Cli, Command, LogFormat};
+use shutdown::Shutdown;
 use traces::Traces;
 
 use crate::agent::AgentError;
@@ -59,9 +61,12 @@ impl Failure {
         Self { message: message.into(), hint: Some(hint.into()), interrupted: false }
     }
 
+    /// Before anything was written.
     fn interrupted() -> Self {
-        let hint = "run the same command again, it is safe to repeat";
-        Self { interrupted: true, ..Self::new("interrupted: both sides are stopped", hint) }
+        Self {
+            interrupted: true,
+            ..Self::new("interrupted", "run the same command again, it is safe to repeat")
+        }
     }
 }
 
@@ -125,33 +130,36 @@ fn start(cli: Cli) -> Result<u8, Failure> {
     let entered = runtime.enter();
     let traces = Traces::to(cli.otlp.as_deref())?;
     start_logs(verbose, cli.log_format, &traces);
+    // The coordinator reads its configuration again on HUP.
+    let shutdown = Shutdown::listen(!is_serve);
     drop(entered);
-    let status = execute(cli, &runtime);
+    let status = runtime.block_on(execute(cli, &shutdown));
     traces.end();
     // A blocking read of a database must not hold up the end of the program.
     runtime.shutdown_background();
     status
 }
 
-fn execute(cli: Cli, runtime: &Runtime) -> Result<u8, Failure> {
+/// Commands that have something to bring to an end look after the signal themselves; the others are dropped by it.
+async fn execute(cli: Cli, shutdown: &Shutdown) -> Result<u8, Failure> {
     match cli.command {
-        Command::Demo(args) => runtime.block_on(demo::run(&args)),
-        Command::Diff(args) => runtime.block_on(command::diff(&args)),
-        Command::Repair(args) => runtime.block_on(command::repair(&args)),
-        Command::Backfill(args) => runtime.block_on(backfill::run(&args)),
-        Command::Check(args) => runtime.block_on(check::run(&args)),
-        Command::Serve(args) => runtime.block_on(Box::pin(serve::run(&args))),
-        Command::Init(args) => runtime.block_on(config::init(&args)),
+        Command::Demo(args) => demo::run(&args, shutdown).await,
+        Command::Diff(args) => command::diff(&args, shutdown).await,
+        Command::Repair(args) => command::repair(&args, shutdown).await,
+        Command::Backfill(args) => Box::pin(backfill::run(&args, shutdown)).await,
+        Command::Check(args) => Box::pin(check::run(&args, shutdown)).await,
+        Command::Serve(args) => Box::pin(serve::run(&args, shutdown)).await,
+        Command::Init(args) => shutdown.or_drop(Box::pin(config::init(&args))).await,
         Command::Config(args) => match &args.command {
-            config::ConfigCommand::Check(args) => runtime.block_on(config::check(args)),
+            config::ConfigCommand::Check(args) => shutdown.or_drop(Box::pin(config::check(args))).await,
         },
-        Command::Agent(args) => runtime.block_on(command::agent(&args)),
-        Command::Dashboard(args) => runtime.block_on(dashboard::run(&args)),
-        Command::Runs(args) => runtime.block_on(history::runs(&args)),
-        Command::Report(args) => runtime.block_on(history::report(&args)),
-        Command::Prune(args) => runtime.block_on(history::prune(&args)),
-        Command::Audit(args) => runtime.block_on(audit::audit(&args)),
-        Command::Undo(args) => runtime.block_on(Box::pin(undo::undo(&args))),
+        Command::Agent(args) => command::agent(&args, shutdown).await,
+        Command::Dashboard(args) => dashboard::run(&args, shutdown).await,
+        Command::Runs(args) => shutdown.or_drop(history::runs(&args)).await,
+        Command::Report(args) => shutdown.or_drop(history::report(&args)).await,
+        Command::Prune(args) => shutdown.or_drop(history::prune(&args)).await,
+        Command::Audit(args) => shutdown.or_drop(audit::audit(&args)).await,
+        Command::Undo(args) => Box::pin(undo::undo(&args, shutdown)).await,
         Command::Completions { shell } => files::completions(shell),
         Command::Man { dir } => files::man(dir.as_deref()),
     }

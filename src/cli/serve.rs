@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Failure;
-use super::args::LimitArgs;
+use super::args::{LimitArgs, RECHECKS_MAX, recheck_delay};
 use super::board;
 use super::check::DETAILS_KEPT;
 use super::checking::{self, Keeping};
@@ -22,6 +22,7 @@ use super::endpoint::{limits, warn_if_readable};
 use super::evidence::{before, by, open_ledger, timestamp};
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::live::Live;
+use super::shutdown::Shutdown;
 use crate::agent::AgentLimits;
 use crate::checks::{self, CheckOptions};
 use crate::config::{AlertKind, AlertSpec, CheckSpec, Config, SecretSpec};
@@ -38,7 +39,7 @@ const OUTBOX_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Signals: TERM and INT stop it when the checks that run have ended, HUP reads the configuration again.
+Signals: TERM and INT stop it when the checks that run have ended (a second one at once), HUP reads the configuration again.
 
 Examples:
   trueup serve
@@ -50,10 +51,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
     /// Measure a check that fails again this often before it is told
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=RECHECKS_MAX))]
     recheck: u32,
     /// Time before it is measured again
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = recheck_delay)]
     recheck_delay: Duration,
     #[command(flatten)]
     undo: UndoStoreArgs,
@@ -143,7 +144,7 @@ impl Runner for Checks {
     }
 }
 
-pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
+pub(super) async fn run(args: &ServeArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let loaded = Arc::new(args.file.load()?);
     let evidence = loaded.evidence(&args.evidence);
     if evidence.no_ledger {
@@ -214,7 +215,12 @@ pub(super) async fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let http = tokio::spawn(async move { serving.await });
     let sending = tokio::spawn(send(sender, Arc::clone(&site), stop.clone()));
     let retaining = tokio::spawn(retain(ledger, Arc::clone(&coordinator), stop.clone()));
-    let signals = tokio::spawn(signals(args.file.clone(), Arc::clone(&coordinator), site, stop.clone()));
+    let signals = tokio::spawn(signals(
+        args.file.clone(),
+        Arc::clone(&coordinator),
+        site,
+        (shutdown.clone(), stop.clone()),
+    ));
     tracing::info!(
         %address, checks = loaded.config.checks.len(), alerts = loaded.config.alerts.len(),
         "trueup serve is ready: http://{address}/"
@@ -351,7 +357,7 @@ async fn signals(
     file: FileArgs,
     coordinator: Arc<Coordinator<Checks>>,
     channels_in_force: Arc<RwLock<Arc<Channels>>>,
-    stop: CancellationToken,
+    (shutdown, stop): (Shutdown, CancellationToken),
 ) {
     #[cfg(unix)]
     let mut hup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
@@ -367,7 +373,7 @@ async fn signals(
         let reload = std::future::pending::<()>();
         tokio::select! {
             () = stop.cancelled() => return,
-            () = super::command::stop_signal() => {
+            () = shutdown.clone().requested() => {
                 tracing::info!("asked to stop");
                 stop.cancel();
                 return;

@@ -5,18 +5,22 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::Failure;
+use super::command::was_stopped;
 use super::endpoint::{EndpointUrl, client_security, limits};
-use super::evidence::{self, Recorder, Recording, open_ledger};
+use super::evidence::{self, open_ledger};
 use super::evidence_args::{UndoArgs, UndoFormat};
 use super::output::Output;
+use super::recorder::{Recorder, Recording};
+use super::shutdown::Shutdown;
 use crate::agent::{SOFTWARE, UndoTask};
 use crate::coordinator::{self, RunOutcome};
 use crate::model::Role;
 use crate::report::{RunReport, SCHEMA_VERSION, render, undo};
 
 const EVENTS_AHEAD: usize = 256;
+const GO_ON: &str = "run the same command again to go on: what was taken back is skipped";
 
-pub(super) async fn undo(args: &UndoArgs) -> Result<u8, Failure> {
+pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
     let (undoes, typed) = find(args).await?;
     let target = EndpointUrl::read(&typed)?;
@@ -27,6 +31,7 @@ pub(super) async fn undo(args: &UndoArgs) -> Result<u8, Failure> {
         target_typed: &typed,
         writes: !args.dry_run,
         undoes: Some(undoes.clone()),
+        undo: (!args.no_undo).then_some(&args.undo),
         options: serde_json::json!({ "dry_run": args.dry_run, "allow_cascade": args.allow_cascade }),
     };
     let mut recorder = Recorder::begin(&args.evidence, recording).await?;
@@ -38,7 +43,18 @@ pub(super) async fn undo(args: &UndoArgs) -> Result<u8, Failure> {
         no_undo: args.no_undo,
         trail: recorder.wish(),
     };
-    let outcome = match work(args, &target, &task, &mut recorder).await {
+    let work = work(args, &target, &task, &mut recorder, shutdown);
+    let ended = match shutdown.or_grace(work).await {
+        Some(Ok(outcome)) if shutdown.is_requested() && was_stopped(&outcome.tables) => {
+            let failure = recorder.interrupted(GO_ON);
+            recorder.fail_with(&failure, &outcome.tables).await;
+            return Err(failure);
+        }
+        Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
+        None => Err(recorder.interrupted(GO_ON)),
+        Some(ended) => ended,
+    };
+    let outcome = match ended {
         Ok(outcome) => outcome,
         Err(failure) => {
             recorder.fail(&failure).await;
@@ -102,13 +118,14 @@ async fn work(
     target: &EndpointUrl,
     task: &UndoTask,
     recorder: &mut Recorder,
+    shutdown: &Shutdown,
 ) -> Result<RunOutcome, Failure> {
     let (limits, peers) = (limits(&args.limits)?, client_security(&args.peers)?);
     let undo = evidence::undo_store(&args.undo, &args.evidence, target)?;
     let agent = target.open(&limits, &peers, Role::Target, undo).await?;
     let (events, mut told) = mpsc::channel(EVENTS_AHEAD);
     let run = async {
-        let outcome = coordinator::undo(&agent, task, &events).await;
+        let outcome = coordinator::undo(&agent, task, &events, shutdown.token()).await;
         drop(events);
         Ok::<_, Failure>(outcome)
     };
@@ -118,9 +135,6 @@ async fn work(
         }
         Ok(())
     };
-    let (outcome, ()) = tokio::select! {
-        ended = async { tokio::try_join!(run, listen) } => ended?,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
-    };
+    let (outcome, ()) = tokio::try_join!(run, listen)?;
     Ok(outcome?)
 }

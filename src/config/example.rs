@@ -16,7 +16,7 @@ impl Place {
     pub fn of(typed: &str, variable: &str) -> Self {
         let variable = match typed.strip_prefix("env:") {
             Some(name) => Some(name.to_owned()),
-            None => super::resolve::holds_password(typed).then(|| variable.to_owned()),
+            None => super::url::holds_password(typed).then(|| variable.to_owned()),
         };
         let written = variable.as_ref().map_or_else(|| typed.to_owned(), |name| format!("env:{name}"));
         Self { written, variable }
@@ -39,6 +39,8 @@ pub fn config(source: &Place, target: &Place, tables: &[String]) -> String {
         "# An agent beside a database, instead of its URL:\n\
          # [endpoints.west]\n# url = \"grpcs://west.example:7443\"\n# ca = \"ca.pem\"\n# token = \"env:API_KEY\"\n\n\
          [pairs.main]\nsource = \"source\"\ntarget = \"target\"\n\
+         # A column that only one side has is a difference; accept all of them, or some: unpaired = [\"note\"]\n\
+         # unpaired = \"ignore\"\n\
          # Without tables: every table that both sides have. A table may have options of its own:\n\
          # { table = \"orders\", exclude = [\"note\"], map = { a = \"b\" }, where = \"id > 100\", tolerance = { amount = 0.01 } }\n",
     );

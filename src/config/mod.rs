@@ -10,6 +10,7 @@ mod operate;
 mod raw;
 mod resolve;
 mod timetable;
+pub mod url;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ pub use operate::SCHEDULE_DEFAULT;
 pub use timetable::{Schedule, Timetable};
 
 use crate::model::measure::Step;
-use crate::model::{TableName, Wishes};
+use crate::model::{TableName, Unpaired, Wishes};
 
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -199,6 +200,8 @@ pub struct PairSpec {
     pub target: String,
     pub source_schema: Option<String>,
     pub target_schema: Option<String>,
+    /// What columns mean that only one side has; a table may say otherwise.
+    pub unpaired: Unpaired,
     /// None: every table that both sides have.
     pub tables: Vec<TableSpec>,
 }

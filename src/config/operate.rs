@@ -10,8 +10,9 @@ use toml::Spanned;
 
 use super::diagnose::suggest;
 use super::raw::{self, Word};
-use super::resolve::{Faults, holds_password, is_variable};
+use super::resolve::{Faults, is_variable};
 use super::timetable::{Schedule, Timetable};
+use super::url::holds_password;
 use super::{AlertKind, AlertSpec, Retention, SecretSpec, ServeSpec, Severity, StorageSpec};
 
 /// So often a check runs that says nothing of it: with what a run and a message take, a difference is told in less than

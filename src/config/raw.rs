@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 pub(super) type Word = Spanned<String>;
@@ -118,6 +119,7 @@ pub(super) struct Pair {
     pub(super) target: Word,
     pub(super) source_schema: Option<String>,
     pub(super) target_schema: Option<String>,
+    pub(super) unpaired: Option<Spanned<Unpaired>>,
     #[serde(default)]
     pub(super) tables: Vec<Spanned<Table>>,
 }
@@ -147,6 +149,7 @@ pub(super) struct TableOptions {
     pub(super) as_text: Vec<String>,
     #[serde(default)]
     pub(super) assume_utc: bool,
+    pub(super) unpaired: Option<Spanned<Unpaired>>,
     #[serde(rename = "where")]
     pub(super) both_where: Option<Word>,
     pub(super) source_where: Option<Word>,
@@ -175,6 +178,35 @@ impl<'de> Deserialize<'de> for Table {
             }
         }
         deserializer.deserialize_any(NameOrOptions)
+    }
+}
+
+/// A word, or names of columns.
+#[derive(Debug)]
+pub(super) enum Unpaired {
+    Word(String),
+    Names(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Unpaired {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrNames;
+        impl<'de> Visitor<'de> for WordOrNames {
+            type Value = Unpaired;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"ignore\", \"different\", or a list of names of columns")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Unpaired, E> {
+                Ok(Unpaired::Word(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Unpaired, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(names)).map(Unpaired::Names)
+            }
+        }
+        deserializer.deserialize_any(WordOrNames)
     }
 }
 

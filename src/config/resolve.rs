@@ -11,8 +11,11 @@ use super::check::check;
 use super::diagnose::{Diagnostic, place, suggest};
 use super::operate::{self, Timetables};
 use super::raw::{self, Word};
+use super::url::holds_password;
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
-use crate::model::{TableName, Wishes};
+use crate::model::{TableName, Unpaired, Wishes};
+
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// What was found wrong so far, and the text that it stands in.
 pub(super) struct Faults<'a> {
@@ -44,10 +47,11 @@ impl Faults<'_> {
     }
 
     pub(super) fn duration(&mut self, word: &Word) -> Duration {
-        humantime::parse_duration(word.get_ref()).unwrap_or_else(|_| {
+        let duration = humantime::parse_duration(word.get_ref()).ok().filter(|time| *time <= DURATION_MAX);
+        duration.unwrap_or_else(|| {
             self.add(
                 word.span(),
-                format!("{:?} is no length of time", word.get_ref()),
+                format!("{:?} is no length of time of at most a hundred years", word.get_ref()),
                 "write it as \"5m\", \"36h\" or \"7days\"",
             );
             Duration::ZERO
@@ -192,19 +196,6 @@ fn url_spec(faults: &mut Faults<'_>, url: &Word) -> UrlSpec {
     UrlSpec::Plain(text.clone())
 }
 
-/// In the login or among the options.
-pub(super) fn holds_password(url: &str) -> bool {
-    let (body, query) = url.split_once('?').unwrap_or((url, ""));
-    let in_query = query.split(['&', '#']).any(|option| {
-        let name = option.split('=').next().unwrap_or_default().to_lowercase();
-        name.contains("password") || name.contains("passwd") || name.contains("token")
-    });
-    let authority = body.split_once("://").map_or("", |(_, rest)| rest);
-    let in_login = !url.starts_with("sqlite:")
-        && authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':') && !login.ends_with(':'));
-    in_query || in_login
-}
-
 fn pair_spec(
     faults: &mut Faults<'_>,
     name: &Word,
@@ -216,9 +207,10 @@ fn pair_spec(
         faults.reference(word, "endpoint", &known);
     }
     let mut tables: Vec<TableSpec> = Vec::with_capacity(raw.tables.len());
+    let unpaired = raw.unpaired.map_or_else(Unpaired::default, |raw| unpaired(faults, raw));
     for table in raw.tables {
         let span = table.span();
-        let spec = table_spec(faults, table);
+        let spec = table_spec(faults, table, &unpaired);
         if let Some(twin) = tables.iter().find(|other| other.source == spec.source) {
             faults.add(
                 span,
@@ -241,11 +233,30 @@ fn pair_spec(
         target: raw.target.into_inner(),
         source_schema: raw.source_schema,
         target_schema: raw.target_schema,
+        unpaired,
         tables,
     }
 }
 
-fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec {
+/// What columns without a partner mean.
+fn unpaired(faults: &mut Faults<'_>, raw: Spanned<raw::Unpaired>) -> Unpaired {
+    let span = raw.span();
+    match raw.into_inner() {
+        raw::Unpaired::Names(names) => Unpaired::Accept(names),
+        raw::Unpaired::Word(word) => match word.as_str() {
+            "ignore" => Unpaired::Ignore,
+            "different" => Unpaired::Different,
+            _ => {
+                let hint = "write \"ignore\", \"different\", or the names of columns as [\"a\", \"b\"]";
+                faults.add(span, format!("{word:?} is not a way to treat unpaired columns"), hint);
+                Unpaired::default()
+            }
+        },
+    }
+}
+
+/// `of_pair`: what the pair says of unpaired columns.
+fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unpaired) -> TableSpec {
     let span = table.span();
     let line = faults.line(&span);
     let options = match table.into_inner() {
@@ -300,6 +311,7 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec 
         map: options.map,
         as_text: options.as_text,
         assume_utc: options.assume_utc,
+        unpaired: options.unpaired.map_or_else(|| of_pair.clone(), |raw| unpaired(faults, raw)),
         source_where: options.source_where.map(Spanned::into_inner).or_else(|| both.clone()),
         target_where: options.target_where.map(Spanned::into_inner).or(both),
     };

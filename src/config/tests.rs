@@ -266,3 +266,30 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn unpaired_columns_are_accepted_by_pair_or_table() {
+    let unpaired = |pair: &str, table: &str| {
+        let text = GOOD.replace("[pairs.shop]\n", &format!("[pairs.shop]\n{pair}\n"));
+        let text = text.replace("where = \"id > 1\",", &format!("where = \"id > 1\", {table}"));
+        parse(&text).map(|config| {
+            let pair = &config.pairs["shop"];
+            let of = |at: usize| pair.tables[at].wishes.unpaired.clone();
+            [pair.unpaired.clone(), of(0), of(1)]
+        })
+    };
+    let some = Unpaired::Accept(vec!["note".to_owned()]);
+    assert_eq!(unpaired("", "").unwrap(), [Unpaired::Different, Unpaired::Different, Unpaired::Different]);
+    assert_eq!(
+        unpaired("unpaired = \"ignore\"", "unpaired = [\"note\"],").unwrap(),
+        [Unpaired::Ignore, Unpaired::Ignore, some.clone()]
+    );
+    assert_eq!(
+        unpaired("unpaired = [\"note\"]", "unpaired = \"different\",").unwrap(),
+        [some.clone(), some, Unpaired::Different]
+    );
+    for bad in ["unpaired = \"ignored\"", "unpaired = true", "unpaired = [1]"] {
+        let faults = unpaired(bad, "").unwrap_err();
+        assert_eq!((faults.len(), faults[0].line), (1, 10), "{bad}: {faults:?}");
+    }
+}

@@ -9,12 +9,13 @@ use tokio::time::{Duration, Instant};
 
 use super::chunks::join;
 use super::pairs::{self, TablePair};
+use super::proofs::{Proofs, Wrote};
 use super::steps::{Grid, Ruler};
 use super::survey::{Subject, usage};
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
 use crate::model::measure::Step;
-use crate::model::{Plan, PlanRefusal, Role, ServerInfo};
+use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired};
 use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
 use crate::report::{TableError, TableReport, Verdict};
 
@@ -88,12 +89,33 @@ pub async fn backfill(
     let pairs = pairs::find(source, target, &request.run.pairs).await?;
     let context = Context { agents: (source, target), servers: &servers, request, events };
     let mut tables = Vec::with_capacity(pairs.pairs.len());
+    let mut proofs = Proofs::new(&pairs.pairs);
     for at in pairs::parents_first(&pairs.pairs) {
         let Some(pair) = pairs.pairs.get(at) else { continue };
-        tables.push(context.table(pair).await);
+        let mut range = None;
+        let table = context.table(pair, &mut range).await;
+        let failed = table.error.is_some() || table.chunks.iter().any(|chunk| chunk.error.is_some());
+        let wrote = Wrote::of(&table.outcome, failed && table.plan.is_some());
+        if table.chunks.len() > 1 {
+            proofs.ended_in_parts(at, wrote)
+        } else {
+            proofs.ended(at, wrote)
+        }
+        tables.push((at, table, range));
     }
-    Ok(tables)
+    if request.run.writes() {
+        for (at, table, range) in &mut tables {
+            let by = proofs.doubted_by(*at);
+            if table.verdict == Verdict::Same && !by.is_empty() {
+                context.prove_again(table, range.take(), &by.join(", ")).await;
+            }
+        }
+    }
+    Ok(tables.into_iter().map(|(_, table, _)| table).collect())
 }
+
+/// The range that was looked at, as a condition of the source and of the target.
+type RangeWhere = Option<(String, String)>;
 
 /// The worst of the tables' verdicts.
 pub fn verdict(tables: &[BackfillTable]) -> Verdict {
@@ -129,7 +151,7 @@ fn table_error(error: AgentError) -> TableError {
 
 impl Context<'_> {
     #[tracing::instrument(level = "info", skip_all, name = "table", fields(table = %pair.source))]
-    async fn table(&self, pair: &TablePair) -> BackfillTable {
+    async fn table(&self, pair: &TablePair, range: &mut RangeWhere) -> BackfillTable {
         let mut report = BackfillTable {
             source_table: pair.source.to_string(),
             target_table: pair.target.to_string(),
@@ -139,6 +161,7 @@ impl Context<'_> {
             time_zone: None,
             from: self.request.from.clone().unwrap_or_default(),
             to: self.request.to.clone().unwrap_or_default(),
+            columns: ColumnCoverage::default(),
             warnings: Vec::new(),
             error: None,
             steps: Vec::new(),
@@ -152,7 +175,7 @@ impl Context<'_> {
             plan: None,
             outcome: TableOutcome::default(),
         };
-        let verdicts = match self.filled(pair, &mut report).await {
+        let verdicts = match self.filled(pair, &mut report, range).await {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 report.error = Some(table_error(error));
@@ -167,6 +190,7 @@ impl Context<'_> {
         &self,
         pair: &TablePair,
         report: &mut BackfillTable,
+        range: &mut RangeWhere,
     ) -> Result<Vec<Option<Verdict>>, AgentError> {
         let (source, target) = pair.schemas.as_ref().map_err(Clone::clone)?;
         let plan =
@@ -175,6 +199,7 @@ impl Context<'_> {
         report.source_table = plan.source.to_string();
         report.target_table = plan.target.to_string();
         report.warnings.clone_from(&plan.warnings);
+        report.columns = plan.coverage.clone();
         report.plan = Some(plan.clone());
         let subject = Subject::of(&plan, &self.request.on)?;
         for (schema, agent, role) in
@@ -191,6 +216,9 @@ impl Context<'_> {
             }
         }
         let Some(mut work) = self.survey(subject, report).await? else { return Ok(Vec::new()) };
+        let (first, last) = (work.grid.borders.first().copied(), work.grid.borders.last().copied());
+        let condition = |role, server| work.subject.condition(role, server, first, last);
+        *range = Some((condition(Role::Source, &self.servers.0)?, condition(Role::Target, &self.servers.1)?));
         self.tell_steps(&work, report);
         if self.request.run.options.dry_run {
             return Ok(work.verdicts);
@@ -356,6 +384,13 @@ impl Context<'_> {
             Some(subject.condition(Role::Source, &self.servers.0, Some(from), Some(to))?);
         request.wishes.target_where =
             Some(subject.condition(Role::Target, &self.servers.1, Some(from), Some(to))?);
+        self.compare(request).await
+    }
+
+    /// One ordinary run of one table, its events handed on.
+    async fn compare(&self, mut request: RunRequest) -> Result<TableReport, AgentError> {
+        // The table's own verdict speaks of its columns; a chunk's speaks of its rows.
+        request.wishes.unpaired = Unpaired::Ignore;
         let (tx, mut rx) = mpsc::channel(64);
         let run = async {
             let outcome = super::run(self.agents.0, self.agents.1, &request, &tx).await;
@@ -372,6 +407,38 @@ impl Context<'_> {
         let (outcome, ()) = tokio::join!(run, forward);
         let none = || AgentError::new(FailureKind::Database, "a chunk ended without a report");
         outcome?.tables.into_iter().next().ok_or_else(none)
+    }
+
+    /// Compares the range once more, because later writes (of the tables `by`) may have changed it.
+    async fn prove_again(&self, report: &mut BackfillTable, range: RangeWhere, by: &str) {
+        let mut request = self.request.run.clone();
+        request.details_kept = 0;
+        let options = &mut request.options;
+        (options.repair, options.run, options.trail) = (None, None, None);
+        if let Some(plan) = &report.plan {
+            request.pairs.tables = vec![(plan.source.clone(), plan.target.clone())];
+        }
+        if let Some((source, target)) = range {
+            (request.wishes.source_where, request.wishes.target_where) = (Some(source), Some(target));
+        }
+        let (verdict, found) = match self.compare(request).await {
+            Ok(table) => match table.error {
+                Some(error) => (Verdict::Unknown, error.message),
+                None => {
+                    let TableOutcome { missing, changed, extra, unsettled, .. } = table.outcome;
+                    let found =
+                        format!("{missing} missing, {changed} changed, {extra} extra, {unsettled} unsettled");
+                    (table.verdict, found)
+                }
+            },
+            Err(error) => (Verdict::Unknown, error.message),
+        };
+        report.warnings.push(match verdict {
+            Verdict::Same => format!("compared again after the writes of {by}"),
+            Verdict::Different => format!("later writes changed it ({by}): {found} at the end of the run"),
+            Verdict::Unknown => format!("not proved: compared again after the writes of {by}: {found}"),
+        });
+        report.verdict = report.verdict.max(verdict);
     }
 
     async fn keep_rate(&self, rows: u64, took: Duration) -> Result<(), AgentError> {

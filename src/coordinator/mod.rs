@@ -4,18 +4,24 @@
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub mod backfill;
 mod chunks;
 mod pairs;
+mod proofs;
 pub mod steps;
 pub mod survey;
 mod table;
 mod together;
 mod undo;
+mod written;
 
 pub use pairs::{PairRequest, TablePair, TablePairs, find as find_pairs};
 pub use undo::undo;
+pub use written::Written;
+
+use proofs::{Proofs, Wrote};
 
 use crate::agent::{AgentError, AgentHandle, Allow, TaskOptions, error::FailureKind};
 use crate::model::{Role, Wishes};
@@ -30,6 +36,8 @@ pub struct RunRequest {
     /// Differences kept for the report of each table.
     pub details_kept: u64,
     pub tables_in_flight: usize,
+    /// Cancelled where the run is to end early: tables under way end with an error of kind `cancelled`.
+    pub stop: CancellationToken,
 }
 
 impl RunRequest {
@@ -80,6 +88,7 @@ pub async fn run(
     let in_flight = if parents_first { 1 } else { request.tables_in_flight.max(1) };
     let context = table::Context { source, target, servers: &servers, request, events };
     let mut reports: Vec<Option<TableReport>> = pairs.pairs.iter().map(|_| None).collect();
+    let mut proofs = Proofs::new(&pairs.pairs);
     for (at, report) in together::equal_tables(&context, &pairs.pairs).await {
         reports[at] = Some(report);
     }
@@ -91,11 +100,13 @@ pub async fn run(
         })
         .buffer_unordered(in_flight);
     while let Some((at, report)) = running.next().await {
+        proofs.ended(at, wrote(&report));
         reports[at] = Some(report);
     }
     drop(running);
     if request.writes() {
-        again_for_foreign_keys(&context, &pairs, &order, &mut reports).await;
+        again_for_foreign_keys(&context, &pairs, &order, &mut reports, &mut proofs).await;
+        prove_again(&context, &proofs, &mut reports).await;
     }
     let mut tables = Vec::with_capacity(reports.len());
     for (at, report) in reports.into_iter().enumerate() {
@@ -106,6 +117,23 @@ pub async fn run(
     Ok(RunOutcome { tables, only_in_source: pairs.only_in_source, only_in_target: pairs.only_in_target })
 }
 
+/// A table without a plan was not begun.
+fn wrote(report: &TableReport) -> Wrote {
+    Wrote::of(&report.outcome, report.error.is_some() && report.plan.is_some())
+}
+
+/// Tables that were proved before a later table's writes may have changed them are compared once more; nothing is
+/// written any more by then.
+async fn prove_again(context: &table::Context<'_>, proofs: &Proofs<'_>, reports: &mut [Option<TableReport>]) {
+    for (at, report) in reports.iter_mut().enumerate() {
+        let Some(report) = report.as_mut().filter(|report| report.outcome.proved) else { continue };
+        let by = proofs.doubted_by(at);
+        if !by.is_empty() {
+            context.prove_again(at, report, &by).await;
+        }
+    }
+}
+
 /// Deletes wait for the children's deletes, inserts of cycles for each other: tables with rows set aside are run
 /// again, children first, as long as that gets fewer.
 async fn again_for_foreign_keys(
@@ -113,19 +141,21 @@ async fn again_for_foreign_keys(
     pairs: &TablePairs,
     order: &[usize],
     reports: &mut [Option<TableReport>],
+    proofs: &mut Proofs<'_>,
 ) {
     let set_aside = |reports: &[Option<TableReport>]| -> u64 {
         reports.iter().flatten().map(|report| report.outcome.set_aside).sum()
     };
     for _ in 0..FOREIGN_KEY_ROUNDS {
         let before = set_aside(reports);
-        if before == 0 || pairs.pairs.len() < 2 {
+        if before == 0 || pairs.pairs.len() < 2 || context.request.stop.is_cancelled() {
             return;
         }
         for at in order.iter().rev().copied() {
             let Some(first) = reports[at].take() else { continue };
             reports[at] = Some(if first.outcome.set_aside > 0 {
                 let second = context.reconcile(at, &pairs.pairs[at]).await;
+                proofs.ended(at, wrote(&second));
                 table::joined(first, second)
             } else {
                 first

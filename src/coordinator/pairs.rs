@@ -136,14 +136,14 @@ pub(super) fn parents_first(pairs: &[TablePair]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn name(text: &str) -> TableName {
         TableName::new(None, text)
     }
 
-    fn pair(table: &str, references: &[&str]) -> TablePair {
+    pub(in crate::coordinator) fn pair(table: &str, references: &[&str]) -> TablePair {
         let schema = TableSchema {
             table: name(table),
             is_view: false,

@@ -3,8 +3,11 @@
 use tokio::sync::mpsc;
 
 use super::pairs::TablePair;
+use super::written::Written;
 use super::{RunEvent, RunRequest};
-use crate::agent::{self, AgentError, AgentHandle, Event, TableTask, TaskOptions, error::FailureKind};
+use crate::agent::{
+    self, AgentError, AgentHandle, Event, TableOutcome, TableTask, TaskOptions, error::FailureKind,
+};
 use crate::model::{Filled, Plan, PlanRefusal, Role, ServerInfo, TableSchema};
 use crate::report::{RowSetAside, TableError, TableReport};
 
@@ -33,10 +36,7 @@ impl Context<'_> {
                 report.error = Some(table_error(error));
             }
             Ok((plan, source, target)) => {
-                report.source_table = plan.source.to_string();
-                report.target_table = plan.target.to_string();
-                report.warnings.clone_from(&plan.warnings);
-                report.plan = Some(plan.clone());
+                report = TableReport::planned(&plan);
                 let told = RunEvent::Planned {
                     table,
                     name: report.name(),
@@ -44,9 +44,10 @@ impl Context<'_> {
                     target_rows: target.estimated_rows,
                 };
                 let _ = self.events.send(told).await;
-                let task = TableTask { options: self.options(), plan };
+                let task = TableTask { options: self.options(), plan: plan.for_agents() };
+                let planned = report.clone();
                 for round in 1..=ROUNDS_MAX {
-                    let next = self.round(table, task.clone(), report.clone()).await;
+                    let next = self.round(table, task.clone(), planned.clone()).await;
                     report = if round == 1 { next } else { joined(report, next) };
                     let outcome = &report.outcome;
                     let settled =
@@ -125,7 +126,12 @@ impl Context<'_> {
         options
     }
 
+    /// One run of the table. `report` has its plan and nothing else yet.
     async fn round(&self, table: usize, task: TableTask, mut report: TableReport) -> TableReport {
+        if self.request.stop.is_cancelled() {
+            report.error = Some(stopped());
+            return report;
+        }
         let mut events = match agent::start(self.source, self.target, task).await {
             Ok(events) => events,
             Err(error) => {
@@ -133,8 +139,19 @@ impl Context<'_> {
                 return report;
             }
         };
-        let mut ended = false;
-        while let Some(event) = events.recv().await {
+        let (mut written, mut done) = (Written::default(), false);
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.request.stop.cancelled(), if !events.is_closed() => {
+                    // Both sides stop; what they have told by now is still heard.
+                    events.close();
+                    continue;
+                }
+                event = events.recv() => event,
+            };
+            let Some(event) = event else { break };
+            written.note(table, &event);
             match &event {
                 Event::Difference { difference } => report.differences.push(difference.clone()),
                 Event::SetAside { key, reason } if report.rows_set_aside.len() < SET_ASIDE_KEPT => {
@@ -144,7 +161,7 @@ impl Context<'_> {
                 Event::Stopped { outcome } => report.outcome = (**outcome).clone(),
                 Event::Done { outcome } => {
                     report.outcome = (**outcome).clone();
-                    ended = true;
+                    done = true;
                 }
                 Event::Failed { kind, side, message, hint } => {
                     let side = side.map(|side| side.to_string());
@@ -154,7 +171,6 @@ impl Context<'_> {
                         message: message.clone(),
                         hint: hint.clone(),
                     });
-                    ended = true;
                 }
                 _ => {}
             }
@@ -163,12 +179,76 @@ impl Context<'_> {
                 break;
             }
         }
-        if !ended {
-            let error =
-                AgentError::new(FailureKind::Cancelled, "the run stopped before it could tell how it ended");
-            report.error = Some(table_error(error));
+        if !done {
+            report.error.get_or_insert_with(stopped);
+            // A run that failed tells no counts of its own.
+            let outcome = &mut report.outcome;
+            (outcome.inserted, outcome.updated, outcome.deleted) =
+                (written.inserted, written.updated, written.deleted);
         }
         report
+    }
+
+    /// Compares a table that was proved once more, because later writes (of the tables `by`) may have changed it.
+    pub(super) async fn prove_again(&self, table: usize, report: &mut TableReport, by: &[String]) {
+        let Some(plan) = report.plan.clone() else { return };
+        let planned = TableReport::planned(&plan);
+        let options = TaskOptions {
+            repair: None,
+            sql: false,
+            details_max: 0,
+            run: None,
+            trail: None,
+            ..self.request.options.clone()
+        };
+        let again = self.round(table, TableTask { options, plan: plan.for_agents() }, planned).await;
+        confirm(report, again, &by.join(", "));
+        report.judge(self.request.writes());
+    }
+}
+
+fn stopped() -> TableError {
+    table_error(AgentError::new(FailureKind::Cancelled, "the run stopped before it could tell how it ended"))
+}
+
+/// A table's report after it was compared once more: its proof is that comparison's, or there is none.
+fn confirm(report: &mut TableReport, again: TableReport, by: &str) {
+    let (before, after) = (&mut report.outcome, &again.outcome);
+    let (differences, same) = (after.differences(), after.source_root == after.target_root);
+    add_costs(before, after);
+    let proved = again.error.is_none() && after.proved && differences + after.unsettled == 0;
+    let warning = match (&again.error, proved) {
+        (Some(error), _) => {
+            format!("not proved: it could not be compared again after the writes of {by}: {}", error.message)
+        }
+        (None, true) if same => format!("compared again after the writes of {by}"),
+        (None, true) => {
+            let rows = after.in_flight + after.tolerated;
+            format!("compared again after the writes of {by}: {rows} rows in flight or within the tolerance")
+        }
+        (None, false) if differences > 0 => format!(
+            "the writes of a later table changed it ({by}): {} missing, {} changed, {} extra at the end of the run",
+            after.missing, after.changed, after.extra
+        ),
+        (None, false) => {
+            format!(
+                "not proved: rows would not hold still when it was compared again after the writes of {by}"
+            )
+        }
+    };
+    report.warnings.push(warning);
+    before.proved = proved;
+    before.left += differences;
+    before.unsettled += after.unsettled;
+    // Roots of two comparisons are not of one kind: those of the last one stand, where they say what it found.
+    if again.error.is_some() {
+        before.repaired_root = None;
+    } else if same || !proved {
+        before.source_root.clone_from(&after.source_root);
+        match &mut before.repaired_root {
+            Some(root) => root.clone_from(&after.target_root),
+            None => before.target_root.clone_from(&after.target_root),
+        }
     }
 }
 
@@ -194,24 +274,123 @@ pub(super) fn joined(first: TableReport, mut second: TableReport) -> TableReport
     after.inserted += before.inserted;
     after.updated += before.updated;
     after.deleted += before.deleted;
-    after.bytes_to_source += before.bytes_to_source;
-    after.bytes_to_target += before.bytes_to_target;
-    after.messages_to_source += before.messages_to_source;
-    after.messages_to_target += before.messages_to_target;
-    after.handshake_bytes += before.handshake_bytes;
-    after.round_trips += before.round_trips;
-    after.source_rows_reread += before.source_rows_reread;
-    after.target_rows_reread += before.target_rows_reread;
-    after.seconds.scan += before.seconds.scan;
-    after.seconds.locate += before.seconds.locate;
-    after.seconds.recheck += before.seconds.recheck;
-    after.seconds.repair += before.seconds.repair;
-    after.seconds.verify += before.seconds.verify;
     after.undo_kept |= before.undo_kept;
+    add_costs(after, &before);
     after.target_root = before.target_root;
     after.target_rows = before.target_rows;
+    if second.error.is_some() {
+        // The second round found nothing out: what the first one knew is the last that is known.
+        after.source_root = before.source_root;
+        after.source_rows = before.source_rows;
+        after.left = before.left;
+        after.set_aside = before.set_aside;
+        second.rows_set_aside = first.rows_set_aside;
+    }
     if !first.differences.is_empty() {
         second.differences = first.differences;
     }
     second
+}
+
+/// What a table cost more: on the link, in rows read by key, in time.
+fn add_costs(outcome: &mut TableOutcome, more: &TableOutcome) {
+    outcome.bytes_to_source += more.bytes_to_source;
+    outcome.bytes_to_target += more.bytes_to_target;
+    outcome.messages_to_source += more.messages_to_source;
+    outcome.messages_to_target += more.messages_to_target;
+    outcome.handshake_bytes += more.handshake_bytes;
+    outcome.round_trips += more.round_trips;
+    outcome.source_rows_reread += more.source_rows_reread;
+    outcome.target_rows_reread += more.target_rows_reread;
+    outcome.seconds.scan += more.seconds.scan;
+    outcome.seconds.locate += more.seconds.locate;
+    outcome.seconds.recheck += more.seconds.recheck;
+    outcome.seconds.repair += more.seconds.repair;
+    outcome.seconds.verify += more.seconds.verify;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verdict;
+
+    fn report(change: impl Fn(&mut TableReport)) -> TableReport {
+        let mut report = TableReport::new("t", "t");
+        change(&mut report);
+        report
+    }
+
+    #[test]
+    fn a_round_that_failed_is_not_counted_twice() {
+        let first = report(|report| {
+            let outcome = &mut report.outcome;
+            (outcome.missing, outcome.inserted, outcome.updated, outcome.left) = (10, 7, 2, 1);
+            (outcome.bytes_to_target, outcome.round_trips, outcome.source_rows) = (1_000, 3, 50);
+            outcome.source_root = "ab".to_owned();
+            report.rows_set_aside = vec![RowSetAside { key: Vec::new(), reason: "r".to_owned() }];
+        });
+        let failed = report(|report| report.error = Some(stopped()));
+        let both = joined(first.clone(), failed);
+        assert_eq!((both.error.is_some(), both.outcome.proved), (true, false));
+        let expected = TableOutcome { proved: false, ..first.outcome.clone() };
+        assert_eq!(both.outcome, expected, "what the first round did, once");
+        assert_eq!(both.rows_set_aside.len(), 1);
+        // One that wrote before it failed adds what it wrote.
+        let failed = report(|report| {
+            report.error = Some(stopped());
+            report.outcome.inserted = 5;
+        });
+        assert_eq!(joined(first, failed).outcome.inserted, 12);
+    }
+
+    #[test]
+    fn a_proof_is_the_last_comparisons_or_none() {
+        let proved = |report: &mut TableReport| {
+            report.outcome.proved = true;
+            report.outcome.inserted = 3;
+            report.outcome.source_root = "11".to_owned();
+            report.outcome.repaired_root = Some("11".to_owned());
+        };
+        let again = |change: fn(&mut TableReport)| {
+            let mut first = report(proved);
+            let second = report(|report| {
+                report.outcome.proved = true;
+                report.outcome.source_root = "22".to_owned();
+                report.outcome.target_root = "22".to_owned();
+                change(report);
+            });
+            confirm(&mut first, second, "w");
+            first.judge(true);
+            first
+        };
+        let same = again(|_| {});
+        assert_eq!((same.verdict, same.outcome.repaired_root.as_deref()), (Verdict::Same, Some("22")));
+        assert_eq!(same.outcome.source_root, "22");
+        let changed = again(|report| {
+            report.outcome.changed = 2;
+            report.outcome.target_root = "33".to_owned();
+        });
+        assert_eq!(
+            (changed.verdict, changed.outcome.left, changed.outcome.proved),
+            (Verdict::Different, 2, false)
+        );
+        assert!(
+            changed.warnings[0].contains("the writes of a later table changed it (w): 0 missing, 2 changed")
+        );
+        assert_eq!(changed.outcome.repaired_root.as_deref(), Some("33"));
+        for broken in [
+            again(|report| report.error = Some(stopped())),
+            again(|report| report.outcome.unsettled = 1),
+            again(|report| report.outcome.proved = false),
+        ] {
+            assert_eq!((broken.verdict, broken.outcome.proved), (Verdict::Unknown, false));
+            assert!(broken.warnings[0].contains("not proved"), "{broken:?}");
+        }
+        let in_flight = again(|report| {
+            report.outcome.in_flight = 1;
+            report.outcome.target_root = "33".to_owned();
+        });
+        assert_eq!((in_flight.verdict, in_flight.outcome.source_root.as_str()), (Verdict::Same, "11"));
+        assert!(in_flight.warnings[0].contains("1 rows in flight"));
+    }
 }

@@ -39,15 +39,12 @@ fn small(context: &Context<'_>, (table, pair): (usize, &TablePair)) -> Option<Sm
     if !is_small(source.estimated_rows) || !is_small(target.estimated_rows) {
         return None;
     }
-    let mut report = TableReport::new(&plan.source.to_string(), &plan.target.to_string());
-    report.warnings.clone_from(&plan.warnings);
-    report.plan = Some(plan.clone());
-    Some(Small { table, report, plan })
+    Some(Small { table, report: TableReport::planned(&plan), plan })
 }
 
 /// Where it fails nothing is said: each table's own run tells why.
 async fn roll_call(context: &Context<'_>, small: &[Small]) -> Vec<(usize, TableReport)> {
-    let plans = small.iter().map(|small| small.plan.clone()).collect();
+    let plans = small.iter().map(|small| small.plan.for_agents()).collect();
     let Ok(mut events) = agent::start(context.source, context.target, Task::RollCall(plans)).await else {
         return Vec::new();
     };
@@ -58,7 +55,7 @@ async fn roll_call(context: &Context<'_>, small: &[Small]) -> Vec<(usize, TableR
             Event::Done { outcome } => whole = Some(*outcome),
             _ => {}
         }
-        if context.events.is_closed() {
+        if context.events.is_closed() || context.request.stop.is_cancelled() {
             return Vec::new();
         }
     }

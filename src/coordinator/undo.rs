@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::table::table_error;
 use super::{RunEvent, RunOutcome};
@@ -19,6 +20,7 @@ pub async fn undo(
     target: &AgentHandle,
     task: &UndoTask,
     events: &mpsc::Sender<RunEvent>,
+    stop: &CancellationToken,
 ) -> Result<RunOutcome, AgentError> {
     if !task.dry_run && !target.may_write() {
         return Err(AgentError::new(FailureKind::Refused, "the target agent was started read-only")
@@ -30,7 +32,17 @@ pub async fn undo(
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut current = 0;
     let mut ended = false;
-    while let Some(event) = told.recv().await {
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !told.is_closed() => {
+                // The target stops; what it has told by now is still heard.
+                told.close();
+                continue;
+            }
+            event = told.recv() => event,
+        };
+        let Some(event) = event else { break };
         match &event {
             Event::UndoTable { table } => {
                 current = *known.entry(table.clone()).or_insert(tables.len());

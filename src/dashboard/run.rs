@@ -115,6 +115,9 @@ fn section(at: usize, table: &TableRecord) -> Markup {
     html! {
         section id={ "table-" (at) } {
             h2 { "Table " (t(&table.name())) ": " (outcome(&table.verdict)) }
+            @if let Some(columns) = table.columns() {
+                @for line in columns.headline().into_iter().chain(columns.lines()) { p.note { "Columns: " (t(&line)) } }
+            }
             @for warning in &table.warnings { p.note { "Note: " (t(warning)) } }
             @if let Some(error) = &table.error {
                 p.failed { "Error: " (t(&error.message)) }

@@ -90,6 +90,7 @@ fn end(text: &str) -> RunEnd {
         difference: Some(text.into()),
         message: Some(text.into()),
         hint: Some(text.into()),
+        columns: None,
         seconds: 0.5,
     };
     let table = TableRecord {

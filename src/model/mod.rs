@@ -6,11 +6,13 @@ pub mod access;
 pub mod canonical;
 pub mod change;
 pub mod comparison;
+pub mod coverage;
 pub mod decimal;
 mod json;
 pub mod key;
 pub mod measure;
 pub mod plan;
+pub mod role;
 pub mod row_run;
 pub mod schema;
 pub mod temporal;
@@ -20,9 +22,11 @@ pub use access::{AccessColumn, TableAccess};
 pub use canonical::{CellWriter, ENCODING_VERSION, NullKey, RowBuffer};
 pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejection, RejectionKind};
 pub use comparison::ComparisonType;
+pub use coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 pub use key::Key;
 pub use measure::{Answer, Question};
-pub use plan::{Plan, PlanRefusal, Role, Wishes};
+pub use plan::{Plan, PlanRefusal, Wishes};
+pub use role::Role;
 pub use row_run::RowRun;
 pub use schema::{
     Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,

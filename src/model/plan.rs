@@ -1,6 +1,6 @@
 //! The plan: what both agents agree on before they read, and what each side reads and writes by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -8,6 +8,8 @@ use thiserror::Error;
 use super::access::{AccessColumn, TableAccess};
 use super::canonical::ENCODING_VERSION;
 use super::comparison::{ComparisonType, Side, comparison_for};
+use super::coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
+use super::role::Role;
 use super::schema::{Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey};
 
 /// What the user asked for about columns.
@@ -24,6 +26,9 @@ pub struct Wishes {
     /// Compare these as the text each engine writes, by source name.
     pub as_text: Vec<String>,
     pub assume_utc: bool,
+    /// What columns mean that only one side has.
+    #[serde(default)]
+    pub unpaired: Unpaired,
     pub source_where: Option<String>,
     pub target_where: Option<String>,
 }
@@ -53,8 +58,11 @@ pub struct Plan {
     pub key_len: usize,
     pub source_where: Option<String>,
     pub target_where: Option<String>,
-    /// What the user should know: columns only one side has, keys that a collation folds, triggers.
+    /// What the user should know: keys that a collation folds, triggers.
     pub warnings: Vec<String>,
+    /// Of how many columns these are, and which have no partner.
+    #[serde(default, skip_serializing_if = "ColumnCoverage::is_empty")]
+    pub coverage: ColumnCoverage,
 }
 
 /// Why two tables cannot be compared, and what to do.
@@ -69,23 +77,6 @@ fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Plan
     Err(PlanRefusal { what: what.into(), hint: hint.into() })
 }
 
-/// One of the two ends of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Source,
-    Target,
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Source => "source",
-            Self::Target => "target",
-        })
-    }
-}
-
 impl Plan {
     /// Agrees on a plan from what the two engines said, or refuses by name.
     pub fn agree(
@@ -93,7 +84,13 @@ impl Plan {
         target: (&TableSchema, &ServerInfo),
         wishes: &Wishes,
     ) -> Result<Self, PlanRefusal> {
-        Agreement { source, target, wishes, warnings: Vec::new() }.plan()
+        Agreement { source, target, wishes, warnings: Vec::new(), unpaired: Vec::new() }.plan()
+    }
+
+    /// What the agents need of it.
+    #[must_use]
+    pub fn for_agents(&self) -> Self {
+        Self { coverage: ColumnCoverage::default(), ..self.clone() }
     }
 
     pub fn access(&self, role: Role) -> TableAccess {
@@ -139,6 +136,7 @@ struct Agreement<'a> {
     target: (&'a TableSchema, &'a ServerInfo),
     wishes: &'a Wishes,
     warnings: Vec<String>,
+    unpaired: Vec<UnpairedColumn>,
 }
 
 impl Agreement<'_> {
@@ -183,18 +181,17 @@ impl Agreement<'_> {
                         ),
                     );
                 }
-                None => {
-                    self.warnings.push(format!("column {} is only in the source, not compared", column.name))
-                }
+                None => self.add_unpaired(Role::Source, &column.name),
             }
         }
         if self.wishes.columns.is_empty() {
             for column in &self.target.0.columns {
                 if !columns.iter().any(|c| c.target == column.name) && !self.excluded_target(&column.name) {
-                    self.warnings.push(format!("column {} is only in the target, not compared", column.name));
+                    self.add_unpaired(Role::Target, &column.name);
                 }
             }
         }
+        let (compared, total) = (columns.len(), self.total());
         Ok(Plan {
             encoding_version: ENCODING_VERSION,
             source: self.source.0.table.clone(),
@@ -204,7 +201,21 @@ impl Agreement<'_> {
             source_where: self.wishes.source_where.clone(),
             target_where: self.wishes.target_where.clone(),
             warnings: self.warnings,
+            coverage: ColumnCoverage { compared, total, unpaired: self.unpaired },
         })
+    }
+
+    fn add_unpaired(&mut self, side: Role, name: &str) {
+        let accepted = self.wishes.unpaired.accepts(name);
+        self.unpaired.push(UnpairedColumn { side, name: name.to_owned(), accepted });
+    }
+
+    /// Columns of both tables; a pair counts once, whether it is compared or not.
+    fn total(&self) -> usize {
+        let (source, target) = (&self.source.0.columns, &self.target.0.columns);
+        let partners: BTreeSet<String> =
+            source.iter().filter_map(|column| self.pair(&column.name).ok().flatten()).collect();
+        source.len() + target.iter().filter(|column| !partners.contains(&column.name)).count()
     }
 
     fn excluded(&self, name: &str) -> bool {
@@ -227,8 +238,15 @@ impl Agreement<'_> {
         for name in in_source {
             self.known(self.source.0, "source", name)?;
         }
-        for name in wishes.map.values() {
+        let mut partners: BTreeMap<&str, &str> = BTreeMap::new();
+        for (source, name) in &wishes.map {
             self.known(self.target.0, "target", name)?;
+            if let Some(other) = partners.insert(name, source) {
+                return refuse(
+                    format!("column {name} of the target is mapped twice, to {other} and to {source}"),
+                    "map each column of the target once",
+                );
+            }
         }
         for name in &wishes.exclude {
             if self.target.0.column(name).is_none() {
@@ -259,14 +277,14 @@ impl Agreement<'_> {
             return Ok((!taken(name)).then(|| name.to_owned()));
         }
         let folded = name.to_lowercase();
-        let others: Vec<&Column> = self
-            .target
-            .0
-            .columns
-            .iter()
-            .filter(|c| c.name.to_lowercase() == folded && !taken(&c.name))
-            .collect();
-        let twins = self.source.0.columns.iter().filter(|c| c.name.to_lowercase() == folded).count();
+        let folds = |column: &&Column| column.name.to_lowercase() == folded;
+        let (source, target, map) = (self.source.0, self.target.0, &self.wishes.map);
+        // A column of the target belongs to the source's column of exactly its name, unless that one is mapped.
+        let is_free = |c: &&Column| source.column(&c.name).is_none() || map.contains_key(&c.name);
+        let others: Vec<&Column> =
+            target.columns.iter().filter(folds).filter(is_free).filter(|c| !taken(&c.name)).collect();
+        let is_alone = |c: &&Column| target.column(&c.name).is_none() && !map.contains_key(&c.name);
+        let twins = source.columns.iter().filter(folds).filter(is_alone).count();
         match others.as_slice() {
             [] => Ok(None),
             [one] if twins == 1 => Ok(Some(one.name.clone())),

@@ -64,7 +64,11 @@ fn key_first_then_the_shared_columns() {
     let plan = agree(&source, &target, &Wishes::default()).unwrap();
     assert_eq!(names(&plan), [("id", "ID"), ("a", "A")]);
     assert_eq!(plan.key_len, 1);
-    assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
+    assert_eq!(
+        plan.coverage.summary(),
+        "compared 2 of 4 columns; only in the source: only_s; only in the target: only_t"
+    );
+    assert!(plan.coverage.differs() && plan.warnings.is_empty());
     let access = plan.access(Role::Target);
     assert_eq!(access.key_columns()[0].name, "ID");
 }
@@ -79,9 +83,58 @@ fn wishes_choose_map_and_exclude() {
     wishes.map.insert("a".into(), "x".into());
     let plan = agree(&source, &target, &wishes).unwrap();
     assert_eq!(names(&plan), [("id", "id"), ("a", "x"), ("c", "c")]);
-    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert_eq!(plan.coverage.summary(), "compared 3 of 4 columns");
     wishes.columns = strings(&["c"]);
     assert_eq!(names(&agree(&source, &target, &wishes).unwrap()), [("id", "id"), ("c", "c")]);
+}
+
+#[test]
+fn columns_without_a_partner_are_told_by_side() {
+    let source = table("t", vec![column("id", INT), column("a", INT), column("gone", TEXT)], &["id"]);
+    let mut target = table(
+        "t",
+        vec![column("id", INT), column("a", INT), column("sum", INT), column("tid", INT)],
+        &["id"],
+    );
+    target.columns[2].filled = Filled::Generated;
+    target.keys.push(UniqueKey { primary: false, columns: strings(&["tid"]), ..target.keys[0].clone() });
+    let coverage = |wishes: &Wishes| agree(&source, &target, wishes).unwrap().coverage;
+    let of = |unpaired| coverage(&Wishes { unpaired, ..Wishes::default() });
+    assert_eq!(
+        of(Unpaired::Different).summary(),
+        "compared 2 of 5 columns; only in the source: gone; only in the target: sum, tid"
+    );
+    assert!(of(Unpaired::Different).differs() && !of(Unpaired::Ignore).differs());
+    let some = of(Unpaired::Accept(strings(&["gone", "sum", "elsewhere"])));
+    assert!(some.differs());
+    assert!(
+        some.summary().contains("only in the target: tid; only in the source, accepted: gone"),
+        "{some:?}"
+    );
+    assert!(!of(Unpaired::Accept(strings(&["gone", "sum", "tid"]))).differs());
+    // What was excluded, or not chosen, is nobody's surprise; it is counted all the same.
+    let excluded = coverage(&Wishes { exclude: strings(&["gone", "sum", "tid"]), ..Wishes::default() });
+    let chosen = coverage(&Wishes { columns: strings(&["a"]), ..Wishes::default() });
+    for coverage in [excluded, chosen] {
+        assert_eq!((coverage.summary().as_str(), coverage.differs()), ("compared 2 of 5 columns", false));
+    }
+    // A column that lost its namesake to another is without a partner too.
+    let map = [("gone".to_owned(), "a".to_owned())].into();
+    let mapped = Wishes { map, as_text: strings(&["gone"]), ..Wishes::default() };
+    assert!(coverage(&mapped).summary().contains("only in the source: a"), "{:?}", coverage(&mapped));
+}
+
+#[test]
+fn one_column_has_one_partner() {
+    let source = table("t", vec![column("id", INT), column("a", INT), column("A", INT)], &["id"]);
+    let target = table("t", vec![column("id", INT), column("a", INT)], &["id"]);
+    let plan = agree(&source, &target, &Wishes::default()).unwrap();
+    assert_eq!(plan.coverage.summary(), "compared 2 of 3 columns; only in the source: A");
+    let plan = agree(&target, &source, &Wishes::default()).unwrap();
+    assert_eq!(plan.coverage.summary(), "compared 2 of 3 columns; only in the target: A");
+    let twice = [("a".to_owned(), "a".to_owned()), ("A".to_owned(), "a".to_owned())].into();
+    let refused = agree(&source, &target, &Wishes { map: twice, ..Wishes::default() }).unwrap_err();
+    assert!(refused.what.contains("mapped twice"), "{refused:?}");
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::render::{Style, grouped};
+use super::render::{Style, columns_text, grouped};
 use super::{RowSetAside, TableError, Verdict};
 use crate::agent::TableOutcome;
-use crate::model::Plan;
+use crate::model::{ColumnCoverage, Plan};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BackfillReport {
@@ -39,6 +39,9 @@ pub struct BackfillTable {
     pub time_zone: Option<String>,
     pub from: String,
     pub to: String,
+    /// How many columns were compared, and which have no partner.
+    #[serde(default)]
+    pub columns: ColumnCoverage,
     pub warnings: Vec<String>,
     pub error: Option<TableError>,
     pub steps: Vec<StepRow>,
@@ -121,6 +124,9 @@ impl BackfillTable {
                 (true, None) => Verdict::Different,
             });
         }
+        if self.columns.differs() {
+            worst = worst.max(Verdict::Different);
+        }
         self.verdict = if self.error.is_some() { Verdict::Unknown } else { worst };
     }
 }
@@ -151,11 +157,16 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style, dry_run: bo
     let (verdict, code) = match table.verdict {
         Verdict::Same if filled => ("no gap is left, proved the same", "32"),
         Verdict::Same => ("no gap", "32"),
+        Verdict::Different if table.columns.differs() && !table.steps.iter().any(StepRow::differs_after) => {
+            ("columns differ", "31")
+        }
         Verdict::Different if dry_run => ("gaps, not filled: a dry run", "31"),
         Verdict::Different => ("still different", "31"),
         Verdict::Unknown => ("not known", "33"),
     };
-    let _ = writeln!(out, "{}: {}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    let headline = table.columns.headline().map_or_else(String::new, |headline| format!(", {headline}"));
+    let _ = writeln!(out, "{}: {}{headline}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    columns_text(out, &table.columns);
     for warning in &table.warnings {
         let _ = writeln!(out, "  note: {warning}");
     }
@@ -298,6 +309,7 @@ mod tests {
             time_zone: None,
             from: "0".to_owned(),
             to: "9".to_owned(),
+            columns: ColumnCoverage::default(),
             warnings: Vec::new(),
             error: None,
             steps,

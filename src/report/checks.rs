@@ -7,6 +7,7 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 use serde::{Deserialize, Serialize};
 
 use super::render::Style;
+use crate::model::ColumnCoverage;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChecksReport {
@@ -75,6 +76,9 @@ pub struct CheckResult {
     pub difference: Option<String>,
     pub message: Option<String>,
     pub hint: Option<String>,
+    /// Kind rows: how many columns were compared, and which have no partner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnCoverage>,
     pub seconds: f64,
 }
 
@@ -94,6 +98,8 @@ impl CheckResult {
         }
         facts.extend(self.difference.as_ref().map(|difference| format!("apart by {difference}")));
         facts.extend(self.message.clone());
+        facts
+            .extend(self.columns.as_ref().map(ColumnCoverage::summary).filter(|summary| !summary.is_empty()));
         facts.join("; ")
     }
 }
@@ -254,6 +260,7 @@ mod tests {
             difference: Some("1".to_owned()),
             message: Some("<odd> & \"quoted\" \u{1} ]]>".to_owned()),
             hint: None,
+            columns: None,
             seconds: 0.5,
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::checks::CheckResult;
 use super::record::{Evidence, RunRecord, TableRecord};
 use super::render::{bytes, grouped};
-use crate::model::Plan;
+use crate::model::{ColumnCoverage, Plan};
 
 /// The facts of a run, for every format.
 pub(crate) fn facts(run: &RunRecord, undone_by: &[String]) -> Vec<(&'static str, String)> {
@@ -60,17 +60,20 @@ pub(crate) fn counts(table: &TableRecord) -> Vec<(&'static str, u64)> {
 /// What the roots say.
 pub(crate) fn proof(table: &TableRecord) -> String {
     let outcome = &table.outcome;
-    if outcome.source_root.is_empty() {
-        return "nothing was read".to_owned();
-    }
-    match (&outcome.repaired_root, outcome.proved) {
-        (Some(_), true) => "proved: after the repair the target's root is the source's".to_owned(),
-        (Some(_), false) => "not proved: after the repair the roots differ, or rows were left".to_owned(),
-        (None, true) if outcome.source_root == outcome.target_root => {
-            "proved: the roots are equal".to_owned()
-        }
-        (None, true) => "proved: the differences found explain both roots exactly".to_owned(),
-        (None, false) => "not proved".to_owned(),
+    let wrote = outcome.inserted + outcome.updated + outcome.deleted > 0;
+    let said = match (&outcome.repaired_root, outcome.proved && table.error.is_none()) {
+        _ if outcome.source_root.is_empty() && wrote => "rows were written, nothing was proved",
+        _ if outcome.source_root.is_empty() => return "nothing was read".to_owned(),
+        (Some(_), true) => "proved: after the repair the target's root is the source's",
+        (Some(_), false) => "not proved: after the repair the roots differ, or rows were left",
+        (None, true) if outcome.source_root == outcome.target_root => "proved: the roots are equal",
+        (None, true) => "proved: the differences found explain both roots exactly",
+        (None, false) if wrote => "rows were written, not proved",
+        (None, false) => "not proved",
+    };
+    match table.columns().and_then(ColumnCoverage::headline) {
+        Some(headline) => format!("{said} ({headline})"),
+        None => said.to_owned(),
     }
 }
 
@@ -219,6 +222,9 @@ fn table_markdown(out: &mut String, table: &TableRecord) {
     if let Some(error) = &table.error {
         let _ = writeln!(out, "- error: {}", plain(&error.message));
     }
+    for line in table.columns().into_iter().flat_map(ColumnCoverage::lines) {
+        let _ = writeln!(out, "- {}", plain(&line));
+    }
     let _ = writeln!(out, "- {}", proof(table));
     for (what, root) in roots(table) {
         let _ = writeln!(out, "- root, {what}: `{root}`");
@@ -270,7 +276,7 @@ pub fn csv(evidence: &Evidence) -> String {
     for (name, _) in names {
         let _ = write!(out, ",{}", name.replace(' ', "_"));
     }
-    out += ",proved,source_root,target_root,repaired_root,bytes,seconds,error\r\n";
+    out += ",proved,source_root,target_root,repaired_root,bytes,seconds,error,columns_compared,columns_total,columns_unpaired\r\n";
     for table in &run.tables {
         let outcome = &table.outcome;
         let text = |text: &str| field(text);
@@ -298,6 +304,9 @@ pub fn csv(evidence: &Evidence) -> String {
         fields.push((outcome.bytes_to_source + outcome.bytes_to_target).to_string());
         fields.push(format!("{:.3}", table.seconds()));
         fields.push(text(table.error.as_ref().map_or("", |error| &error.message)));
+        let columns = table.columns().cloned().unwrap_or_default();
+        fields.extend([columns.compared, columns.total].map(|count| count.to_string()));
+        fields.push(text(&columns.lines().join("; ")));
         out += &fields.join(",");
         out += "\r\n";
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Difference, TableOutcome};
-use crate::model::Plan;
+use crate::model::{ColumnCoverage, Plan};
 
 pub mod backfill;
 pub mod checks;
@@ -75,6 +75,8 @@ pub struct TableReport {
     pub verdict: Verdict,
     #[serde(flatten)]
     pub outcome: TableOutcome,
+    /// How many columns were compared, and which have no partner.
+    pub columns: ColumnCoverage,
     pub warnings: Vec<String>,
     pub error: Option<TableError>,
     /// At most as many as were asked for; the counts are always whole.
@@ -108,6 +110,7 @@ impl TableReport {
             target_table: target_table.to_owned(),
             verdict: Verdict::Unknown,
             outcome: TableOutcome::default(),
+            columns: ColumnCoverage::default(),
             warnings: Vec::new(),
             error: None,
             differences: Vec::new(),
@@ -117,10 +120,26 @@ impl TableReport {
         }
     }
 
-    /// The verdict that the outcome bears out. `repaired`: the run wrote.
+    /// A table whose plan is agreed on.
+    pub fn planned(plan: &Plan) -> Self {
+        Self {
+            columns: plan.coverage.clone(),
+            warnings: plan.warnings.clone(),
+            plan: Some(plan.clone()),
+            ..Self::new(&plan.source.to_string(), &plan.target.to_string())
+        }
+    }
+
+    /// The verdict that the outcome and the columns bear out. `repaired`: the run wrote.
     pub fn judge(&mut self, repaired: bool) {
+        let rows = self.rows_verdict(repaired);
+        self.verdict = if self.columns.differs() { rows.max(Verdict::Different) } else { rows };
+    }
+
+    /// Of the columns that were compared.
+    fn rows_verdict(&self, repaired: bool) -> Verdict {
         let outcome = &self.outcome;
-        self.verdict = if self.error.is_some() {
+        if self.error.is_some() {
             Verdict::Unknown
         } else if repaired {
             match outcome.proved {
@@ -134,7 +153,7 @@ impl TableReport {
             Verdict::Unknown
         } else {
             Verdict::Same
-        };
+        }
     }
 
     pub fn name(&self) -> String {
@@ -155,6 +174,7 @@ pub fn overall(tables: &[TableReport], unpaired: usize) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UnpairedColumn;
 
     fn judged(change: impl Fn(&mut TableReport), repaired: bool) -> Verdict {
         let mut table = TableReport::new("a", "a");
@@ -175,6 +195,22 @@ mod tests {
         assert_eq!(judged(|t| t.outcome.proved = false, true), Verdict::Unknown);
         let error = TableError { kind: "usage".into(), side: None, message: String::new(), hint: None };
         assert_eq!(judged(|t| t.error = Some(error.clone()), false), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_column_without_a_partner_is_a_difference() {
+        let column =
+            |accepted| UnpairedColumn { side: crate::model::Role::Source, name: "a".to_owned(), accepted };
+        let with = |accepted| move |t: &mut TableReport| t.columns.unpaired = vec![column(accepted)];
+        for repaired in [false, true] {
+            assert_eq!(judged(with(false), repaired), Verdict::Different);
+            assert_eq!(judged(with(true), repaired), Verdict::Same);
+        }
+        let unproved = |t: &mut TableReport| {
+            with(false)(t);
+            t.outcome.proved = false;
+        };
+        assert_eq!(judged(unproved, false), Verdict::Unknown);
     }
 
     #[test]

@@ -152,6 +152,10 @@ fn section(out: &mut String, table: &TableRecord) {
     if let Some(error) = &table.error {
         let _ = writeln!(out, "<p class=\"failed\">Error: {}</p>", esc(&error.message));
     }
+    if let Some(columns) = table.columns().filter(|columns| !columns.summary().is_empty()) {
+        let class = if columns.differs() { "different" } else { "note" };
+        let _ = writeln!(out, "<p class=\"{class}\">Columns: {}</p>", esc(&columns.summary()));
+    }
     chart(
         out,
         "What differed",

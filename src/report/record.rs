@@ -7,7 +7,7 @@ use super::TableError;
 use super::backfill::BackfillTable;
 use super::checks::CheckResult;
 use crate::agent::TableOutcome;
-use crate::model::Plan;
+use crate::model::{ColumnCoverage, Plan};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -102,6 +102,11 @@ impl RunRecord {
 }
 
 impl TableRecord {
+    /// How many columns the plan compared, and which have no partner.
+    pub fn columns(&self) -> Option<&ColumnCoverage> {
+        self.plan.as_ref().map(|plan| &plan.coverage)
+    }
+
     pub fn name(&self) -> String {
         if self.source_table == self.target_table {
             self.source_table.clone()

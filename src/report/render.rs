@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{RunReport, TableReport, Verdict};
 use crate::agent::{Difference, DifferenceKind};
+use crate::model::ColumnCoverage;
 
 pub fn json(report: &RunReport) -> String {
     serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
@@ -89,15 +90,23 @@ fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static 
         Verdict::Different if repaired && outcome.over_limit => {
             ("different, not repaired: over --max-changes", "31")
         }
-        Verdict::Different if repaired => ("repaired in part, still different", "31"),
+        Verdict::Different if repaired && outcome.proved && wrote => {
+            ("rows repaired and proved the same, columns differ", "31")
+        }
+        Verdict::Different if repaired && !outcome.proved && wrote => {
+            ("repaired in part, still different", "31")
+        }
         Verdict::Different => ("different", "31"),
+        Verdict::Unknown if repaired && wrote && table.error.is_none() => ("written, not proved", "33"),
         Verdict::Unknown => ("not known", "33"),
     }
 }
 
 fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: bool) {
     let (verdict, code) = verdict_text(table, repaired);
-    let _ = writeln!(out, "{}: {}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    let headline = table.columns.headline().map_or_else(String::new, |headline| format!(", {headline}"));
+    let _ = writeln!(out, "{}: {}{headline}", style.paint(&table.name(), "1"), style.paint(verdict, code));
+    columns_text(out, &table.columns);
     for warning in &table.warnings {
         let _ = writeln!(out, "  note: {warning}");
     }
@@ -158,6 +167,19 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         bytes(outcome.bytes_to_target),
         outcome.round_trips
     );
+}
+
+/// What to do about columns without a partner.
+pub(crate) const UNPAIRED_HINT: &str = "pair columns with --map SOURCE=TARGET, leave them out with --exclude, or accept them with --unpaired COLUMN (or --unpaired ignore)";
+
+/// The columns without a partner, by side.
+pub(super) fn columns_text(out: &mut String, columns: &ColumnCoverage) {
+    for line in columns.lines() {
+        let _ = writeln!(out, "  {line}");
+    }
+    if columns.differs() {
+        let _ = writeln!(out, "  hint: {UNPAIRED_HINT}");
+    }
 }
 
 fn difference_text(difference: &Difference, style: Style) -> String {

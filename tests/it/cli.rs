@@ -85,6 +85,31 @@ fn passwords_are_not_shown() {
         "{output:?}"
     );
     assert!(!output.stderr.contains("wrong-secret"), "{output:?}");
+    // Characters of a password that mean something in a URL make it another URL: it is refused, and no part of it is told.
+    for url in [
+        "postgres://app:12/QX@127.0.0.1:1/db",
+        "postgres://app:QX#Z@127.0.0.1:1/db",
+        "mysql://app:12?QX@127.0.0.1:1/db",
+        "postgres:app:QX@127.0.0.1/db",
+        "mysql://127.0.0.1:1/db?password=QX@Z",
+        "postgres://app:QX@127.0.0.1:1/db",
+        "grpcs://app:QX@127.0.0.1:1",
+        "grpc://127.0.0.1:1?token=QX",
+        "oracle://app:QX@127.0.0.1/db",
+        "app:QX@127.0.0.1/db",
+    ] {
+        let ledger = format!("{}/ledger.db", tempfile::tempdir().unwrap().keep().display());
+        for args in [
+            &["diff", url, &db.url(), "-t", "a", "--ledger", &ledger][..],
+            &["repair", &db.url(), url, "-t", "a", "--ledger", &ledger],
+            &["agent", "--listen", "127.0.0.1:0", "--database", url],
+            &["runs", "--ledger", if url.starts_with("app:") { "x://app:QX@127.0.0.1/db" } else { url }],
+            &["runs", "--format", "ndjson", "--ledger", &ledger],
+        ] {
+            let output = trueup(args);
+            assert!(!format!("{output:?}").contains("QX"), "{args:?}: {output:?}");
+        }
+    }
     let missing = format!("{}x", db.url());
     let output = trueup(&["diff", &missing, &db.url()]);
     assert!(output.stderr.contains("Unknown database"), "{output:?}");

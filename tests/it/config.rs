@@ -128,7 +128,7 @@ fn what_the_databases_do_not_have_is_named() {
         assert!(output.stderr.contains(words), "{words}: {}", output.stderr);
     }
     assert!(output.stdout.contains("pair shop: 1 tables can be compared"), "{output:?}");
-    assert!(output.stdout.contains("note: orders: column tag is only in the source"), "{output:?}");
+    assert!(output.stdout.contains("note: orders: columns only in the source: tag"), "{output:?}");
     // Only this file's own folder was needed to find the secret.
     assert!(!format!("{output:?}").contains(source.url().split('@').next().unwrap()), "{output:?}");
 }

@@ -280,7 +280,7 @@ fn columns_that_were_not_compared_come_back_too() {
     let whole = "SELECT string_agg(p::text, ';' ORDER BY id) FROM p";
     let place = Place::new();
     let before = target.scalar(whole);
-    let repaired = place.repair(&source.url(), &target.url(), &["-t", "p"]);
+    let repaired = place.repair(&source.url(), &target.url(), &["-t", "p", "--unpaired", "extra,more"]);
     assert_eq!(repaired.status, 0, "{repaired:?}");
     assert_ne!(target.scalar(whole), before);
     let run = run_of(&repaired);

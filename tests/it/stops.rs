@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::process::{Agent, state_home, trueup};
+use super::support::process::{Agent, command, state_home, trueup};
 use super::support::servers::{PostgresDb, SqliteDb};
 
 fn numbers(db: &SqliteDb, rows: u32) {
@@ -57,7 +57,10 @@ fn tables_that_share_no_column_are_refused() {
     let output = trueup(&["diff", &source.url(), &target.url(), "-t", "t", "-q"]);
     assert_eq!(output.status, 2, "{output:?}");
     assert!(output.stdout.contains("key column id") && output.stdout.contains("--map id="), "{output:?}");
-    assert_eq!(trueup(&["diff", &source.url(), &target.url(), "-t", "t", "-q", "--map", "id=nr"]).status, 0);
+    let (s, t) = (source.url(), target.url());
+    let mapped = ["diff", &s, &t, "-t", "t", "-q", "--map", "id=nr"];
+    assert_eq!(trueup(&mapped).status, 1, "a and b have no partner");
+    assert_eq!(trueup(&[&mapped[..], &["--unpaired", "a,b"]].concat()).status, 0);
 }
 
 #[test]
@@ -101,4 +104,244 @@ fn ctrl_c_stops_both_sides() {
     until("the queries end", &|| {
         busy(&source).as_deref() == Some("0") && busy(&target).as_deref() == Some("0")
     });
+}
+
+/// A command under way, to be sent a signal.
+struct Started(std::process::Child);
+
+impl Started {
+    fn new(args: &[&str]) -> Self {
+        Self(command(args, &[]).spawn().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Its exit status, and what it said on standard error.
+    fn ended(self) -> (Option<i32>, String) {
+        let output = self.0.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn count(db: &SqliteDb, sql: &str) -> u64 {
+    db.scalar(sql).unwrap().parse().unwrap()
+}
+
+/// The number in front of these words.
+fn number_before(told: &str, words: &str) -> u64 {
+    let before = told.split(words).next().filter(|before| before.len() < told.len());
+    let number = before.and_then(|before| before.split_whitespace().next_back());
+    let number = number.unwrap_or_else(|| panic!("{words:?} is not in {told}"));
+    number.trim_start_matches('(').replace(',', "").parse().unwrap()
+}
+
+const MANY: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)";
+
+fn many(rows: u32) -> (SqliteDb, SqliteDb) {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    source.execute(MANY);
+    target.execute(MANY);
+    source.execute(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO t SELECT i, 'row ' || i FROM n"
+    ));
+    (source, target)
+}
+
+#[test]
+fn a_repair_that_is_stopped_says_what_it_wrote_and_how_to_go_on_or_back() {
+    for (signal, command) in
+        [("-INT", "repair"), ("-TERM", "repair"), ("-HUP", "repair"), ("-TERM", "backfill")]
+    {
+        let (source, target) = many(20_000);
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = dir.path().join("ledger.db").to_str().unwrap().to_owned();
+        let (s, t) = (source.url(), target.url());
+        let mut args =
+            vec![command, &s, &t, "-t", "t", "-q", "--ledger", &ledger, "--max-rows-per-second", "4000"];
+        if command == "backfill" {
+            args.extend(["--on", "id", "--step", "20000"]);
+        }
+        let running = Started::new(&args);
+        wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
+        running.signal(signal);
+        let began = Instant::now();
+        let (status, told) = running.ended();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(status, Some(2), "{told}");
+        let there = count(&target, "SELECT count(*) FROM t");
+        assert!(there < 20_000, "it ended before the signal");
+        let written = number_before(&told, " rows were written (");
+        let unknown =
+            if told.contains("on their way") { number_before(&told, " more were on their way") } else { 0 };
+        assert!((written..=written + unknown).contains(&there), "{there} rows are there: {told}");
+        assert!(written + unknown > 0 && told.contains("run the same command again to go on"), "{told}");
+        let undo: Vec<&str> =
+            told.split("take back what was written: trueup ").nth(1).unwrap().split_whitespace().collect();
+        assert_eq!((undo[0], &undo[2..]), ("undo", &["--ledger", ledger.as_str()][..]), "{told}");
+        let runs = trueup(&["runs", "--outcome", "interrupted", "--ledger", &ledger]);
+        assert!(runs.stdout.contains(undo[1]) && runs.stdout.contains("rows were written"), "{runs:?}");
+        assert_eq!(trueup(&["runs", "--outcome", "open", "--ledger", &ledger]).stdout, "");
+        assert_eq!(trueup(&["audit", "verify", "--ledger", &ledger]).status, 0);
+        let report = trueup(&["report", undo[1], "--format", "md", "--ledger", &ledger]);
+        assert!(report.stdout.contains("interrupted"), "{report:?}");
+        if command == "repair" {
+            assert!(report.stdout.contains("rows were written, nothing was proved"), "{report:?}");
+            let of_table = trueup(&["runs", "-t", "t", "--ledger", &ledger]);
+            assert!(of_table.stdout.contains(undo[1]), "{of_table:?}");
+        }
+        // The one way and the other.
+        let undone = trueup(&undo);
+        assert_eq!((undone.status, count(&target, "SELECT count(*) FROM t")), (0, 0), "{undone:?}");
+        let again: Vec<&str> =
+            args.iter().copied().filter(|arg| !["--max-rows-per-second", "4000"].contains(arg)).collect();
+        let again = trueup(&again);
+        assert_eq!((again.status, count(&target, "SELECT count(*) FROM t")), (0, 20_000), "{again:?}");
+    }
+}
+
+#[test]
+fn an_undo_and_a_check_that_are_stopped_say_so_too() {
+    let (source, target) = many(12_000);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger.db").to_str().unwrap().to_owned();
+    let (s, t) = (source.url(), target.url());
+    assert_eq!(trueup(&["repair", &s, &t, "-q", "--ledger", &ledger]).status, 0);
+    let running = Started::new(&["undo", "last", "--ledger", &ledger, "--max-rows-per-second", "2000"]);
+    wait_for("rows are taken back", || count(&target, "SELECT count(*) FROM t") < 12_000);
+    running.signal("-TERM");
+    let (status, told) = running.ended();
+    assert_eq!(status, Some(2), "{told}");
+    assert!(told.contains("interrupted") && told.contains("what was taken back is skipped"), "{told}");
+    let file = dir.path().join("trueup.toml");
+    let text = format!(
+        "[endpoints.a]\nurl = \"{s}\"\n[endpoints.b]\nurl = \"{t}\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n\
+         [checks.rows]\npair = \"p\"\nkind = \"rows\"\nrepair = {{ up_to = 99999 }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    target.execute("DELETE FROM t");
+    let check =
+        ["check", "-c", file.to_str().unwrap(), "-q", "--ledger", &ledger, "--max-rows-per-second", "3000"];
+    let running = Started::new(&check);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 0);
+    running.signal("-TERM");
+    let (status, told) = running.ended();
+    assert_eq!(status, Some(2), "{told}");
+    assert!(
+        told.contains("interrupted") && told.contains("take back what was written: trueup undo"),
+        "{told}"
+    );
+    assert_eq!(trueup(&["runs", "--outcome", "open", "--ledger", &ledger]).stdout, "");
+    assert_eq!(trueup(&["runs", "--outcome", "interrupted", "--ledger", &ledger]).stdout.lines().count(), 2);
+}
+
+#[test]
+fn whatever_waits_for_a_server_ends_at_a_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trueup.toml").to_str().unwrap().to_owned();
+    let new = dir.path().join("new.toml").to_str().unwrap().to_owned();
+    for command in 0..6 {
+        for signal in ["-INT", "-TERM", "-HUP"] {
+            // It accepts, and never says a word.
+            let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("postgres://u@{}/x", mute.local_addr().unwrap());
+            let text = format!(
+                "[endpoints.a]\nurl = \"{url}\"\n[endpoints.b]\nurl = \"sqlite://{file}.db\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n[checks.c]\npair = \"p\"\nkind = \"count\"\n"
+            );
+            std::fs::write(&file, text).unwrap();
+            let commands: [&[&str]; 6] = [
+                &["diff", &url, &url, "-t", "a=b"],
+                &["repair", &url, &url, "-t", "a=b", "--no-ledger"],
+                &["backfill", &url, &url, "-t", "a=b", "--on", "id"],
+                &["check", "-c", &file],
+                &["config", "check", "-c", &file],
+                &["init", &url, &url, "-c", &new],
+            ];
+            let args = commands[command];
+            let running = Started::new(args);
+            let _held = mute.accept().unwrap();
+            running.signal(signal);
+            let began = Instant::now();
+            let (status, told) = running.ended();
+            assert_eq!(status, Some(2), "{args:?} {signal}: {told}");
+            assert!(told.contains("interrupted"), "{args:?} {signal}: {told}");
+            assert!(began.elapsed() < Duration::from_secs(5), "{args:?} {signal}: {:?}", began.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_and_nohup_outlives_its_terminal() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/x", mute.local_addr().unwrap().port());
+    let running = Started::new(&["diff", &url, &url, "-t", "a=b"]);
+    let _held = mute.accept().unwrap();
+    running.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    running.signal("-INT");
+    let (status, told) = running.ended();
+    assert_eq!((status, told.contains("interrupted")), (Some(2), false), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // A shell that ignores HUP hands that on.
+    let (source, target) = many(8_000);
+    let running = Command::new("bash")
+        .args(["-c", "trap '' HUP; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_trueup")])
+        .args(["repair", &source.url(), &target.url(), "-q", "--no-ledger", "--max-rows-per-second", "8000"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let running = Started(running);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 0);
+    running.signal("-HUP");
+    let (status, told) = running.ended();
+    assert_eq!((status, count(&target, "SELECT count(*) FROM t")), (Some(0), 8_000), "{told}");
+}
+
+#[test]
+fn rows_behind_an_agent_are_counted_too() {
+    let (source, target) = many(20_000);
+    let agent =
+        Agent::start(&["--database", &target.url(), "--allow-write", "--max-rows-per-second", "4000"], &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger.db").to_str().unwrap().to_owned();
+    let url = format!("grpc://{}", agent.address);
+    let running = Started::new(&["repair", &source.url(), &url, "-t", "t", "-q", "--ledger", &ledger]);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
+    running.signal("-TERM");
+    let (status, told) = running.ended();
+    assert_eq!(status, Some(2), "{told}");
+    let mut there = count(&target, "SELECT count(*) FROM t");
+    // The agent stops as soon as it hears of it.
+    wait_for("nothing is written any more", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let before = std::mem::replace(&mut there, count(&target, "SELECT count(*) FROM t"));
+        before == there
+    });
+    let written = number_before(&told, " rows were written (");
+    let unknown = number_before(&told, " more were on their way");
+    assert!((written..=written + unknown).contains(&there), "{there} rows are there: {told}");
+    assert!(told.contains("(if the target's agent keeps undo journals)"), "{told}");
+}
+
+#[test]
+fn an_agent_that_is_stopped_is_not_the_users_interruption() {
+    let (source, target) = many(20_000);
+    let agent =
+        Agent::start(&["--database", &target.url(), "--allow-write", "--max-rows-per-second", "4000"], &[]);
+    let url = format!("grpc://{}", agent.address);
+    let running = Started::new(&["repair", &source.url(), &url, "-t", "t", "-q", "--no-ledger"]);
+    wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
+    drop(agent);
+    let (status, told) = running.ended();
+    assert_eq!((status, told.contains("interrupted")), (Some(2), false), "{told}");
 }

@@ -21,6 +21,7 @@ fn head() -> JournalHead {
         source_where: None,
         target_where: None,
         warnings: Vec::new(),
+        coverage: crate::model::ColumnCoverage::default(),
     };
     let digests = DigestSecret::of(&SessionKey::new(DIGESTS));
     JournalHead { run: "r".into(), plan, own: None, partial: true, digests }

@@ -1,0 +1,321 @@
+//! A run's record as it comes about: its beginning, every batch, its end.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use super::Failure;
+use super::endpoint::EndpointUrl;
+use super::evidence::{by, open_ledger, timestamp, trail_secret, warn};
+use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
+use crate::agent::{Event, Intents, TaskOptions, TrailWish};
+use crate::config::url::is_free_of_secrets;
+use crate::coordinator::{RunEvent, Written};
+use crate::ledger::{self, Ledger, RunEnd, RunStart};
+use crate::report::backfill::BackfillReport;
+use crate::report::checks::{CheckResult, overall};
+use crate::report::record::TableRecord;
+use crate::report::render::grouped;
+use crate::report::{RunReport, TableReport};
+
+/// A run that is to be recorded.
+pub(super) struct Recording<'a> {
+    pub(super) kind: &'static str,
+    pub(super) source: &'a EndpointUrl,
+    pub(super) target: &'a EndpointUrl,
+    /// As it was typed: `env:NAME` is kept, so that an undo finds the database again.
+    pub(super) target_typed: &'a str,
+    pub(super) writes: bool,
+    pub(super) undoes: Option<String>,
+    /// Where what it overwrites is kept; `None`: it is not to be kept.
+    pub(super) undo: Option<&'a UndoStoreArgs>,
+    pub(super) options: serde_json::Value,
+}
+
+impl Recording<'_> {
+    /// How an undo finds the target again: by the name of a variable, or by a URL that holds no secret.
+    fn reference(&self) -> String {
+        match self.target_typed {
+            typed if typed.starts_with("env:") => typed.to_owned(),
+            typed if is_free_of_secrets(typed) => typed.to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// What a run came to, for the ledger.
+pub(super) struct Totals {
+    outcome: &'static str,
+    tables: Vec<TableRecord>,
+    /// Names of tables that only one side has.
+    only_in: (Vec<String>, Vec<String>),
+    checks: Vec<CheckResult>,
+}
+
+impl Totals {
+    pub(super) fn of_checks(checks: Vec<CheckResult>, tables: Vec<TableRecord>) -> Self {
+        let outcome = overall(&checks).as_str();
+        Self { outcome, tables, only_in: (Vec::new(), Vec::new()), checks }
+    }
+
+    pub(super) fn of_backfill(report: &BackfillReport, recorder: &Recorder) -> Self {
+        let record = |table| ledger::backfill_record(table, |name, key| recorder.key(name, key));
+        Self {
+            outcome: report.verdict.as_str(),
+            tables: report.tables.iter().map(record).collect(),
+            only_in: (Vec::new(), Vec::new()),
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// Notes what a run does; without a ledger, nothing.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    run: String,
+    open: Option<Open>,
+    writes: bool,
+    /// Counted from what the trail is told.
+    written: Written,
+    /// How the run is taken back, where its target keeps what it overwrites.
+    undo: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    ledger: Ledger,
+    start: RunStart,
+    wish: TrailWish,
+    /// Batches that are about to be written, by table and number: the table's name, and their rows.
+    intended: BTreeMap<(usize, u64), (String, Intents)>,
+}
+
+impl Recorder {
+    /// A run that writes does not begin without its ledger; one that only reads goes on with a warning.
+    pub(super) async fn begin(args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
+        let run = Uuid::now_v7().to_string();
+        let writes = what.writes;
+        let undo = what.undo.filter(|_| writes && !args.no_ledger);
+        let undo = undo.map(|undo| undo_command(&run, args, &what, undo));
+        let recorder = |open| Self { run: run.clone(), open, writes, written: Written::default(), undo };
+        if args.no_ledger {
+            return Ok(recorder(None));
+        }
+        match Open::begin(&run, args, what).await {
+            Ok(open) => Ok(recorder(Some(open))),
+            Err(failure) if writes => Err(Failure::new(
+                format!("nothing was written: {}", failure.message),
+                failure.hint.unwrap_or_else(|| "go without with --no-ledger".to_owned()),
+            )),
+            Err(failure) => {
+                warn(&format!("this run is not recorded: {}", failure.message));
+                Ok(recorder(None))
+            }
+        }
+    }
+
+    pub(super) fn run(&self) -> &str {
+        &self.run
+    }
+
+    pub(super) fn wish(&self) -> Option<TrailWish> {
+        self.open.as_ref().map(|open| open.wish.clone())
+    }
+
+    /// Asks the agents for what is to be recorded.
+    pub(super) fn ask(&self, options: &mut TaskOptions) {
+        options.run = Some(self.run.clone());
+        options.trail = self.wish();
+    }
+
+    pub(super) async fn event(&mut self, event: &RunEvent) -> Result<(), Failure> {
+        if let RunEvent::Table { table, event } = event {
+            self.written.note(*table, event);
+        }
+        let (Some(open), RunEvent::Table { table, event }) = (&mut self.open, event) else { return Ok(()) };
+        let at = timestamp(SystemTime::now());
+        let entries = match event {
+            Event::Intended { table: name, batch, rows } => {
+                let entry = ledger::intent_entry(&open.start, &at, name, *batch, rows);
+                let announced = open.intended.insert((*table, *batch), (name.clone(), rows.clone()));
+                // Another round has begun, and nobody answered for this batch of the one before.
+                let mut entries = announced.map_or_else(Vec::new, |(name, rows)| {
+                    ledger::batch_entries(&open.start, &at, &name, *batch, rows, &[])
+                });
+                entries.push(entry);
+                entries
+            }
+            Event::Applied { batch, outcomes } => match open.intended.remove(&(*table, *batch)) {
+                Some((name, rows)) => ledger::batch_entries(&open.start, &at, &name, *batch, rows, outcomes),
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        open.ledger.append(entries).await.map(drop).map_err(|error| {
+            Failure::new(format!("the run is stopped, it cannot be recorded: {}", error.what), error.hint)
+        })
+    }
+
+    pub(super) fn table_record(&self, report: &TableReport) -> TableRecord {
+        ledger::table_record(report, |name, key| self.key(name, key))
+    }
+
+    /// How the ledger shows a key of a table.
+    fn key(&self, table: &str, key: &[(String, String)]) -> String {
+        self.open.as_ref().map(|open| open.wish.key(table, key)).unwrap_or_default()
+    }
+
+    /// Notes how a run ended, and tells its report where.
+    pub(super) async fn finish_report(&mut self, report: &mut RunReport) -> Result<(), Failure> {
+        let totals = Totals {
+            outcome: report.verdict.as_str(),
+            tables: report.tables.iter().map(|table| self.table_record(table)).collect(),
+            only_in: (report.only_in_source.clone(), report.only_in_target.clone()),
+            checks: Vec::new(),
+        };
+        if let Some(head) = self.finish(totals).await? {
+            report.run = Some(self.run.clone());
+            report.audit_head = Some(head);
+        }
+        Ok(())
+    }
+
+    /// Notes how the run ended; the trail's head behind it, where it was recorded.
+    pub(super) async fn finish(&mut self, totals: Totals) -> Result<Option<String>, Failure> {
+        let Some(open) = &mut self.open else { return Ok(None) };
+        open.unanswered().await;
+        let end = RunEnd {
+            ended_at: timestamp(SystemTime::now()),
+            outcome: totals.outcome.to_owned(),
+            error: None,
+            only_in_source: totals.only_in.0,
+            only_in_target: totals.only_in.1,
+            tables: totals.tables,
+            checks: totals.checks,
+        };
+        match open.ledger.finish(&open.start, &end).await {
+            Ok(head) => Ok(Some(head.to_string())),
+            Err(error) if open.start.writes => Err(Failure::new(
+                format!("the run has ended ({}), but the ledger cannot note it: {}", end.outcome, error.what),
+                error.hint,
+            )),
+            Err(error) => {
+                warn(&format!("the end of this run is not recorded: {}", error.what));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Why a run that was asked to stop has no answer: what it wrote so far, which run that was, how to go on, and how to
+    /// take it back.
+    pub(super) fn interrupted(&self, go_on: &str) -> Failure {
+        let (rows, unknown) = (self.written.rows(), self.written.unknown());
+        let mut message = "interrupted: both sides are stopped".to_owned();
+        if !self.writes {
+            message += ", nothing was written";
+        } else if self.open.is_none() {
+            message += "; rows may have been written: without a ledger they are not counted";
+        } else {
+            let Written { inserted, updated, deleted, .. } = self.written;
+            let kinds = [(inserted, "inserted"), (updated, "updated"), (deleted, "deleted")]
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, what)| format!("{} {what}", grouped(count)));
+            message += &match rows {
+                0 => "; no row was written".to_owned(),
+                rows => format!(
+                    "; {} rows were written ({})",
+                    grouped(rows),
+                    kinds.collect::<Vec<_>>().join(", ")
+                ),
+            };
+            if unknown > 0 {
+                message += &format!("; {} more were on their way, written or not", grouped(unknown));
+            }
+        }
+        if self.open.is_some() {
+            message += &format!("\nrun {}", self.run);
+        }
+        let hint = match self.undo.as_ref().filter(|_| rows + unknown > 0) {
+            Some(undo) => format!("{go_on}, or take back what was written: {undo}"),
+            None => go_on.to_owned(),
+        };
+        Failure { message, hint: Some(hint), interrupted: true }
+    }
+
+    pub(super) async fn fail(&mut self, failure: &Failure) {
+        self.fail_with(failure, &[]).await;
+    }
+
+    /// `tables`: what became of those that were begun.
+    pub(super) async fn fail_with(&mut self, failure: &Failure, tables: &[TableReport]) {
+        let tables = tables.iter().map(|table| self.table_record(table)).collect();
+        let Some(open) = &mut self.open else { return };
+        open.unanswered().await;
+        let end = RunEnd {
+            ended_at: timestamp(SystemTime::now()),
+            outcome: if failure.interrupted { "interrupted" } else { "failed" }.to_owned(),
+            error: Some(failure.message.clone()),
+            tables,
+            ..RunEnd::default()
+        };
+        if let Err(error) = open.ledger.finish(&open.start, &end).await {
+            warn(&format!("the end of this run is not recorded: {}", error.what));
+        }
+    }
+}
+
+/// The command that takes a run back, as far as it can be shown, and on what that depends.
+fn undo_command(run: &str, args: &EvidenceArgs, what: &Recording<'_>, undo: &UndoStoreArgs) -> String {
+    let mut command = format!("trueup undo {run}");
+    if what.reference().is_empty() {
+        command += " --target URL";
+    }
+    // The environment is there the next time too.
+    let typed = args.ledger.ledger.as_deref().filter(|typed| !typed.is_empty());
+    match typed.filter(|typed| std::env::var("TRUEUP_LEDGER").as_deref() != Ok(*typed)) {
+        Some(url) if !is_free_of_secrets(url) && url.contains("://") => command += " --ledger URL",
+        Some(file) => command += &format!(" --ledger {file}"),
+        None => {}
+    }
+    if !what.target.is_database() {
+        command += " (if the target's agent keeps undo journals)";
+    } else if let Some(dir) = &undo.undo_dir {
+        command += &format!(" --undo-dir {}", dir.display());
+    }
+    command
+}
+
+impl Open {
+    async fn begin(run: &str, args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
+        let ledger = open_ledger(&args.ledger, true).await?;
+        let secret = trail_secret(&args.ledger, &args.secret)?;
+        let start = RunStart {
+            id: run.to_owned(),
+            kind: what.kind.to_owned(),
+            started_at: timestamp(SystemTime::now()),
+            source: what.source.shown.clone(),
+            target: what.target.shown.clone(),
+            target_reference: what.reference(),
+            writes: what.writes,
+            undoes: what.undoes,
+            options: what.options,
+            ..by()
+        };
+        ledger.begin(&start).await?;
+        let wish = TrailWish { secret, plain_keys: args.keep_keys };
+        Ok(Self { ledger, start, wish, intended: BTreeMap::new() })
+    }
+
+    /// Batches whose end was never told: nobody knows what became of their rows.
+    async fn unanswered(&mut self) {
+        let at = timestamp(SystemTime::now());
+        for ((_, batch), (name, rows)) in std::mem::take(&mut self.intended) {
+            let entries = ledger::batch_entries(&self.start, &at, &name, batch, rows, &[]);
+            if let Err(error) = self.ledger.append(entries).await {
+                warn(&format!("the trail is not complete: {}", error.what));
+            }
+        }
+    }
+}
