@@ -12,7 +12,7 @@ use super::diagnose::{Diagnostic, place, suggest};
 use super::operate::{self, Timetables};
 use super::raw::{self, Word};
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
-use crate::model::{TableName, Wishes};
+use crate::model::{TableName, Tolerances, Wishes};
 
 /// What was found wrong so far, and the text that it stands in.
 pub(super) struct Faults<'a> {
@@ -269,7 +269,7 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec 
                 source: TableName::new(None, ""),
                 target: TableName::new(None, ""),
                 wishes: Wishes::default(),
-                tolerance: BTreeMap::new(),
+                tolerance: Tolerances::new(),
             };
         }
     };
@@ -283,13 +283,15 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec 
             "keep where, or source_where and target_where",
         );
     }
-    for (column, within) in &options.tolerance {
-        if !(within.get_ref().is_finite() && *within.get_ref() >= 0.0) {
-            faults.add(
+    let mut tolerance = Tolerances::new();
+    for (column, within) in options.tolerance {
+        match within.get_ref().0.parse() {
+            Ok(distance) => drop(tolerance.insert(column, distance)),
+            Err(_) => faults.add(
                 within.span(),
                 format!("the tolerance of {column} is no distance"),
-                "write a number from 0 on",
-            );
+                "write a number from 0 on, as 5 or \"0.01\"",
+            ),
         }
     }
     let both = options.both_where.map(Spanned::into_inner);
@@ -303,7 +305,5 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>) -> TableSpec 
         source_where: options.source_where.map(Spanned::into_inner).or_else(|| both.clone()),
         target_where: options.target_where.map(Spanned::into_inner).or(both),
     };
-    let tolerance =
-        options.tolerance.into_iter().map(|(column, within)| (column, within.into_inner())).collect();
     TableSpec { line, source, target, wishes, tolerance }
 }

@@ -64,6 +64,9 @@ pub(crate) fn proof(table: &TableRecord) -> String {
         return "nothing was read".to_owned();
     }
     match (&outcome.repaired_root, outcome.proved) {
+        (Some(_), true) if outcome.tolerated > 0 => {
+            "proved: after the repair no row differs by more than the tolerance".to_owned()
+        }
         (Some(_), true) => "proved: after the repair the target's root is the source's".to_owned(),
         (Some(_), false) => "not proved: after the repair the roots differ, or rows were left".to_owned(),
         (None, true) if outcome.source_root == outcome.target_root => {
