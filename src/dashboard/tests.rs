@@ -90,6 +90,7 @@ fn end(text: &str) -> RunEnd {
         difference: Some(text.into()),
         message: Some(text.into()),
         hint: Some(text.into()),
+        notes: Vec::new(),
         seconds: 0.5,
     };
     let table = TableRecord {

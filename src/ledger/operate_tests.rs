@@ -71,6 +71,7 @@ fn incident(key: &str) -> Incident {
         difference: None,
         message: None,
         hint: None,
+        notes: Vec::new(),
         seconds: 0.0,
     };
     Incident {

@@ -75,6 +75,7 @@ fn check(status: Status) -> CheckResult {
         difference: Some("1".into()),
         message: None,
         hint: None,
+        notes: Vec::new(),
         seconds: 0.25,
     }
 }

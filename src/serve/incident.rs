@@ -141,6 +141,7 @@ pub(super) mod tests {
             difference: None,
             message: Some("1 missing".to_owned()),
             hint: None,
+            notes: Vec::new(),
             seconds: 0.1,
         }
     }

@@ -160,6 +160,7 @@ impl Place {
             difference: Some("8".into()),
             message: None,
             hint: None,
+            notes: Vec::new(),
             seconds: 0.1,
         };
         let incident = |key: &str, state, resolved: Option<&str>| Incident {
