@@ -11,7 +11,10 @@
 mod agents;
 mod architecture;
 mod backfill;
+mod backfill_claims;
 mod checks;
+mod checks_claims;
+mod checks_sql;
 mod cli;
 mod config;
 mod conformance;
@@ -37,4 +40,5 @@ mod serve_pair;
 mod stops;
 mod support;
 mod tidy;
+mod tolerance;
 mod traces;
