@@ -128,7 +128,10 @@ impl Context<'_> {
         };
         Ok(match check.window {
             Some(_) => total::in_window(judged, column, &misfits.0, &misfits.1),
-            None => in_no_step(judged, column, &misfits),
+            None => {
+                let judged = total::one_is_empty(judged, source.iter().sum(), target.iter().sum());
+                in_no_step(judged, column, &misfits)
+            }
         })
     }
 
@@ -187,7 +190,16 @@ impl Context<'_> {
         let judged = judge_rows(&report, check, &request);
         Ok(match misfits {
             Some((column, (source, target))) => total::in_window(judged, column, &source, &target),
-            None => judged,
+            None if report.error.is_some() => judged,
+            None => {
+                let outcome = &report.outcome;
+                let written = outcome.inserted + outcome.deleted > 0;
+                if written {
+                    judged
+                } else {
+                    total::one_is_empty(judged, outcome.source_rows, outcome.target_rows)
+                }
+            }
         })
     }
 }

@@ -59,6 +59,20 @@ pub(super) fn judge(
     in_window(judged, window, &source.window, &target.window)
 }
 
+/// A table that is empty is not nearly as full as the other, however small that is. A window may well be empty.
+pub(super) fn one_is_empty(judged: Judged, source: u64, target: u64) -> Judged {
+    match (source, target) {
+        (0, 0) => judged,
+        (0, _) if judged.agrees() => {
+            Judged { status: Status::Fail, ..judged }.also("only the target has rows")
+        }
+        (_, 0) if judged.agrees() => {
+            Judged { status: Status::Fail, ..judged }.also("only the source has rows")
+        }
+        _ => judged,
+    }
+}
+
 /// A row whose time cannot be told may be of any window; NULL is of none.
 pub(super) fn in_window(judged: Judged, column: &str, source: &Misfits, target: &Misfits) -> Judged {
     if let Some(why) = unmeasured(column, source, target, true) {
@@ -102,7 +116,8 @@ fn of_column(check: &CheckSpec, asked: &Asked, now_micros: i64, source: &Side, t
         CheckKind::Count => {
             let (Some(left), Some(right)) = (source.count(0), target.count(0)) else { return no_count() };
             let judged = judge::numbers(&BigDecimal::from(left), &BigDecimal::from(right), tolerance);
-            return agreed(judged, "counts");
+            let judged = agreed(judged, "counts");
+            return if asked.window.is_some() { judged } else { one_is_empty(judged, left, right) };
         }
         CheckKind::Freshness { max_age, .. } => {
             return fresh(check, *max_age, asked, now_micros, source, target);

@@ -150,7 +150,7 @@ pub(super) async fn run(args: &BackfillArgs) -> Result<u8, Failure> {
     };
     let mut recorder = Recorder::begin(&args.pair.evidence, recording).await?;
     recorder.ask(&mut request.run.options);
-    let tables = match work(args, (&source, &target), &request, &mut output, &mut recorder).await {
+    let tables = match Box::pin(work(args, (&source, &target), &request, &mut output, &mut recorder)).await {
         Ok(tables) => tables,
         Err(failure) => {
             recorder.fail(&failure).await;

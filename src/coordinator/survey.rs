@@ -152,7 +152,8 @@ impl<'a> Subject<'a> {
         let point = |at: usize| -> Result<Option<i128>, AgentError> {
             let Some(text) = cells.get(at).and_then(Option::as_deref) else { return Ok(None) };
             let point = match read(&meaning(self.column), Some(text)) {
-                Some(Measured::Number(number)) => number.rounded(0).to_int(),
+                // Where a row with a fraction lies, which SQLite may hold, is at or above the whole number that is below it.
+                Some(Measured::Number(number)) => number.floor(),
                 Some(Measured::Days(days)) => Some(i128::from(days)),
                 Some(Measured::Micros(micros)) => Some(i128::from(micros)),
                 _ => None,

@@ -259,11 +259,10 @@ fn nothing_in_any_step_is_no_proof() {
         let one = backfill(&source, &target, &[]);
         assert_eq!(one.status, 1, "{one:?}");
     }
-    for (source, target, ..) in [pairs.all().remove(0)] {
-        pairs.pg.0.execute("INSERT INTO t VALUES (2, NULL, 2)");
-        let equal = backfill(&source, &target, &[]);
-        assert_eq!(equal.status, 2, "as many without a time, and other rows: {equal:?}");
-    }
+    let (source, target, ..) = pairs.all().remove(0);
+    pairs.pg.0.execute("INSERT INTO t VALUES (2, NULL, 2)");
+    let equal = backfill(&source, &target, &[]);
+    assert_eq!(equal.status, 2, "as many without a time, and other rows: {equal:?}");
 }
 
 #[test]
@@ -280,4 +279,27 @@ fn a_tolerance_is_said() {
         let wrong = backfill(&source, &target, &["--tolerance", "nope=1"]);
         assert_eq!(wrong.status, 2, "{wrong:?}");
     }
+}
+
+#[test]
+fn fractions_and_sentinels_are_in_the_range() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    for db in [&source, &target] {
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, at INTEGER, v INT)");
+    }
+    // SQLite keeps a fraction in a column of integers; both ends of the range are one.
+    source.execute("INSERT INTO t VALUES (1, 1.6, 1), (2, 3, 2), (3, 4.6, 3), (4, -2.5, 4)");
+    target.execute("INSERT INTO t VALUES (2, 3, 2)");
+    let filled = backfill(&source.url(), &target.url(), &["--step", "1"]);
+    assert_eq!((filled.status, table(&filled)["inserted"].as_u64()), (0, Some(3)), "{filled:?}");
+    assert_eq!(target.scalar("SELECT sum(v) FROM t").as_deref(), Some("10"));
+    // A first date for "always": months, where days would be too many.
+    let (source, target) = (PostgresDb::create(), MysqlDb::create());
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, at date, v int); INSERT INTO t VALUES (1, '1800-01-01', 1), (2, '2024-01-01', 2)");
+    target.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY, at DATE, v INT); INSERT INTO t VALUES (2, '2024-01-01', 2)",
+    );
+    let filled = backfill(&source.url(), &target.url(), &[]);
+    assert_eq!((filled.status, table(&filled)["step"].as_str()), (0, Some("month")), "{filled:?}");
+    assert_eq!(table(&filled)["inserted"], 1);
 }
