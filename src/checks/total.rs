@@ -11,6 +11,9 @@ use crate::model::float_sum;
 use crate::model::measure::{Measured, Misfits, read};
 use crate::report::checks::Status;
 
+/// Of MySQL's largest decimal.
+const DECIMAL_DIGITS: usize = 65;
+
 /// One side's answer to a check.
 #[derive(Debug)]
 pub(super) struct Side {
@@ -175,6 +178,9 @@ fn measured(check: &CheckSpec, asked: &Asked, words: &str, source: &Side, target
     let value = |side: &Side| side.values.first().cloned().flatten();
     let (left, right) = (value(source), value(target));
     let unread = || Judged::unknown("a value cannot be read as its column's type", None);
+    if matches!(check.kind, CheckKind::Sum { .. }) && (is_clipped(&left) || is_clipped(&right)) {
+        return Judged::unknown("a sum is beyond what its server can hold", None);
+    }
     let judged = if asked.is_float_sum {
         // A sum of nothing is none; what is NULL in every row of one side was seen to.
         let sum = |text: &Option<String>| text.as_deref().map(float_sum::read);
@@ -207,6 +213,12 @@ fn measured(check: &CheckSpec, asked: &Asked, words: &str, source: &Side, target
         }
         _ => judged,
     }
+}
+
+/// MySQL gives the largest decimal, 65 nines, for a sum that is larger.
+fn is_clipped(sum: &Option<String>) -> bool {
+    let digits: Vec<u8> = sum.iter().flat_map(|text| text.bytes()).filter(u8::is_ascii_digit).collect();
+    digits.len() >= DECIMAL_DIGITS && digits.iter().all(|digit| *digit == b'9')
 }
 
 /// The newest times that are not in the future. What is ignored is said.
@@ -260,4 +272,47 @@ fn fresh(
         return judged.doubted(&format!("{nulls} values are NULL at the source and {others} at the target"));
     }
     judged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_that_was_cut_off_is_none() {
+        let nines = |count: usize| Some("9".repeat(count));
+        assert!(
+            is_clipped(&nines(65)) && is_clipped(&Some(format!("-{}.{}", "9".repeat(35), "9".repeat(30))))
+        );
+        assert!(
+            !is_clipped(&nines(64))
+                && !is_clipped(&Some(format!("1{}", "9".repeat(65))))
+                && !is_clipped(&None)
+        );
+    }
+
+    #[test]
+    fn an_empty_table_is_not_near() {
+        let near = || Judged::new(Status::WithinTolerance);
+        assert_eq!(one_is_empty(near(), 3, 0).status, Status::Fail);
+        assert_eq!(one_is_empty(near(), 0, 3).message.as_deref(), Some("only the target has rows"));
+        assert_eq!(one_is_empty(near(), 3, 1).status, Status::WithinTolerance);
+        assert_eq!(one_is_empty(Judged::new(Status::Pass), 0, 0).status, Status::Pass);
+    }
+
+    #[test]
+    fn what_a_window_cannot_place_makes_it_unknown() {
+        let pass = || Judged::new(Status::Pass);
+        let none = Misfits::default();
+        let of = |null, infinite, unreadable| Misfits { null, infinite, unreadable };
+        assert_eq!(in_window(pass(), "at", &none, &none), pass());
+        for (source, target) in [(of(1, 0, 0), none), (of(0, 1, 0), of(0, 1, 0)), (none, of(0, 0, 1))] {
+            assert_eq!(in_window(pass(), "at", &source, &target).status, Status::Unknown);
+            // A difference stays one.
+            assert_eq!(in_window(Judged::new(Status::Fail), "at", &source, &target).status, Status::Fail);
+        }
+        let said = in_window(pass(), "at", &of(2, 0, 0), &of(2, 0, 0));
+        assert_eq!(said.status, Status::Pass);
+        assert_eq!(said.message.as_deref(), Some("2 rows without at on each side are in no window"));
+    }
 }

@@ -416,16 +416,12 @@ fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(
         let name = subject.measured(role).name;
         if elsewhere.misfits.total() > 0 {
             report.warnings.push(format!(
-                "{role}: {} rows have no {noun} in {name} ({}): they are in no step and were not compared, \
-                 as trueup repair would",
-                elsewhere.misfits.total(),
+                "{role}: rows that have no {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
                 elsewhere.misfits.words()
             ));
         }
         if elsewhere.outside > 0 {
-            report
-                .warnings
-                .push(format!("{role}: {} rows are outside of --from and --to", elsewhere.outside));
+            report.warnings.push(format!("{role}: rows outside of --from and --to: {}", elsewhere.outside));
         }
         match role {
             Role::Source => report.source_elsewhere = elsewhere,

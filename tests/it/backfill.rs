@@ -349,7 +349,7 @@ fn the_picture_is_for_people() {
         "██",
         "-48",
         "gap 2024-03-31 .. 2024-04-01: 48 at the source, 38 at the target",
-        "source: 1 rows have no time in at (1 NULL)",
+        "source: rows that have no time in at: 1 NULL; ",
         "106 missing",
     ] {
         assert!(shown.stdout.contains(words), "{words}: {shown:?}");
