@@ -1,14 +1,12 @@
 //! What a run is asked to do, and what it tells while it runs. These cross the wire as JSON, coordinator to agent.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::difference::Difference;
 use super::intents::{Intents, RowOutcome};
 use super::outcome::TableOutcome;
 use super::told::TrailWish;
-use crate::model::{Plan, Role};
+use crate::model::{Plan, Role, Tolerances};
 
 /// What a target's agent is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,7 +66,7 @@ pub struct TaskOptions {
     /// The first reread happens this long after the scan began or later; each further one after twice the time.
     pub recheck_delay_ms: u64,
     /// Column name at the source to the distance within which values count as equal.
-    pub tolerance: BTreeMap<String, f64>,
+    pub tolerance: Tolerances,
     /// Tell the values of differing rows, not just keys and column names.
     pub show_values: bool,
     /// Tell at most this many differences in detail.
@@ -99,7 +97,7 @@ impl Default for TaskOptions {
             max_overwritten_percent: None,
             recheck: 1,
             recheck_delay_ms: 500,
-            tolerance: BTreeMap::new(),
+            tolerance: Tolerances::new(),
             show_values: false,
             details_max: u64::MAX,
             allow_cascade: false,

@@ -8,10 +8,13 @@ use tokio_util::sync::CancellationToken;
 use super::judge::{self, Judged};
 use super::plan::{self, Planned};
 use super::run::{Case, Context, failed};
+use super::{scalar, total};
 use crate::agent::{AgentError, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, RepairPolicy, Window};
-use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest};
-use crate::model::{Answer, Question, Role};
+use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest, survey};
+use crate::model::measure::Misfits;
+use crate::model::scalar::Scalar;
+use crate::model::{Question, Role};
 use crate::report::checks::Status;
 use crate::report::{TableReport, Verdict};
 
@@ -40,15 +43,12 @@ impl Context<'_> {
             (CheckKind::Sql { source, target }, _) => {
                 let ask = |sql: &String| Question::Scalar { sql: sql.clone() };
                 self.both(&ask(source), &ask(target)).await.map(|(source, target)| {
-                    let scalar = |answer: &Answer| match answer.as_slice() {
-                        [row] if row.len() == 1 => row.first().cloned(),
-                        _ => None,
-                    };
-                    let (Some(source), Some(target)) = (scalar(&source), scalar(&target)) else {
-                        return Judged::unknown("the query gives no single value", None);
-                    };
-                    let judged = judge::scalars(source.as_deref(), target.as_deref(), &case.check.tolerance);
-                    Judged { source: judged.source.or(source), target: judged.target.or(target), ..judged }
+                    match (Scalar::read(&source), Scalar::read(&target)) {
+                        (Some(source), Some(target)) => {
+                            scalar::scalars(&source, &target, &case.check.tolerance)
+                        }
+                        _ => Judged::unknown("the query gives no single value", None),
+                    }
                 })
             }
             (CheckKind::Gaps { .. }, Some(table)) => self.gaps(table, case.check).await,
@@ -67,28 +67,26 @@ impl Context<'_> {
         };
         let points = |window: &Window| plan::window_points(&gaps.subject, window, self.options.now_micros);
         let (from, to) = check.window.as_ref().map(points).unzip();
-        let (mut from, mut to) = (from, to.flatten());
-        if from.is_none() || to.is_none() {
-            let (left, right) = tokio::try_join!(
-                gaps.subject.ends(self.agents.0, Role::Source),
-                gaps.subject.ends(self.agents.1, Role::Target)
-            )?;
-            let ends: Vec<(i128, i128)> = left.into_iter().chain(right).collect();
-            let (Some(low), Some(high)) =
-                (ends.iter().map(|end| end.0).min(), ends.iter().map(|end| end.1).max())
-            else {
-                return Ok(Judged::new(Status::Pass).saying("neither side has a row"));
+        let to = to.flatten();
+        let column = gaps.subject.column.source.as_str();
+        let (from, to, misfits) = if let (Some(from), Some(to)) = (from, to) {
+            (from, to, gaps.subject.misfits(self.agents).await?)
+        } else {
+            let extents = gaps.subject.extents(self.agents, from, to).await?;
+            let misfits = (extents.0.misfits, extents.1.misfits);
+            if extents.0.inside == 0 && extents.1.inside == 0 {
+                let rows = (extents.0.rows, extents.1.rows);
+                return Ok(nothing_placed(check, column, rows, &misfits));
+            }
+            let Some((low, high)) = survey::ends(&extents) else {
+                return Ok(Judged::unknown("the ends of the column cannot be told", None));
             };
-            from = Some(from.unwrap_or(low));
-            to = Some(match to {
-                Some(to) => to,
-                None => ruler.next(gaps.step, high).map_err(bad)?,
-            });
-        }
-        let (Some(from), Some(to)) = (from, to) else { return Ok(Judged::new(Status::Unknown)) };
+            (from.unwrap_or(low), ruler.next(gaps.step, high).map_err(bad)?, misfits)
+        };
         let from = ruler.floor(gaps.step, from).map_err(bad)?;
         if from >= to {
-            return Ok(Judged::new(Status::Pass).saying("neither side has a row in the window"));
+            let judged = Judged::new(Status::Pass).saying("neither side has a row in the window");
+            return Ok(total::in_window(judged, column, &misfits.0, &misfits.1));
         }
         let grid = ruler.grid(gaps.step, from, to).map_err(bad)?;
         let (source, target) = gaps.subject.both(self.agents, &grid).await?;
@@ -106,7 +104,7 @@ impl Context<'_> {
                 apart.push(format!("{label} ({sign}{rows})"));
             }
         }
-        let total = |counts: &[u64]| counts.iter().sum::<u64>().to_string();
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>().to_string();
         let status = match (apart.len(), near) {
             (0, 0) => Status::Pass,
             (0, _) => Status::WithinTolerance,
@@ -116,29 +114,38 @@ impl Context<'_> {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named: Vec<&str> = apart.iter().take(GAPS_NAMED).map(String::as_str).collect();
         let message = match status {
-            Status::Pass => format!("{} steps", grid.steps()),
+            Status::Pass => format!("counts agree in {} steps", grid.steps()),
             Status::WithinTolerance => format!("{near} of {} steps differ", grid.steps()),
             _ => {
                 format!("{} of {} steps differ: {}{more}", apart.len() + near, grid.steps(), named.join(", "))
             }
         };
         let hint = (status == Status::Fail).then(|| "fill them with: trueup backfill".to_owned());
-        Ok(Judged {
-            source: Some(total(&source)),
-            target: Some(total(&target)),
+        let judged = Judged {
+            source: Some(sum(&source)),
+            target: Some(sum(&target)),
             hint,
             ..Judged::new(status).saying(message)
+        };
+        Ok(match check.window {
+            Some(_) => total::in_window(judged, column, &misfits.0, &misfits.1),
+            None => {
+                let judged = total::one_is_empty(judged, source.iter().sum(), target.iter().sum());
+                in_no_step(judged, column, &misfits)
+            }
         })
     }
 
     async fn rows(&self, table: &Planned, check: &CheckSpec) -> Result<Judged, AgentError> {
         let plan = table.plan.as_ref().map_err(Clone::clone)?;
         let mut wishes = table.wishes.clone();
+        let mut misfits = None;
         if let Some(window) = &check.window {
-            let subject = coordinator::survey::Subject::of(plan, &window.column)?;
+            let subject = survey::Subject::of(plan, &window.column)?;
             let (from, to) = plan::window_points(&subject, window, self.options.now_micros);
             wishes.source_where = Some(subject.condition(Role::Source, &self.servers.0, Some(from), to)?);
             wishes.target_where = Some(subject.condition(Role::Target, &self.servers.1, Some(from), to)?);
+            misfits = Some((window.column.as_str(), subject.misfits(self.agents).await?));
         }
         let mut options = TaskOptions { tolerance: table.tolerance.clone(), ..TaskOptions::default() };
         options.recheck = self.options.recheck.max(1);
@@ -182,8 +189,55 @@ impl Context<'_> {
         let none = || AgentError::new(FailureKind::Database, "the comparison ended without a report");
         let report = outcome.tables.pop().ok_or_else(none)?;
         notes.table(&report);
-        Ok(judge_rows(&report, check, &request))
+        let judged = judge_rows(&report, check, &request);
+        Ok(match misfits {
+            Some((column, (source, target))) => total::in_window(judged, column, &source, &target),
+            None if report.error.is_some() => judged,
+            None => {
+                let outcome = &report.outcome;
+                let written = outcome.inserted + outcome.deleted > 0;
+                if written {
+                    judged
+                } else {
+                    total::one_is_empty(judged, outcome.source_rows, outcome.target_rows)
+                }
+            }
+        })
     }
+}
+
+/// Neither side has a row in any step: what the rows are that they have.
+fn nothing_placed(check: &CheckSpec, column: &str, rows: (u64, u64), misfits: &(Misfits, Misfits)) -> Judged {
+    let none = |what: &str| Judged::new(Status::Pass).saying(what);
+    if check.window.is_some() {
+        let judged = none("neither side has a row in the window");
+        return total::in_window(judged, column, &misfits.0, &misfits.1);
+    }
+    if rows == (0, 0) {
+        return none("neither side has a row");
+    }
+    let judged = Judged { source: Some("0".to_owned()), target: Some("0".to_owned()), ..none("") };
+    let judged = Judged { message: None, ..judged };
+    in_no_step(judged, column, misfits).doubted(&format!("no row has a {column} that can be counted"))
+}
+
+/// Rows that are in no step, without a window that would leave them out: as many on both sides, or it is a gap.
+fn in_no_step(judged: Judged, column: &str, misfits: &(Misfits, Misfits)) -> Judged {
+    let (source, target) = misfits;
+    if source.total() != target.total() && judged.status != Status::Unknown {
+        return Judged { status: Status::Fail, ..judged }.also(&format!(
+            "{} rows of the source and {} of the target have no {column} that can be counted",
+            source.total(),
+            target.total()
+        ));
+    }
+    if let Some(why) = total::unmeasured(column, source, target, true) {
+        return judged.doubted(&why);
+    }
+    if source.null > 0 && judged.agrees() {
+        return judged.also(&format!("{} rows without {column} on each side are in no step", source.null));
+    }
+    judged
 }
 
 fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> Judged {
@@ -195,7 +249,7 @@ fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> 
     let differences = outcome.differences();
     let written = outcome.inserted + outcome.updated + outcome.deleted;
     let remaining = if request.writes() { outcome.left + outcome.set_aside } else { differences };
-    let rows = BigDecimal::from(outcome.source_rows.max(outcome.target_rows));
+    let rows = BigDecimal::from(outcome.source_rows);
     let near = judge::is_near(&rows, &BigDecimal::from(remaining), &check.tolerance);
     let status = match report.verdict {
         Verdict::Same if outcome.tolerated > 0 => Status::WithinTolerance,

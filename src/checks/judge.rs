@@ -3,13 +3,18 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use bigdecimal::{BigDecimal, Zero};
+use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
 
 use crate::config::Tolerance;
 use crate::model::decimal::Decimal;
 use crate::model::measure::Measured;
-use crate::model::temporal::{MICROS_PER_DAY, parse_timestamp};
+use crate::model::temporal::MICROS_PER_DAY;
 use crate::report::checks::Status;
+
+/// Digits behind the point to which shares are reckoned.
+const SHARE_SCALE: i64 = 40;
+/// Significant digits of a share that are shown.
+const SHARE_SHOWN: u64 = 8;
 
 /// What came out of one check.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,9 +40,30 @@ impl Judged {
         self.message = Some(message.into());
         self
     }
+
+    /// Adds to what is said.
+    pub(super) fn also(self, more: &str) -> Self {
+        let said = self.message.clone().map_or_else(|| more.to_owned(), |said| format!("{said}; {more}"));
+        self.saying(said)
+    }
+
+    pub(super) fn hinted(self, hint: &str) -> Self {
+        Self { hint: Some(hint.to_owned()), ..self }
+    }
+
+    /// The two sides agree, or nearly.
+    pub(super) fn agrees(&self) -> bool {
+        self.status <= Status::WithinTolerance
+    }
+
+    /// What agrees in numbers is not known after all; a difference stays one.
+    pub(super) fn doubted(self, why: &str) -> Self {
+        let status = if self.agrees() { Status::Unknown } else { self.status };
+        Self { status, ..self }.also(why)
+    }
 }
 
-fn exact(decimal: &Decimal) -> Option<BigDecimal> {
+pub(super) fn exact(decimal: &Decimal) -> Option<BigDecimal> {
     matches!(decimal, Decimal::Finite { .. }).then(|| BigDecimal::from_str(&decimal.to_string()).ok())?
 }
 
@@ -79,9 +105,14 @@ pub(super) fn measured(source: &Measured, target: &Measured, tolerance: &Toleran
         (_, Measured::Null) => Judged::new(Status::Fail).saying("only the source has a value"),
         (Measured::Number(left), Measured::Number(right)) => match (exact(left), exact(right)) {
             (Some(left), Some(right)) => numbers(&left, &right, tolerance),
-            _ => special(left == right),
+            _ => special(),
         },
-        (Measured::Float(left), Measured::Float(right)) => floats(*left, *right, tolerance),
+        (Measured::Float(left), Measured::Float(right)) => {
+            match (BigDecimal::try_from(*left), BigDecimal::try_from(*right)) {
+                (Ok(left), Ok(right)) => floats(&left, &right, tolerance),
+                _ => special(),
+            }
+        }
         (Measured::Days(left), Measured::Days(right)) => moments(
             i128::from(*left) * i128::from(MICROS_PER_DAY),
             i128::from(*right) * i128::from(MICROS_PER_DAY),
@@ -94,35 +125,26 @@ pub(super) fn measured(source: &Measured, target: &Measured, tolerance: &Toleran
     }
 }
 
-/// NaN and the infinities are the same or not; there is no distance.
-fn special(same: bool) -> Judged {
-    if same {
-        Judged::new(Status::Pass)
-    } else {
-        Judged::new(Status::Fail).saying("one side is not a finite number")
-    }
+/// A sum or an extreme that is not finite has no distance to another; infinities may hide what was added to them.
+fn special() -> Judged {
+    Judged::unknown("a value is not a finite number", None)
 }
 
-fn floats(left: f64, right: f64, tolerance: &Tolerance) -> Judged {
-    if !left.is_finite() || !right.is_finite() {
-        return special(left.to_bits() == right.to_bits() || left.is_nan() && right.is_nan());
-    }
-    let (Ok(exact_left), Ok(exact_right)) = (BigDecimal::try_from(left), BigDecimal::try_from(right)) else {
-        return Judged::unknown("a float has no exact form", None);
+/// Floats as exact numbers, shown in their shortest form where that tells them apart.
+pub(super) fn floats(left: &BigDecimal, right: &BigDecimal, tolerance: &Tolerance) -> Judged {
+    let judged = numbers(left, right, tolerance);
+    let short = |number: &BigDecimal| {
+        let float = number.to_f64().filter(|float| float.is_finite());
+        float.map_or_else(|| number.with_prec(17).to_scientific_notation(), |float| format!("{float:?}"))
     };
-    let judged = numbers(&exact_left, &exact_right, tolerance);
-    let wished = tolerance.absolute.is_some() || tolerance.percent.is_some();
-    if judged.status == Status::Fail && !wished {
-        return Judged::unknown(
-            "floats differ, which may be the order in which they were added",
-            Some("give the check a tolerance, absolute or percent".to_owned()),
-        );
+    let (source, target) = (short(left), short(right));
+    if source == target && left != right {
+        return judged;
     }
-    // The shortest form, not the exact one of fifty digits.
-    Judged { source: Some(left.to_string()), target: Some(right.to_string()), ..judged }
+    Judged { source: Some(source), target: Some(target), ..judged }
 }
 
-fn moments(left: i128, right: i128, tolerance: &Tolerance) -> Judged {
+pub(super) fn moments(left: i128, right: i128, tolerance: &Tolerance) -> Judged {
     let apart = left.abs_diff(right);
     let lag = tolerance.lag.is_some_and(|lag| apart <= lag.as_micros());
     let status = match apart {
@@ -139,7 +161,7 @@ pub(super) fn duration(micros: u128) -> String {
     humantime::format_duration(Duration::from_micros(whole)).to_string()
 }
 
-/// The newest of both sides: how far the target is behind, and how old they are at `now`.
+/// The newest of both sides, of those that are not in the future: how far the target is behind, and how old they are at `now`.
 pub(super) fn freshness(
     newest: (&Measured, &Measured),
     tolerance: &Tolerance,
@@ -170,66 +192,50 @@ pub(super) fn freshness(
     // A target that is ahead has what the source has.
     let behind = source - target;
     if behind <= 0 {
-        return Judged::new(Status::Pass);
+        return Judged::new(Status::Pass).saying("the target's newest row is as new as the source's");
     }
     let judged = moments(source, target, tolerance);
     let said = format!("the target is {} behind", duration(behind.unsigned_abs()));
     Judged { difference: None, ..judged }.saying(said)
 }
 
-/// Two scalars of the user's own: numbers, else moments, else text.
-pub(super) fn scalars(source: Option<&str>, target: Option<&str>, tolerance: &Tolerance) -> Judged {
-    let (Some(left), Some(right)) = (source, target) else {
-        let null = |text: Option<&str>| if text.is_none() { Measured::Null } else { Measured::Float(0.0) };
-        return match (source, target) {
-            (None, None) => Judged::new(Status::Pass).saying("both are NULL"),
-            _ => measured(&null(source), &null(target), tolerance),
-        };
-    };
-    let number = |text: &str| match text {
-        "true" | "t" => Some(BigDecimal::from(1)),
-        "false" | "f" => Some(BigDecimal::zero()),
-        text => Decimal::parse(text.trim()).as_ref().and_then(exact),
-    };
-    if let (Some(left), Some(right)) = (number(left), number(right)) {
-        return numbers(&left, &right, tolerance);
-    }
-    if let (Some((left, _)), Some((right, _))) = (parse_timestamp(left), parse_timestamp(right)) {
-        return moments(i128::from(left), i128::from(right), tolerance);
-    }
-    Judged::new(if left == right { Status::Pass } else { Status::Fail })
+/// NULLs out of rows, in percent.
+fn share(nulls: u64, rows: u64) -> BigDecimal {
+    let percent = BigDecimal::from(nulls) * BigDecimal::from(100) / BigDecimal::from(rows.max(1));
+    percent.with_scale_round(SHARE_SCALE, RoundingMode::HalfEven)
 }
 
-/// NULLs, and all rows: percent of NULL, to a millionth.
-pub(super) fn share(values: &[Option<String>]) -> Option<BigDecimal> {
-    let number = |at: usize| values.get(at)?.as_deref()?.parse::<BigDecimal>().ok();
-    let (nulls, rows) = (number(0)?, number(1)?);
-    if rows.is_zero() {
-        return Some(BigDecimal::zero());
-    }
-    Some((nulls * BigDecimal::from(100) / rows).with_scale_round(6, bigdecimal::RoundingMode::HalfEven))
+/// Both shares are of some rows. Equal ones are found without a rounding.
+pub(super) fn shares(source: (u64, u64), target: (u64, u64), tolerance: &Tolerance) -> Judged {
+    let crossed = |nulls: u64, rows: u64| u128::from(nulls) * u128::from(rows);
+    let (left, right) = (share(source.0, source.1), share(target.0, target.1));
+    let mut judged = if crossed(source.0, target.1) == crossed(target.0, source.1) {
+        Judged::new(Status::Pass)
+    } else {
+        match numbers(&left, &right, tolerance) {
+            // Closer than what is reckoned to.
+            equal if equal.status == Status::Pass => Judged { status: Status::Fail, ..equal },
+            other => other,
+        }
+    };
+    let shown = |share: &BigDecimal| share.with_prec(SHARE_SHOWN).normalized().to_plain_string();
+    judged.difference = judged.difference.as_ref().map(|_| shown(&(&left - &right).abs()));
+    Judged { source: Some(shown(&left)), target: Some(shown(&right)), ..judged }
 }
 
 /// Each side alone: a key that is doubled is wrong also where it is doubled on both.
-pub(super) fn duplicates(source: &Measured, target: &Measured, tolerance: &Tolerance) -> Judged {
-    let (Measured::Number(source), Measured::Number(target)) = (source, target) else {
-        return Judged::unknown("a count is no number", None);
+pub(super) fn duplicates(source: u64, target: u64, tolerance: &Tolerance) -> Judged {
+    let (status, message) = match source.max(target) {
+        0 => (Status::Pass, "no key is doubled"),
+        worst if worst <= tolerance.rows.unwrap_or(0) => {
+            (Status::WithinTolerance, "keys that several rows have")
+        }
+        _ => (Status::Fail, "keys that several rows have"),
     };
-    let (Some(source), Some(target)) = (source.to_int(), target.to_int()) else {
-        return Judged::unknown("a count is no number", None);
-    };
-    let most = tolerance.rows.map_or(0, i128::from);
-    let status = match source.max(target) {
-        0 => Status::Pass,
-        worst if worst <= most => Status::WithinTolerance,
-        _ => Status::Fail,
-    };
-    let message = (status != Status::Pass).then(|| "keys that several rows have".to_owned());
     Judged {
         source: Some(source.to_string()),
         target: Some(target.to_string()),
-        message,
-        ..Judged::new(status)
+        ..Judged::new(status).saying(message)
     }
 }
 
@@ -272,18 +278,44 @@ mod tests {
     fn nothing_is_not_zero() {
         let loose = tolerance(Some("1000"), Some("100"), Some(1000));
         assert_eq!(measured(&Measured::Null, &number("0"), &loose).status, Status::Fail);
-        assert_eq!(measured(&Measured::Null, &Measured::Null, &loose).status, Status::Pass);
-        assert_eq!(measured(&number("NaN"), &number("NaN"), &loose).status, Status::Pass);
-        assert_eq!(measured(&number("NaN"), &number("1"), &loose).status, Status::Fail);
-        assert_eq!(scalars(None, Some("0"), &loose).status, Status::Fail);
+        for odd in ["NaN", "Infinity", "-Infinity"] {
+            assert_eq!(measured(&number(odd), &number(odd), &loose).status, Status::Unknown, "{odd}");
+            assert_eq!(measured(&number(odd), &number("1"), &loose).status, Status::Unknown, "{odd}");
+        }
+        for odd in [f64::NAN, f64::INFINITY] {
+            let (left, right) = (Measured::Float(odd), Measured::Float(odd));
+            assert_eq!(measured(&left, &right, &loose).status, Status::Unknown, "{odd}");
+        }
     }
 
     #[test]
-    fn floats_need_a_tolerance_to_fail() {
+    fn floats_are_exact_numbers() {
+        let none = Tolerance::default();
         let (a, b) = (Measured::Float(0.1 + 0.2), Measured::Float(0.3));
-        assert_eq!(measured(&a, &b, &Tolerance::default()).status, Status::Unknown);
+        let judged = measured(&a, &b, &none);
+        assert_eq!(judged.status, Status::Fail);
+        assert_eq!(judged.source.as_deref(), Some("0.30000000000000004"));
         assert_eq!(measured(&a, &b, &tolerance(Some("0.001"), None, None)).status, Status::WithinTolerance);
-        assert_eq!(measured(&a, &b, &tolerance(Some("0"), None, None)).status, Status::Fail);
+        let (a, b) = (Measured::Float(1.7e308), Measured::Float(0.0));
+        assert_eq!(measured(&a, &b, &none).status, Status::Fail);
+        assert_eq!(measured(&Measured::Float(-0.0), &b, &none).status, Status::Pass);
+        // Two sums that no double tells apart are shown apart.
+        let sum = |text: &str| BigDecimal::from_str(text).unwrap();
+        let judged = floats(&sum("10000000000000001"), &sum("10000000000000000.25"), &none);
+        assert_eq!((judged.status, judged.difference.as_deref()), (Status::Fail, Some("0.75")));
+        assert_ne!(judged.source, judged.target);
+        let beyond = floats(&sum("3.4e308"), &sum("0"), &none);
+        assert_eq!((beyond.status, beyond.source.as_deref()), (Status::Fail, Some("3.4000000000000000e308")));
+    }
+
+    #[test]
+    fn shares_are_told_apart_whatever_they_are_rounded_to() {
+        let none = Tolerance::default();
+        let few = shares((1, 10_000_000_000), (2, 10_000_000_000), &none);
+        assert_eq!((few.status, few.source.as_deref()), (Status::Fail, Some("0.00000001")));
+        assert_eq!(shares((1, 3), (2, 6), &none).status, Status::Pass);
+        assert_eq!(shares((1, 4), (1, 4), &none).source.as_deref(), Some("25"));
+        assert_eq!(shares((1, 4), (1, 3), &tolerance(Some("9"), None, None)).status, Status::WithinTolerance);
     }
 
     #[test]
@@ -308,22 +340,6 @@ mod tests {
         assert_eq!(judge(95, 95, Some(4)), Status::Fail);
         let none = freshness((&Measured::Null, &Measured::Null), &lag, Some(Duration::ZERO), 0);
         assert_eq!(none.status, Status::Fail);
-    }
-
-    #[test]
-    fn scalars_of_two_engines_meet() {
-        let none = Tolerance::default();
-        for (a, b, status) in [
-            ("3000.0", "3e3", Status::Pass),
-            ("true", "1", Status::Pass),
-            ("f", "0", Status::Pass),
-            ("2024-01-01 00:00:00+00", "2024-01-01 00:00:00.000000", Status::Pass),
-            ("abc", "abc", Status::Pass),
-            ("abc", "ABC", Status::Fail),
-            ("1", "abc", Status::Fail),
-        ] {
-            assert_eq!(scalars(Some(a), Some(b), &none).status, status, "{a} {b}");
-        }
     }
 
     proptest! {

@@ -7,6 +7,8 @@ mod alone;
 mod judge;
 mod plan;
 mod run;
+mod scalar;
+mod total;
 
 pub use plan::{Inspection, inspect};
 pub use run::{CheckOptions, NoNotes, Notes, Selected, may_write, run_pair, select, unreachable};

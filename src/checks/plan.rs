@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::judge::Judged;
 use crate::agent::{AgentError, AgentHandle, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, Config, Diagnostic, PairSpec, Window};
-use crate::coordinator::survey::{Subject, filter, meaning, measured};
+use crate::coordinator::survey::{Subject, filter, meaning, measured, misfits};
 use crate::coordinator::{PairRequest, find_pairs};
 use crate::engine::measure::{has_order, has_sum};
-use crate::model::measure::{Aggregate, Axis, Range, Step, Total, Totals};
+use crate::model::measure::{Aggregate, Axis, Misfit, Range, Step, Total, Totals};
 use crate::model::plan::PlanColumn;
 use crate::model::temporal::MICROS_PER_DAY;
 use crate::model::{
-    ColumnType, ComparisonType, Plan, PlanRefusal, Question, Role, ServerInfo, TableName, Wishes,
+    ColumnType, ComparisonType, Plan, PlanRefusal, Question, Role, ServerInfo, TableName, Tolerances, Wishes,
+    distance,
 };
 
 /// One table of a pair, agreed on by both sides, or why not.
@@ -24,10 +26,26 @@ pub(super) struct Planned {
     pub(super) source: TableName,
     pub(super) target: TableName,
     pub(super) wishes: Wishes,
-    pub(super) tolerance: std::collections::BTreeMap<String, f64>,
+    pub(super) tolerance: Tolerances,
     pub(super) plan: Result<Plan, AgentError>,
+    /// What both engines say that a person must know.
+    pub(super) notes: Vec<String>,
+    /// Why a side may hold rows that its login does not see.
+    pub(super) hidden_rows: Option<String>,
     /// In the configuration.
     pub(super) line: usize,
+}
+
+/// A row is in the future if it is later than this from now; clocks of servers are less wrong.
+const CLOCK_ERROR_MICROS: i128 = 300_000_000;
+
+impl Planned {
+    /// What a check comes to whose table may hold rows that a login does not see, unless the check accepts that.
+    pub(super) fn kept_from(&self, check: &CheckSpec) -> Option<Judged> {
+        let hidden = self.hidden_rows.as_ref().filter(|_| !check.accept_hidden_rows)?;
+        let hint = "use a login that sees all rows, or write hidden_rows = \"accept\" in the check";
+        Some(Judged::unknown(hidden.clone(), Some(hint.to_owned())))
+    }
 }
 
 fn usage(what: impl Into<String>, hint: impl Into<String>) -> AgentError {
@@ -51,14 +69,18 @@ pub(super) async fn tables(
         let tables = wanted.map(|table| (table.clone(), table.clone())).into_iter().collect();
         for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
             let wishes = Wishes { unpaired: pair.unpaired.clone(), ..Wishes::default() };
-            let plan = agree(&found.schemas, servers, &wishes);
+            let tolerance = Tolerances::new();
+            let plan = agree(&found.schemas, servers, &wishes, &tolerance);
+            let (notes, hidden_rows) = known_of(&found.schemas);
             planned.push(Planned {
                 name: wanted.cloned().unwrap_or_else(|| found.source.clone()),
                 source: found.source,
                 target: found.target,
                 wishes,
-                tolerance: std::collections::BTreeMap::new(),
+                tolerance,
                 plan,
+                notes,
+                hidden_rows,
                 line: pair.line,
             });
         }
@@ -67,9 +89,12 @@ pub(super) async fn tables(
     for spec in pair.tables.iter().filter(|spec| wanted.is_none_or(|table| spec.source == *table)) {
         let tables = vec![(spec.source.clone(), spec.target.clone())];
         for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
+            let (notes, hidden_rows) = known_of(&found.schemas);
             planned.push(Planned {
                 name: spec.source.clone(),
-                plan: agree(&found.schemas, servers, &spec.wishes),
+                plan: agree(&found.schemas, servers, &spec.wishes, &spec.tolerance),
+                notes,
+                hidden_rows,
                 source: found.source,
                 target: found.target,
                 wishes: spec.wishes.clone(),
@@ -83,10 +108,31 @@ pub(super) async fn tables(
 
 type Schemas = Result<(crate::model::TableSchema, crate::model::TableSchema), AgentError>;
 
-fn agree(schemas: &Schemas, servers: &(ServerInfo, ServerInfo), wishes: &Wishes) -> Result<Plan, AgentError> {
+fn agree(
+    schemas: &Schemas,
+    servers: &(ServerInfo, ServerInfo),
+    wishes: &Wishes,
+    tolerance: &Tolerances,
+) -> Result<Plan, AgentError> {
     let (source, target) = schemas.as_ref().map_err(Clone::clone)?;
-    Plan::agree((source, &servers.0), (target, &servers.1), wishes)
+    let plan = Plan::agree((source, &servers.0), (target, &servers.1), wishes);
+    plan.and_then(|plan| distance::check(&plan, tolerance).map(|()| plan))
         .map_err(|PlanRefusal { what, hint }| usage(what, hint))
+}
+
+/// The engines' notes, and whether rows may be hidden, each with its side.
+fn known_of(schemas: &Schemas) -> (Vec<String>, Option<String>) {
+    let Ok((source, target)) = schemas else { return (Vec::new(), None) };
+    let sides = [(Role::Source, source), (Role::Target, target)];
+    let notes = sides
+        .iter()
+        .flat_map(|(role, schema)| schema.notes.iter().map(move |note| format!("{role}: {note}")))
+        .collect();
+    let hidden: Vec<String> = sides
+        .iter()
+        .filter_map(|(role, schema)| Some(format!("{role}: {}", schema.hidden_rows.as_ref()?)))
+        .collect();
+    (notes, (!hidden.is_empty()).then(|| hidden.join("; ")))
 }
 
 /// The items of a check in the one query of its table.
@@ -96,6 +142,14 @@ pub(super) struct Asked {
     pub(super) target: Vec<Total>,
     /// What the first item's values are.
     pub(super) comparison: ComparisonType,
+    /// Items of the check itself. The rows that they are of follow, then the misfits of `column` and of `window`.
+    pub(super) values: usize,
+    /// The columns whose misfits are counted, by source name: the one that is measured, and the window's.
+    pub(super) column: Option<String>,
+    pub(super) window: Option<String>,
+    pub(super) is_float_sum: bool,
+    /// Floats of two sizes: a sum of one side's is not rounded as the other's were.
+    pub(super) is_mixed_float: bool,
 }
 
 pub(super) fn column<'p>(plan: &'p Plan, name: &str) -> Result<&'p PlanColumn, AgentError> {
@@ -155,12 +209,41 @@ fn scale(column: &PlanColumn, role: Role) -> Option<u32> {
 /// What a check of totals asks; `None` for the kinds that ask otherwise.
 pub(super) fn asked(plan: &Plan, check: &CheckSpec, now_micros: i64) -> Result<Option<Asked>, AgentError> {
     let Some(comparison) = comparison(plan, &check.kind)? else { return Ok(None) };
+    let measured_column = match &check.kind {
+        CheckKind::Sum { column } | CheckKind::Min { column } | CheckKind::Max { column } => Some(column),
+        CheckKind::Freshness { column, .. } => Some(column),
+        _ => None,
+    };
+    let window = check.window.as_ref().map(|window| &window.column);
     let total = |role| -> Result<Vec<Total>, AgentError> {
         let within = within(plan, check, role, now_micros)?;
-        let items = items(plan, &check.kind, role)?;
-        Ok(items.into_iter().map(|what| Total { within: within.clone(), what }).collect())
+        let mut all = items(plan, check, role, now_micros, within.as_ref())?;
+        // The newest is of times that are not in the future; the rows are all.
+        let rows = if matches!(check.kind, CheckKind::Freshness { .. }) { None } else { within.clone() };
+        all.push(Total { within: rows.clone(), what: Aggregate::Count });
+        if let Some(name) = measured_column {
+            let misfits = misfits(&measured(column(plan, name)?, role), false);
+            all.extend(misfits.into_iter().map(|what| Total { within: rows.clone(), what }));
+        }
+        if let Some(name) = window {
+            let misfits = misfits(&measured(column(plan, name)?, role), true);
+            all.extend(misfits.into_iter().map(|what| Total { within: None, what }));
+        }
+        Ok(all)
     };
-    Ok(Some(Asked { source: total(Role::Source)?, target: total(Role::Target)?, comparison }))
+    let of = measured_column.map(|name| column(plan, name)).transpose()?;
+    let float = |ty: &ColumnType| matches!(ty, ColumnType::Float { .. });
+    let is_sum = matches!(check.kind, CheckKind::Sum { .. });
+    Ok(Some(Asked {
+        source: total(Role::Source)?,
+        target: total(Role::Target)?,
+        comparison,
+        values: if matches!(check.kind, CheckKind::Freshness { .. }) { 2 } else { 1 },
+        column: measured_column.cloned(),
+        window: window.cloned(),
+        is_float_sum: is_sum && of.is_some_and(|of| float(&of.source_type) && float(&of.target_type)),
+        is_mixed_float: of.is_some_and(|of| float(&of.source_type) && of.source_type != of.target_type),
+    }))
 }
 
 /// How the first total is read.
@@ -182,35 +265,63 @@ fn comparison(plan: &Plan, kind: &CheckKind) -> Result<Option<ComparisonType>, A
     }))
 }
 
-fn items(plan: &Plan, kind: &CheckKind, role: Role) -> Result<Vec<Aggregate>, AgentError> {
+fn items(
+    plan: &Plan,
+    check: &CheckSpec,
+    role: Role,
+    now_micros: i64,
+    within: Option<&Range>,
+) -> Result<Vec<Total>, AgentError> {
     let of = |name: &str| column(plan, name).map(|column| measured(column, role));
-    Ok(match kind {
-        CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. } => Vec::new(),
-        CheckKind::Count => vec![Aggregate::Count],
-        CheckKind::NullShare { column } => vec![Aggregate::Nulls(of(column)?), Aggregate::Count],
+    let what = match &check.kind {
+        CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. } => return Ok(Vec::new()),
+        CheckKind::Count => Aggregate::Count,
+        CheckKind::NullShare { column } => {
+            Aggregate::Misfits { column: of(column)?, kind: Misfit::Null, alone: false }
+        }
         CheckKind::Sum { column: name } => {
-            vec![Aggregate::Sum { column: of(name)?, scale: scale(column(plan, name)?, role) }]
+            Aggregate::Sum { column: of(name)?, scale: scale(column(plan, name)?, role) }
         }
-        CheckKind::Min { column } => vec![Aggregate::Min(of(column)?)],
-        CheckKind::Max { column } | CheckKind::Freshness { column, .. } => vec![Aggregate::Max(of(column)?)],
+        CheckKind::Min { column } => Aggregate::Min(of(column)?),
+        CheckKind::Max { column } => Aggregate::Max(of(column)?),
         CheckKind::Duplicates { key } => {
-            vec![Aggregate::Duplicates(key.iter().map(|name| of(name)).collect::<Result<_, _>>()?)]
+            Aggregate::Duplicates(key.iter().map(|name| of(name)).collect::<Result<_, _>>()?)
         }
-    })
+        CheckKind::Freshness { column, .. } => {
+            let subject = time_subject(plan, column)?;
+            let future = future_from(&subject, now_micros);
+            return Ok(vec![
+                Total {
+                    within: Some(subject.range(role, None, Some(future))),
+                    what: Aggregate::Max(of(column)?),
+                },
+                Total { within: Some(subject.range(role, Some(future), None)), what: Aggregate::Count },
+            ]);
+        }
+    };
+    Ok(vec![Total { within: within.cloned(), what }])
+}
+
+/// Where the future begins, beyond what clocks are wrong by. A day has begun somewhere up to 14 hours before UTC.
+fn future_from(subject: &Subject<'_>, now_micros: i64) -> i128 {
+    let soon = i128::from(now_micros) + CLOCK_ERROR_MICROS;
+    match subject.axis {
+        Axis::Days => {
+            let farthest = soon + i128::from(MICROS_PER_DAY) / 24 * 14;
+            farthest.div_euclid(i128::from(MICROS_PER_DAY)) + 1
+        }
+        _ => soon.div_euclid(1_000_000) * 1_000_000,
+    }
 }
 
 fn within(plan: &Plan, check: &CheckSpec, role: Role, now_micros: i64) -> Result<Option<Range>, AgentError> {
-    match (&check.window, &check.kind) {
-        (Some(window), _) => {
+    match &check.window {
+        Some(window) => {
             let subject = time_subject(plan, &window.column)?;
             let (from, to) = window_points(&subject, window, now_micros);
             Ok(Some(subject.range(role, Some(from), to)))
         }
-        // The newest that a calendar has, not an infinity.
-        (None, CheckKind::Freshness { column, .. }) => {
-            Ok(Some(time_subject(plan, column)?.range(role, None, None)))
-        }
-        _ => Ok(None),
+        None => Ok(None),
     }
 }
 
@@ -302,8 +413,8 @@ pub async fn inspect(config: &Config, name: &str, source: &AgentHandle, target: 
         match &table.plan {
             Ok(plan) => {
                 found.tables += 1;
-                let told = plan.warnings.iter().map(|warning| format!("{}: {warning}", table.name));
-                found.warnings.extend(told);
+                let told = plan.warnings.iter().chain(&table.notes).chain(&table.hidden_rows);
+                found.warnings.extend(told.map(|warning| format!("{}: {warning}", table.name)));
                 let columns = plan.coverage.lines().into_iter();
                 found.warnings.extend(columns.map(|line| format!("{}: columns {line}", table.name)));
             }
@@ -343,3 +454,7 @@ pub async fn inspect(config: &Config, name: &str, source: &AgentHandle, target: 
 pub(super) fn named(table: &Planned, wanted: &TableName) -> bool {
     table.name == *wanted || (wanted.schema.is_none() && table.source.name == wanted.name)
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

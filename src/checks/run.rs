@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::judge::{self, Judged};
+use super::judge::Judged;
 use super::plan::{self, Asked, Planned, named};
+use super::total::{self, Side};
 use crate::agent::{AgentError, AgentHandle, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, Config, PairSpec, RepairPolicy};
 use crate::coordinator::RunEvent;
-use crate::model::measure::read;
 use crate::model::{Answer, Plan, Question, Role, ServerInfo, TableName};
 use crate::report::TableReport;
 use crate::report::checks::{CheckResult, Status};
@@ -132,6 +132,9 @@ pub async fn run_pair(
             cases.push(Case { judged: Some(judged), ..new(None) });
         }
     }
+    for case in cases.iter_mut().filter(|case| case.judged.is_none()) {
+        case.judged = case.table.and_then(|table| table.kept_from(case.check));
+    }
     for table in &planned {
         let mut of_table: Vec<&mut Case<'_>> = cases
             .iter_mut()
@@ -207,6 +210,14 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
         CheckKind::Min { .. } | CheckKind::Max { .. } | CheckKind::Freshness { .. } | CheckKind::Sql { .. }
     );
     let shown = |value: Option<String>| value.filter(|_| options.show_values || !is_value);
+    let mut notes = Vec::new();
+    if let Some(table) = case.table {
+        notes.extend(table.notes.iter().cloned());
+        notes.extend(table.hidden_rows.iter().filter(|_| case.check.accept_hidden_rows).cloned());
+        if let (CheckKind::Rows, Ok(plan)) = (&case.check.kind, &table.plan) {
+            notes.extend(plan.warnings.iter().cloned());
+        }
+    }
     CheckResult {
         name: case.name.to_owned(),
         kind: case.check.kind.name().to_owned(),
@@ -227,6 +238,7 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
             (CheckKind::Rows, Some(table)) => table.plan.as_ref().ok().map(|plan| plan.coverage.clone()),
             _ => None,
         },
+        notes,
         seconds: case.took.as_secs_f64(),
     }
 }
@@ -341,41 +353,14 @@ impl Context<'_> {
         for (at, asked) in asked {
             let values = next..next + asked.source.len();
             next = values.end;
-            let of = |answer: &Answer| -> Option<Vec<Option<String>>> {
-                answer.first()?.get(values.clone()).map(<[_]>::to_vec)
-            };
+            let of = |answer: &Answer| Side::read(asked, answer.first()?.get(values.clone())?);
             judged.push(match (of(source), of(target), cases.get(*at)) {
-                (Some(source), Some(target), Some(case)) => self.judge(case.check, asked, &source, &target),
-                _ => Judged::unknown("an answer is too short", None),
+                (Some(source), Some(target), Some(case)) => {
+                    total::judge(case.check, asked, self.options.now_micros, &source, &target)
+                }
+                _ => Judged::unknown("an answer is no answer to the question", None),
             });
         }
         judged
-    }
-
-    fn judge(
-        &self,
-        check: &CheckSpec,
-        asked: &Asked,
-        source: &[Option<String>],
-        target: &[Option<String>],
-    ) -> Judged {
-        let first = |values: &[Option<String>]| {
-            let text = values.first()?.as_deref();
-            read(&asked.comparison, text)
-        };
-        let (Some(left), Some(right)) = (first(source), first(target)) else {
-            return Judged::unknown("a value cannot be read as its column's type", None);
-        };
-        match &check.kind {
-            CheckKind::Freshness { max_age, .. } => {
-                judge::freshness((&left, &right), &check.tolerance, *max_age, self.options.now_micros)
-            }
-            CheckKind::NullShare { .. } => match (judge::share(source), judge::share(target)) {
-                (Some(left), Some(right)) => judge::numbers(&left, &right, &check.tolerance),
-                _ => Judged::unknown("a count is no number", None),
-            },
-            CheckKind::Duplicates { .. } => judge::duplicates(&left, &right, &check.tolerance),
-            _ => judge::measured(&left, &right, &check.tolerance),
-        }
     }
 }

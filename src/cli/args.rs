@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::evidence_args::{
     AuditArgs, EvidenceArgs, PruneArgs, ReportArgs, RunsArgs, UndoArgs, UndoStoreArgs,
 };
-use crate::model::TableName;
+use crate::model::{Distance, TableName};
 
 /// Finds where two copies of a table differ, cheaply and provably, and makes the target true to the source.
 #[derive(Debug, Parser)]
@@ -207,7 +207,7 @@ pub(super) struct PairArgs {
     pub(super) target_where: Option<String>,
     /// Numbers (times: seconds) of this column that are within X of each other count as equal
     #[arg(long, value_name = "COLUMN=X", value_parser = tolerance, help_heading = "What to compare")]
-    pub(super) tolerance: Vec<(String, f64)>,
+    pub(super) tolerance: Vec<(String, Distance)>,
 
     /// Read a row that differs again this often before it is reported
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(..=RECHECKS_MAX), help_heading = "Live tables")]
@@ -374,12 +374,9 @@ pub(super) fn name_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn tolerance(text: &str) -> Result<(String, f64), String> {
+fn tolerance(text: &str) -> Result<(String, Distance), String> {
     let (name, within) = name_pair(text).map_err(|_| "write COLUMN=X".to_owned())?;
-    match within.parse::<f64>() {
-        Ok(within) if within >= 0.0 && within.is_finite() => Ok((name, within)),
-        _ => Err(format!("{within} is no distance")),
-    }
+    Ok((name, within.parse()?))
 }
 
 /// Rows are read again at most this often.

@@ -33,8 +33,8 @@ const GO_ON: &str = "run the same command again to go on: what was filled is ski
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Steps are half open: --to 2024-02-01 ends with January. Only steps whose counts differ are compared and filled; a backfill that
-was stopped is simply run again.
+Steps are half open: --to 2024-02-01 ends with January. The counts are a picture; every row of the range is compared. A backfill
+that was stopped is simply run again.
 
 Examples:
   trueup backfill env:SOURCE env:TARGET -t orders --on placed_at --from 2024-01-01 --to 2024-02-01 --dry-run
@@ -58,18 +58,19 @@ pub(super) struct BackfillArgs {
     /// Where days begin, for columns that hold instants
     #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = zone, help_heading = "Range")]
     time_zone: TimeZone,
-    /// Which gap is filled first
+    /// Which end of the range is filled first
     #[arg(long, value_enum, default_value_t = Order::Oldest, help_heading = "Filling")]
     order: Order,
     /// Write nothing: show the gaps
     #[arg(long, help_heading = "Filling")]
     dry_run: bool,
-    /// Compare every step, also where both sides have as many rows
-    #[arg(long, help_heading = "Filling")]
-    all_steps: bool,
-    /// Gaps that touch are filled together up to so many rows
-    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Filling")]
-    chunk_rows: u64,
+    /// Compare and fill the range in pieces of whole steps, up to so many rows each (default: at once; with --order newest or a
+    /// rate 100000)
+    #[arg(long, value_name = "N", help_heading = "Filling")]
+    chunk_rows: Option<u64>,
+    /// What to make of a table of which the login may not see all rows: not known, or accept that those it sees are compared
+    #[arg(long, value_enum, default_value_t = HiddenRows::Unknown, help_heading = "Filling")]
+    hidden_rows: HiddenRows,
     /// What may be done
     #[arg(long, value_delimiter = ',', default_values_t = [Allowed::Insert, Allowed::Update], help_heading = "Filling")]
     allow: Vec<Allowed>,
@@ -91,6 +92,12 @@ pub(super) struct BackfillArgs {
 enum Order {
     Oldest,
     Newest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HiddenRows {
+    Unknown,
+    Accept,
 }
 
 fn zone(name: &str) -> Result<TimeZone, String> {
@@ -124,9 +131,9 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
         step: args.step,
         zone: args.time_zone.clone(),
         newest_first: args.order == Order::Newest,
-        all_steps: args.all_steps,
-        chunk_rows: args.chunk_rows.max(1),
+        chunk_rows: args.chunk_rows.map(|rows| rows.max(1)),
         rows_per_second: args.pair.limits.max_rows_per_second,
+        accept_hidden_rows: args.hidden_rows == HiddenRows::Accept,
     };
     let (source, target) = (EndpointUrl::read(&args.pair.source)?, EndpointUrl::read(&args.pair.target)?);
     if source.url == target.url && args.pair.table.iter().any(|(left, right)| left == right) {
@@ -208,7 +215,8 @@ fn asked(request: &BackfillRequest) -> serde_json::Value {
         add("to", request.to.clone().into());
         add("step", request.step.map(|step| step.to_string()).into());
         add("time_zone", request.zone.iana_name().into());
-        add("all_steps", request.all_steps.into());
+        add("chunk_rows", request.chunk_rows.into());
+        add("accept_hidden_rows", request.accept_hidden_rows.into());
         add("max_rows_per_second", request.rows_per_second.into());
     }
     options
@@ -277,7 +285,7 @@ async fn listen(
         match &event {
             BackfillEvent::Surveyed { name, steps, differing, chunks, rows } => {
                 let said = format!(
-                    "{name}: {} of {} steps differ, {} source rows in {} chunks",
+                    "{name}: counts differ in {} of {} steps; comparing {} source rows in {} pieces",
                     grouped(*differing as u64),
                     grouped(*steps as u64),
                     grouped(*rows),
@@ -296,7 +304,7 @@ async fn listen(
             }
             BackfillEvent::Chunk { name, from, to, .. } => match &bar {
                 Some(bar) => bar.set_message(format!("({from} .. {to})")),
-                None => say(None, &format!("{name}: filling {from} .. {to}")),
+                None => say(None, &format!("{name}: comparing and filling {from} .. {to}")),
             },
             BackfillEvent::Filled { rows_done, .. } => {
                 if let Some(bar) = &bar {

@@ -75,6 +75,7 @@ pub(super) fn check(
             .schedule
             .and_then(|word| timetables.find(faults, &word))
             .unwrap_or_else(|| timetables.default.clone()),
+        accept_hidden_rows: raw.hidden_rows.is_some_and(|word| hidden_rows(faults, &word)),
         pair: raw.pair.into_inner(),
     })
 }
@@ -128,6 +129,13 @@ fn check_options(faults: &mut Faults<'_>, name: &Word, raw: &raw::Check, takes: 
     }
     if let (Some(_), Some(one)) = (&raw.sql, raw.source_sql.as_ref().or(raw.target_sql.as_ref())) {
         faults.add(one.span(), "sql is for both sides already", "keep sql, or source_sql and target_sql");
+    }
+    if let (Some(word), "sql") = (&raw.hidden_rows, kind) {
+        faults.add(
+            word.span(),
+            "`hidden_rows` means nothing to a check of kind sql",
+            "leave it out: what the query reads is not known",
+        );
     }
     if let Some(tolerance) = &raw.tolerance {
         let it = tolerance.get_ref();
@@ -251,6 +259,19 @@ pub(super) fn severity(faults: &mut Faults<'_>, word: &Word) -> Severity {
         );
         Severity::default()
     })
+}
+
+/// Whether rows that the login may not see are accepted.
+fn hidden_rows(faults: &mut Faults<'_>, word: &Word) -> bool {
+    let accepts = word.get_ref() == "accept";
+    if !accepts && word.get_ref() != "unknown" {
+        faults.add(
+            word.span(),
+            format!("{:?} says nothing of hidden rows", word.get_ref()),
+            "write \"unknown\", the default, or \"accept\"",
+        );
+    }
+    accepts
 }
 
 fn repair(faults: &mut Faults<'_>, raw: &Spanned<raw::Repair>) -> RepairPolicy {

@@ -24,7 +24,7 @@ pub use operate::SCHEDULE_DEFAULT;
 pub use timetable::{Schedule, Timetable};
 
 use crate::model::measure::Step;
-use crate::model::{TableName, Unpaired, Wishes};
+use crate::model::{TableName, Tolerances, Unpaired, Wishes};
 
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -213,7 +213,7 @@ pub struct TableSpec {
     pub target: TableName,
     pub wishes: Wishes,
     /// Column name at the source to the distance within which values count as equal.
-    pub tolerance: BTreeMap<String, f64>,
+    pub tolerance: Tolerances,
 }
 
 #[derive(Debug, Clone)]
@@ -229,6 +229,8 @@ pub struct CheckSpec {
     pub owner: Option<String>,
     pub repair: RepairPolicy,
     pub timetable: Timetable,
+    /// The login may be kept from rows on purpose: what it sees is what is checked.
+    pub accept_hidden_rows: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -155,7 +155,7 @@ pub(super) struct TableOptions {
     pub(super) source_where: Option<Word>,
     pub(super) target_where: Option<Word>,
     #[serde(default)]
-    pub(super) tolerance: BTreeMap<String, Spanned<f64>>,
+    pub(super) tolerance: BTreeMap<String, Spanned<Number>>,
 }
 
 impl<'de> Deserialize<'de> for Table {
@@ -230,6 +230,7 @@ pub(super) struct Check {
     pub(super) owner: Option<String>,
     pub(super) repair: Option<Spanned<Repair>>,
     pub(super) schedule: Option<Word>,
+    pub(super) hidden_rows: Option<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -13,7 +13,7 @@ use super::operate::{self, Timetables};
 use super::raw::{self, Word};
 use super::url::holds_password;
 use super::{Config, EndpointSpec, PairSpec, TableSpec, UrlSpec};
-use crate::model::{TableName, Unpaired, Wishes};
+use crate::model::{TableName, Tolerances, Unpaired, Wishes};
 
 const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
@@ -280,7 +280,7 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unp
                 source: TableName::new(None, ""),
                 target: TableName::new(None, ""),
                 wishes: Wishes::default(),
-                tolerance: BTreeMap::new(),
+                tolerance: Tolerances::new(),
             };
         }
     };
@@ -294,13 +294,15 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unp
             "keep where, or source_where and target_where",
         );
     }
-    for (column, within) in &options.tolerance {
-        if !(within.get_ref().is_finite() && *within.get_ref() >= 0.0) {
-            faults.add(
+    let mut tolerance = Tolerances::new();
+    for (column, within) in options.tolerance {
+        match within.get_ref().0.parse() {
+            Ok(distance) => drop(tolerance.insert(column, distance)),
+            Err(_) => faults.add(
                 within.span(),
                 format!("the tolerance of {column} is no distance"),
-                "write a number from 0 on",
-            );
+                "write a number from 0 on, as 5 or \"0.01\"",
+            ),
         }
     }
     let both = options.both_where.map(Spanned::into_inner);
@@ -315,7 +317,5 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unp
         source_where: options.source_where.map(Spanned::into_inner).or_else(|| both.clone()),
         target_where: options.target_where.map(Spanned::into_inner).or(both),
     };
-    let tolerance =
-        options.tolerance.into_iter().map(|(column, within)| (column, within.into_inner())).collect();
     TableSpec { line, source, target, wishes, tolerance }
 }

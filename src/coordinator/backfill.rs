@@ -1,7 +1,9 @@
-//! Backfill: rows per step of a range on both sides, and the repair of the steps that differ, chunk by chunk.
+//! Backfill: rows per step of a range on both sides as a picture, and the repair of the whole range.
 //!
-//! Nothing is remembered between runs: a step that was filled counts the same on both sides and is skipped, so a backfill
-//! that was killed is simply run again. Each chunk is the ordinary repair, bounded by a condition on both sides.
+//! Counts prove nothing: a step may hold as many rows on both sides and not the same ones. What is filled and what is
+//! proved is found by the ordinary repair, bounded by a condition on both sides: of the whole range at once, or piece by
+//! piece where a rate, an order or a size asks for pieces. Every step is in one. Nothing is remembered between runs: a
+//! backfill that was killed is simply run again, and what is equal is found so by one scan a side.
 
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
@@ -11,17 +13,19 @@ use super::chunks::join;
 use super::pairs::{self, TablePair};
 use super::proofs::{Proofs, Wrote};
 use super::steps::{Grid, Ruler};
-use super::survey::{Subject, usage};
+use super::survey::{self, Extent, Subject, usage};
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
-use crate::model::measure::Step;
-use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired};
-use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
+use crate::model::measure::{Axis, Step};
+use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired, distance};
+use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere, StepRow};
 use crate::report::{TableError, TableReport, Verdict};
 
 /// Steps that differ after they were filled are tried again this often: rows may move meanwhile.
 const ROUNDS_MAX: usize = 3;
 const SET_ASIDE_KEPT: usize = 1_000;
+/// Rows of a piece where an order or a rate asks for pieces, and no size was given.
+const CHUNK_ROWS: u64 = 100_000;
 
 #[derive(Debug, Clone)]
 pub struct BackfillRequest {
@@ -35,16 +39,16 @@ pub struct BackfillRequest {
     pub step: Option<Step>,
     pub zone: TimeZone,
     pub newest_first: bool,
-    /// Compare every step, also those whose counts agree.
-    pub all_steps: bool,
-    /// Steps that touch are filled together up to so many rows.
-    pub chunk_rows: u64,
+    /// Compare and fill the range in pieces of whole steps, up to so many rows each; `None`: at once.
+    pub chunk_rows: Option<u64>,
     pub rows_per_second: Option<u64>,
+    /// The login may be kept from rows on purpose: what it sees is what is compared.
+    pub accept_hidden_rows: bool,
 }
 
 #[derive(Debug)]
 pub enum BackfillEvent {
-    /// A table's steps are counted; so many chunks with so many source rows are to be filled.
+    /// A table's steps are counted; so many chunks with so many source rows are to be compared and filled.
     Surveyed {
         name: String,
         steps: usize,
@@ -171,7 +175,13 @@ impl Context<'_> {
             deleted: 0,
             left: 0,
             set_aside: 0,
+            tolerated: 0,
             rows_set_aside: Vec::new(),
+            bounded: self.request.from.is_some() || self.request.to.is_some(),
+            source_elsewhere: Elsewhere::default(),
+            target_elsewhere: Elsewhere::default(),
+            hidden_rows: Vec::new(),
+            claim: String::new(),
             plan: None,
             outcome: TableOutcome::default(),
         };
@@ -182,7 +192,10 @@ impl Context<'_> {
                 Vec::new()
             }
         };
-        report.judge(&verdicts);
+        let is_integer = report.plan.as_ref().is_some_and(|plan| {
+            Subject::of(plan, &self.request.on).is_ok_and(|subject| subject.axis == Axis::Integer)
+        });
+        report.judge(&verdicts, if is_integer { "value" } else { "time" }, self.request.run.options.dry_run);
         report
     }
 
@@ -198,6 +211,8 @@ impl Context<'_> {
                 .map_err(|PlanRefusal { what, hint }| usage(what, hint))?;
         report.source_table = plan.source.to_string();
         report.target_table = plan.target.to_string();
+        distance::check(&plan, &self.request.run.options.tolerance)
+            .map_err(|PlanRefusal { what, hint }| usage(what, hint))?;
         report.warnings.clone_from(&plan.warnings);
         report.columns = plan.coverage.clone();
         report.plan = Some(plan.clone());
@@ -208,11 +223,14 @@ impl Context<'_> {
             let column = subject.measured(role).name;
             if !schema.is_view && !subject.is_indexed(agent, role).await? {
                 report.warnings.push(format!(
-                    "{role}: no index begins with {column}: every chunk reads the whole table"
+                    "{role}: no index begins with {column}: every piece of the range reads the whole table"
                 ));
             }
-            if schema.column(&column).is_some_and(|column| column.nullable) {
-                report.warnings.push(format!("{role}: rows whose {column} is NULL are in no step"));
+            report.warnings.extend(schema.notes.iter().map(|note| format!("{role}: {note}")));
+            if let Some(hidden) = &schema.hidden_rows {
+                let reason = format!("{role}: {hidden}");
+                let accepted = self.request.accept_hidden_rows;
+                if accepted { &mut report.warnings } else { &mut report.hidden_rows }.push(reason);
             }
         }
         let Some(mut work) = self.survey(subject, report).await? else { return Ok(Vec::new()) };
@@ -220,20 +238,22 @@ impl Context<'_> {
         let condition = |role, server| work.subject.condition(role, server, first, last);
         *range = Some((condition(Role::Source, &self.servers.0)?, condition(Role::Target, &self.servers.1)?));
         self.tell_steps(&work, report);
-        if self.request.run.options.dry_run {
-            return Ok(work.verdicts);
-        }
-        let mut wrote = false;
+        let mut recounted = false;
         for round in 0..ROUNDS_MAX {
-            let chunks = self.chunks(&work, round == 0 && self.request.all_steps);
+            let chunks = self.chunks(&work, round == 0);
             if chunks.is_empty() {
                 break;
             }
-            wrote = true;
             self.fill(&mut work, &chunks, report).await?;
+            let wrote = report.inserted + report.updated + report.deleted > 0;
+            let differ = work.now.0 != work.now.1;
+            if self.request.run.options.dry_run || !(wrote || differ) {
+                break;
+            }
             work.now = work.subject.both(self.agents, &work.grid).await?;
+            recounted = true;
         }
-        if wrote {
+        if recounted {
             for (at, step) in report.steps.iter_mut().enumerate() {
                 step.source_after = work.now.0.get(at).copied();
                 step.target_after = work.now.1.get(at).copied();
@@ -242,7 +262,7 @@ impl Context<'_> {
         Ok(work.verdicts)
     }
 
-    /// Finds the ends, cuts the range, counts both sides. `None`: there are no rows at all.
+    /// Finds the ends, cuts the range, counts both sides. `None`: neither side has a row in the range.
     async fn survey<'p>(
         &self,
         subject: Subject<'p>,
@@ -254,33 +274,28 @@ impl Context<'_> {
         let typed =
             |text: &Option<String>| text.as_deref().map(|text| ruler.point(text)).transpose().map_err(bad);
         let (from, to) = (typed(&request.from)?, typed(&request.to)?);
-        let (from, to, step) = match (from, to) {
-            (Some(from), Some(to)) => {
-                (from, to, request.step.unwrap_or_else(|| ruler.default_step(from, to)))
-            }
-            (from, to) => {
-                let (left, right) = tokio::try_join!(
-                    subject.ends(self.agents.0, Role::Source),
-                    subject.ends(self.agents.1, Role::Target)
-                )?;
-                let ends: Vec<(i128, i128)> = left.into_iter().chain(right).collect();
-                let (Some(low), Some(high)) =
-                    (ends.iter().map(|end| end.0).min(), ends.iter().map(|end| end.1).max())
-                else {
-                    return Ok(None);
-                };
-                let step = request
-                    .step
-                    .unwrap_or_else(|| ruler.default_step(from.unwrap_or(low), to.unwrap_or(high)));
-                let from = from.map_or_else(|| ruler.floor(step, low), Ok).map_err(bad)?;
-                let to = to.map_or_else(|| ruler.next(step, high), Ok).map_err(bad)?;
-                // An end that was given may lie beyond all rows.
-                if from >= to && (request.from.is_none() || request.to.is_none()) {
-                    return Ok(None);
-                }
-                (from, to, step)
-            }
+        if let (Some(from), Some(to)) = (from, to)
+            && from >= to
+        {
+            let (from, to) = (ruler.label(from), ruler.label(to));
+            return Err(bad(format!("the range from {from} to {to} is empty")));
+        }
+        let extents = subject.extents(self.agents, from, to).await?;
+        tell_elsewhere(report, &subject, &extents);
+        // No row is in the range on either side, which no comparison could show better.
+        let open = from.is_none() || to.is_none();
+        if open && extents.0.inside == 0 && extents.1.inside == 0 {
+            return Ok(None);
+        }
+        let none = || bad("the ends of the range cannot be told".to_owned());
+        let (low, high) = match (from.zip(to), survey::ends(&extents)) {
+            (Some(given), _) => given,
+            (None, ends) => ends.ok_or_else(none)?,
         };
+        let step =
+            request.step.unwrap_or_else(|| ruler.default_step(from.unwrap_or(low), to.unwrap_or(high)));
+        let from = from.map_or_else(|| ruler.floor(step, low), Ok).map_err(bad)?;
+        let to = to.map_or_else(|| ruler.next(step, high), Ok).map_err(bad)?;
         report.step = step.to_string();
         (report.from, report.to) = (ruler.label(from), ruler.label(to));
         report.time_zone = ruler.instants.then(|| ruler.zone.iana_name().unwrap_or("UTC").to_owned());
@@ -307,9 +322,9 @@ impl Context<'_> {
             .collect();
     }
 
-    /// The steps to fill, joined where they touch, in the order asked for.
+    /// The steps to compare and fill, joined where they touch, in the order asked for: at first all of them.
     fn chunks(&self, work: &Work<'_>, all: bool) -> Vec<std::ops::Range<usize>> {
-        let mut chunks = join(&work.now, self.chunk_rows(), |at, differs| {
+        let mut chunks = join(&work.now, self.piece_rows(), |at, differs| {
             // What may not be written stays as it is; trying again changes nothing.
             let settled = work.verdicts.get(at).copied().flatten() == Some(Verdict::Different);
             all || differs && !settled
@@ -320,11 +335,14 @@ impl Context<'_> {
         chunks
     }
 
-    /// With a rate, a chunk is no more than some seconds of it.
-    fn chunk_rows(&self) -> u64 {
-        match self.request.rows_per_second {
-            Some(rate) => self.request.chunk_rows.min(rate.saturating_mul(10)),
-            None => self.request.chunk_rows,
+    /// The rows of a piece; all, where nothing asks for pieces. With a rate, a piece is no more than some seconds of it.
+    fn piece_rows(&self) -> u64 {
+        let request = self.request;
+        let of_order = request.newest_first.then_some(CHUNK_ROWS);
+        let asked = request.chunk_rows.or(of_order);
+        match request.rows_per_second {
+            Some(rate) => asked.unwrap_or(CHUNK_ROWS).min(rate.saturating_mul(10)),
+            None => asked.unwrap_or(u64::MAX),
         }
     }
 
@@ -457,6 +475,28 @@ impl Context<'_> {
     }
 }
 
+/// Counts and names the rows that are in no step.
+fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(Extent, Extent)) {
+    let noun = if subject.axis == Axis::Integer { "value" } else { "time" };
+    for (role, extent) in [(Role::Source, &extents.0), (Role::Target, &extents.1)] {
+        let elsewhere = Elsewhere { misfits: extent.misfits, outside: extent.outside() };
+        let name = subject.measured(role).name;
+        if elsewhere.misfits.total() > 0 {
+            report.warnings.push(format!(
+                "{role}: rows that have no {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
+                elsewhere.misfits.words()
+            ));
+        }
+        if elsewhere.outside > 0 {
+            report.warnings.push(format!("{role}: rows outside of --from and --to: {}", elsewhere.outside));
+        }
+        match role {
+            Role::Source => report.source_elsewhere = elsewhere,
+            Role::Target => report.target_elsewhere = elsewhere,
+        }
+    }
+}
+
 fn add_chunk(
     report: &mut BackfillTable,
     table: TableReport,
@@ -469,6 +509,9 @@ fn add_chunk(
         to,
         verdict: table.verdict,
         source_rows: outcome.source_rows,
+        missing: outcome.missing,
+        changed: outcome.changed,
+        extra: outcome.extra,
         inserted: outcome.inserted,
         updated: outcome.updated,
         deleted: outcome.deleted,
@@ -487,6 +530,7 @@ fn add_chunk(
     report.deleted += chunk.deleted;
     report.left += chunk.left;
     report.set_aside += chunk.set_aside;
+    report.tolerated += outcome.tolerated;
     let room = SET_ASIDE_KEPT.saturating_sub(report.rows_set_aside.len());
     report.rows_set_aside.extend(table.rows_set_aside.into_iter().take(room));
     if outcome.over_limit {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use crate::model::measure::{Axis, Step};
-use crate::model::temporal::{MICROS_PER_SECOND, date_text, parse_date, parse_timestamp};
+use crate::model::temporal::{MICROS_PER_DAY, MICROS_PER_SECOND, date_text, parse_date, parse_timestamp};
 
 /// More steps than this are refused.
 pub const STEPS_MAX: usize = 50_000;
@@ -168,10 +168,17 @@ impl Ruler {
         })
     }
 
-    /// A step for integers where none was asked for: about 48 of them, of a round width.
+    /// A step where none was asked for. Of times a day, or a month where days would be too many; about 48 of integers, of a
+    /// round width.
     pub fn default_step(&self, from: i128, to: i128) -> Step {
-        if self.axis != Axis::Integer {
-            return Step::Day;
+        let per_day = match self.axis {
+            Axis::Integer => None,
+            Axis::Days => Some(1),
+            Axis::Micros => Some(i128::from(MICROS_PER_DAY)),
+        };
+        if let Some(per_day) = per_day {
+            let many = to.saturating_sub(from) / per_day >= STEPS_MAX as i128;
+            return if many { Step::Month } else { Step::Day };
         }
         let wanted = (to.saturating_sub(from) / STEPS_WANTED).max(1);
         let mut round = 1i128;

@@ -4,7 +4,8 @@ use super::steps::{Grid, Ruler};
 use crate::agent::{AgentError, AgentHandle, error::FailureKind};
 use crate::engine;
 use crate::model::measure::{
-    Aggregate, Axis, Counts, Measured, MeasuredColumn, Range, Total, Totals, border_for, read,
+    Aggregate, Axis, Counts, Measured, MeasuredColumn, Misfit, Misfits, Range, Total, Totals, border_for,
+    read,
 };
 use crate::model::plan::PlanColumn;
 use crate::model::{ColumnType, ComparisonType, Plan, Question, Role, Rounding, ServerInfo};
@@ -15,6 +16,38 @@ pub struct Subject<'a> {
     pub plan: &'a Plan,
     pub column: &'a PlanColumn,
     pub axis: Axis,
+}
+
+/// What one side's column holds, as of one query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub rows: u64,
+    /// Rows of the range that was asked for.
+    pub inside: u64,
+    pub misfits: Misfits,
+    /// The smallest and the largest point.
+    pub ends: Option<(i128, i128)>,
+}
+
+impl Extent {
+    /// Rows with a place, and that in front of the range or behind it.
+    pub fn outside(&self) -> u64 {
+        self.rows.saturating_sub(self.misfits.total()).saturating_sub(self.inside)
+    }
+}
+
+/// The smallest and the largest point of either side.
+pub fn ends(extents: &(Extent, Extent)) -> Option<(i128, i128)> {
+    let all = [extents.0.ends, extents.1.ends];
+    let low = all.iter().flatten().map(|end| end.0).min()?;
+    let high = all.iter().flatten().map(|end| end.1).max()?;
+    Some((low, high))
+}
+
+/// An item for each reason why a value has no place.
+pub fn misfits(column: &MeasuredColumn, alone: bool) -> Vec<Aggregate> {
+    let item = |kind| Aggregate::Misfits { column: column.clone(), kind, alone };
+    Misfit::ALL.into_iter().map(item).collect()
 }
 
 pub(super) fn usage(what: impl Into<String>, hint: impl Into<String>) -> AgentError {
@@ -91,27 +124,85 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// The smallest and the largest point of a side; `None` where it has none.
-    pub async fn ends(&self, agent: &AgentHandle, role: Role) -> Result<Option<(i128, i128)>, AgentError> {
-        let within = Some(self.range(role, None, None));
+    /// What a side holds: its rows, those in the range, those without a place in any, and its ends. One query.
+    pub async fn extent(
+        &self,
+        agent: &AgentHandle,
+        role: Role,
+        from: Option<i128>,
+        to: Option<i128>,
+    ) -> Result<Extent, AgentError> {
         let column = self.measured(role);
-        let items = vec![
-            Total { within: within.clone(), what: Aggregate::Min(column.clone()) },
-            Total { within, what: Aggregate::Max(column) },
+        let all = |what| Total { within: None, what };
+        let within = |range, what| Total { within: Some(range), what };
+        let whole = self.range(role, None, None);
+        let mut items = vec![
+            all(Aggregate::Count),
+            within(self.range(role, from, to), Aggregate::Count),
+            within(whole.clone(), Aggregate::Min(column.clone())),
+            within(whole, Aggregate::Max(column.clone())),
         ];
+        items.extend(misfits(&column, false).into_iter().map(all));
         let table = self.plan.table(role).clone();
         let question = Question::Totals(Totals { table, filter: self.filter(role), items });
         let answer = agent.measure(&question).await.map_err(|error| error.on(role))?;
-        let point = |at: usize| {
-            let text = answer.first()?.get(at)?.as_deref()?;
-            match read(&meaning(self.column), Some(text))? {
-                Measured::Number(number) => number.rounded(0).to_int(),
-                Measured::Days(days) => Some(i128::from(days)),
-                Measured::Micros(micros) => Some(i128::from(micros)),
-                Measured::Null | Measured::Float(_) => None,
-            }
+        let bad = || AgentError::protocol("a count is no number").on(role);
+        let cells = answer.first().map(Vec::as_slice).unwrap_or_default();
+        let count = |at: usize| cells.get(at)?.as_deref()?.parse::<u64>().ok();
+        let point = |at: usize| -> Result<Option<i128>, AgentError> {
+            let Some(text) = cells.get(at).and_then(Option::as_deref) else { return Ok(None) };
+            let point = match read(&meaning(self.column), Some(text)) {
+                // Where a row with a fraction lies, which SQLite may hold, is at or above the whole number that is below it.
+                Some(Measured::Number(number)) => number.floor(),
+                Some(Measured::Days(days)) => Some(i128::from(days)),
+                Some(Measured::Micros(micros)) => Some(i128::from(micros)),
+                _ => None,
+            };
+            let unread = || {
+                usage(
+                    format!("the ends of column {} are out of range", self.column.source),
+                    "give the range with --from and --to",
+                )
+                .on(role)
+            };
+            point.ok_or_else(unread).map(Some)
         };
-        Ok(point(0).zip(point(1)))
+        Ok(Extent {
+            rows: count(0).ok_or_else(bad)?,
+            inside: count(1).ok_or_else(bad)?,
+            ends: point(2)?.zip(point(3)?),
+            misfits: cells.get(4..).and_then(Misfits::read).ok_or_else(bad)?,
+        })
+    }
+
+    /// Of both sides.
+    pub async fn extents(
+        &self,
+        agents: (&AgentHandle, &AgentHandle),
+        from: Option<i128>,
+        to: Option<i128>,
+    ) -> Result<(Extent, Extent), AgentError> {
+        tokio::try_join!(
+            self.extent(agents.0, Role::Source, from, to),
+            self.extent(agents.1, Role::Target, from, to)
+        )
+    }
+
+    /// Rows of each side that have no place in any range, by queries that an index on the column can serve.
+    pub async fn misfits(
+        &self,
+        agents: (&AgentHandle, &AgentHandle),
+    ) -> Result<(Misfits, Misfits), AgentError> {
+        let of = async |agent: &AgentHandle, role: Role| {
+            let items = misfits(&self.measured(role), true);
+            let items = items.into_iter().map(|what| Total { within: None, what }).collect();
+            let table = self.plan.table(role).clone();
+            let question = Question::Totals(Totals { table, filter: self.filter(role), items });
+            let answer = agent.measure(&question).await.map_err(|error| error.on(role))?;
+            let counts = answer.first().and_then(|cells| Misfits::read(cells));
+            counts.ok_or_else(|| AgentError::protocol("a count is no number").on(role))
+        };
+        tokio::try_join!(of(agents.0, Role::Source), of(agents.1, Role::Target))
     }
 
     /// Rows per step of one side.
@@ -126,11 +217,12 @@ impl<'a> Subject<'a> {
         let answer = agent.measure(&question).await.map_err(|error| error.on(role))?;
         let mut units = Vec::with_capacity(answer.len());
         for row in &answer {
-            let [Some(unit), Some(rows)] = row.as_slice() else { continue };
-            let (Ok(unit), Ok(rows)) = (unit.parse(), rows.parse()) else {
-                return Err(AgentError::protocol("a count is no number").on(role));
+            let counted = match row.as_slice() {
+                [Some(unit), Some(rows)] => unit.parse().ok().zip(rows.parse().ok()),
+                _ => None,
             };
-            units.push((unit, rows));
+            // Rows that are counted in no step would be rows of which nothing is said.
+            units.push(counted.ok_or_else(|| AgentError::protocol("a count is no number").on(role))?);
         }
         Ok(grid.fold(units.into_iter()))
     }

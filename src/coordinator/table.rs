@@ -8,7 +8,7 @@ use super::{RunEvent, RunRequest};
 use crate::agent::{
     self, AgentError, AgentHandle, Event, TableOutcome, TableTask, TaskOptions, error::FailureKind,
 };
-use crate::model::{Filled, Plan, PlanRefusal, Role, ServerInfo, TableSchema};
+use crate::model::{Filled, Plan, PlanRefusal, Role, ServerInfo, TableSchema, distance};
 use crate::report::{RowSetAside, TableError, TableReport};
 
 /// A repair that could not be proved because rows moved under it is begun again this often.
@@ -55,10 +55,39 @@ impl Context<'_> {
                     if !self.request.writes() || settled {
                         break;
                     }
+                    // Rows within the tolerance stay as they are, and no root can become the source's.
+                    if outcome.tolerated > 0 && outcome.unsettled == 0 {
+                        report = self.within_tolerance(table, task, report).await;
+                        break;
+                    }
                 }
             }
         }
         report.judge(self.request.writes());
+        report
+    }
+
+    /// Compares once more after a repair that left rows as they are because they are within the tolerance: the proof is
+    /// that nothing else differs.
+    async fn within_tolerance(&self, table: usize, mut task: TableTask, first: TableReport) -> TableReport {
+        task.options.repair = None;
+        let (repaired_root, name) = (first.outcome.repaired_root.clone(), first.name());
+        let next = self.round(table, task, first.clone()).await;
+        let differences = next.outcome.differences();
+        let proved = next.error.is_none() && next.outcome.proved && next.outcome.unsettled == 0;
+        let mut report = joined(first, next);
+        report.outcome.repaired_root = repaired_root;
+        report.outcome.proved = proved && differences == 0;
+        let tolerated = report.outcome.tolerated;
+        report.warnings.push(match report.outcome.proved {
+            true => format!(
+                "{tolerated} rows differ within the tolerance and were left as they are; compared again, no other row of {name} differs"
+            ),
+            false => format!(
+                "{tolerated} rows differ within the tolerance and were left as they are; compared again, it could not be shown \
+                 that no other row differs"
+            ),
+        });
         report
     }
 
@@ -71,6 +100,9 @@ impl Context<'_> {
             Plan::agree((source, &self.servers.0), (target, &self.servers.1), &self.request.wishes).map_err(
                 |PlanRefusal { what, hint }| AgentError::new(FailureKind::Usage, what).with_hint(hint),
             )?;
+        distance::check(&plan, &self.request.options.tolerance).map_err(|PlanRefusal { what, hint }| {
+            AgentError::new(FailureKind::Usage, what).with_hint(hint)
+        })?;
         for (schema, side) in [(source, Role::Source), (target, Role::Target)] {
             plan.warnings.extend(schema.notes.iter().map(|note| format!("{side}: {note}")));
         }

@@ -91,6 +91,7 @@ fn end(text: &str) -> RunEnd {
         message: Some(text.into()),
         hint: Some(text.into()),
         columns: None,
+        notes: Vec::new(),
         seconds: 0.5,
     };
     let table = TableRecord {

@@ -5,7 +5,7 @@
 
 use super::{EngineError, ErrorKind};
 use crate::model::measure::{
-    Aggregate, Axis, Counts, MeasuredColumn, Question, Range, Total, Totals, UNITS_MAX,
+    Aggregate, Axis, Counts, MeasuredColumn, Misfit, Question, Range, Total, Totals, UNITS_MAX,
 };
 use crate::model::{ColumnType, EngineKind, TableName};
 
@@ -18,14 +18,21 @@ pub(super) trait Dialect {
     /// The rows of a range, in a form that an index on the column serves.
     fn condition(&self, range: &Range) -> String;
 
-    /// The whole units from `origin` to the column's value, from 0 on.
-    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64) -> String;
+    /// The whole units from `origin` to the column's value, from 0 on. `wide`: the distance is beyond a BIGINT.
+    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String;
 
     /// A column as it is summed; `None` where it has no sum.
     fn summand(&self, column: &MeasuredColumn) -> Option<String>;
 
-    /// `SUM`, exact for exact types, over an expression.
+    /// `SUM`, exact, over an expression; not of floats.
     fn sum(&self, column: &MeasuredColumn, summand: &str, scale: Option<u32>) -> String;
+
+    /// The sum of a float column's finite values as [`crate::model::float_sum`] reads it, by a query of its own. `rows` is
+    /// what stands from `FROM` on.
+    fn float_sum(&self, column: &MeasuredColumn, rows: &str) -> String;
+
+    /// Which rows' column is such a misfit; `None` where the type has none.
+    fn misfit(&self, column: &MeasuredColumn, kind: Misfit) -> Option<String>;
 
     /// A column of which the smallest and largest are taken.
     fn ordered(&self, column: &MeasuredColumn) -> String;
@@ -90,8 +97,7 @@ pub(super) fn totals(dialect: &dyn Dialect, totals: &Totals) -> Result<String, E
         }
         items.push(dialect.text(&aggregate(dialect, totals, item)?));
     }
-    // Duplicates read the table on their own.
-    if totals.items.iter().all(|item| matches!(item.what, Aggregate::Duplicates(_))) {
+    if !totals.items.iter().any(reads_rows) {
         return Ok(format!("SELECT {}", items.join(", ")));
     }
     let hull = hull(&totals.items).map(|range| dialect.condition(&range));
@@ -99,9 +105,18 @@ pub(super) fn totals(dialect: &dyn Dialect, totals: &Totals) -> Result<String, E
     Ok(format!("SELECT {} FROM {}{conditions}", items.join(", "), dialect.table(table)))
 }
 
+/// Whether an item is of the query's rows; the others have queries of their own.
+fn reads_rows(item: &Total) -> bool {
+    match &item.what {
+        Aggregate::Duplicates(_) | Aggregate::Misfits { alone: true, .. } => false,
+        Aggregate::Sum { column, .. } => !matches!(column.ty, ColumnType::Float { .. }),
+        _ => true,
+    }
+}
+
 /// The range that holds those of all items that read the rows themselves.
 fn hull(items: &[Total]) -> Option<Range> {
-    let mut all = items.iter().filter(|item| !matches!(item.what, Aggregate::Duplicates(_)));
+    let mut all = items.iter().filter(|item| reads_rows(item));
     let mut hull = all.next()?.within.clone()?;
     for item in all {
         let range = item.within.as_ref()?;
@@ -124,10 +139,20 @@ fn aggregate(dialect: &dyn Dialect, totals: &Totals, item: &Total) -> Result<Str
             format!("CASE WHEN {} THEN {then} END", all.join(" AND "))
         }
     };
+    let from = |more: &[Option<String>]| {
+        let mut conditions = vec![closed(totals.filter.as_deref()), within.clone()];
+        conditions.extend_from_slice(more);
+        format!("FROM {}{}", dialect.table(&totals.table), where_all(&conditions))
+    };
     Ok(match &item.what {
         Aggregate::Count => format!("COUNT({})", case("1", None)),
-        Aggregate::Nulls(column) => {
-            format!("COUNT({})", case("1", Some(&format!("{} IS NULL", dialect.quote(&column.name)))))
+        Aggregate::Misfits { column, kind, alone } => match dialect.misfit(column, *kind) {
+            None => "0".to_owned(),
+            Some(condition) if *alone => format!("(SELECT COUNT(*) {})", from(&[Some(condition)])),
+            Some(condition) => format!("COUNT({})", case("1", Some(&condition))),
+        },
+        Aggregate::Sum { column, .. } if matches!(column.ty, ColumnType::Float { .. }) => {
+            dialect.float_sum(column, &from(&[Some(format!("{} IS NOT NULL", dialect.quote(&column.name)))]))
         }
         Aggregate::Sum { column, scale } => {
             let summand = dialect
@@ -149,13 +174,12 @@ fn aggregate(dialect: &dyn Dialect, totals: &Totals, item: &Total) -> Result<Str
             if key.is_empty() {
                 return Err(unfit(&totals.table, "a key without columns"));
             }
-            let mut conditions = vec![closed(totals.filter.as_deref()), within.clone()];
-            conditions.extend(key.iter().map(|c| Some(format!("{} IS NOT NULL", dialect.quote(&c.name)))));
+            let whole: Vec<Option<String>> =
+                key.iter().map(|c| Some(format!("{} IS NOT NULL", dialect.quote(&c.name)))).collect();
             let key: Vec<String> = key.iter().map(|column| dialect.bytes_of(column)).collect();
             format!(
-                "(SELECT COUNT(*) FROM (SELECT 1 AS one FROM {}{} GROUP BY {} HAVING COUNT(*) > 1) doubled)",
-                dialect.table(&totals.table),
-                where_all(&conditions),
+                "(SELECT COUNT(*) FROM (SELECT 1 AS one {} GROUP BY {} HAVING COUNT(*) > 1) doubled)",
+                from(&whole),
                 key.join(", ")
             )
         }
@@ -185,7 +209,7 @@ pub(super) fn counts(dialect: &dyn Dialect, counts: &Counts) -> Result<String, E
         Axis::Integer | Axis::Days => i128::from(counts.unit),
         Axis::Micros => i128::from(counts.unit) * 1_000_000,
     };
-    let length = to.checked_sub(origin).filter(|length| *length >= 0 && *length <= i128::from(i64::MAX));
+    let length = to.checked_sub(origin).filter(|length| *length >= 0);
     if origin > from {
         return Err(unfit(table, "the first unit begins behind the range"));
     }
@@ -194,7 +218,8 @@ pub(super) fn counts(dialect: &dyn Dialect, counts: &Counts) -> Result<String, E
             unfit(table, "the range has too many steps").with_hint("take larger steps or a shorter range")
         );
     }
-    let number = dialect.unit_number(&counts.range.column, origin, counts.unit);
+    let wide = length.is_none_or(|length| length > i128::from(i64::MAX));
+    let number = dialect.unit_number(&counts.range.column, origin, counts.unit, wide);
     let conditions = where_all(&[closed(counts.filter.as_deref()), Some(dialect.condition(&counts.range))]);
     Ok(format!(
         "SELECT {}, {} FROM {}{conditions} GROUP BY {number}",
@@ -215,10 +240,9 @@ pub(super) fn bare(dialect: &dyn Dialect, question: &Question) -> Option<String>
     Some(format!("SELECT 1 FROM {} WHERE {filter}\n", dialect.table(table)))
 }
 
-/// The user's query as one scalar. The parentheses let nothing but a query through.
-pub(super) fn scalar(dialect: &dyn Dialect, sql: &str) -> String {
-    let query = sql.trim().trim_end_matches(';');
-    format!("SELECT {}", dialect.text(&format!("(\n{query}\n)")))
+/// The user's query as one scalar expression. The parentheses let nothing but a query through.
+pub(super) fn scalar(sql: &str) -> String {
+    format!("(\n{}\n)", sql.trim().trim_end_matches(';'))
 }
 
 #[cfg(test)]
@@ -253,7 +277,10 @@ mod tests {
             condition(EngineKind::Postgres, &day).unwrap(),
             "(\"d\" >= DATE '2024-04-01' AND \"d\" < 'infinity')"
         );
-        assert_eq!(condition(EngineKind::MySql, &day).unwrap(), "(`d` >= DATE'2024-04-01')");
+        assert_eq!(
+            condition(EngineKind::MySql, &day).unwrap(),
+            "(`d` >= DATE'2024-04-01' AND MONTH(`d`) > 0 AND DAYOFMONTH(`d`) > 0)"
+        );
         let moment = range("m", ColumnType::TimestampTz { digits: 6 }, Some(0), Some(500_000));
         assert_eq!(
             condition(EngineKind::Postgres, &moment).unwrap(),

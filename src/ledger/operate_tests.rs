@@ -72,6 +72,7 @@ fn incident(key: &str) -> Incident {
         message: None,
         hint: None,
         columns: None,
+        notes: Vec::new(),
         seconds: 0.0,
     };
     Incident {

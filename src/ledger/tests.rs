@@ -76,6 +76,7 @@ fn check(status: Status) -> CheckResult {
         message: None,
         hint: None,
         columns: None,
+        notes: Vec::new(),
         seconds: 0.25,
     }
 }

@@ -192,6 +192,19 @@ impl Decimal {
         Some(if *negative { -value } else { value })
     }
 
+    /// The greatest integer that is not above it, where that fits.
+    pub fn floor(&self) -> Option<i128> {
+        if let Some(whole) = self.to_int() {
+            return Some(whole);
+        }
+        let Self::Finite { negative, weight, digits } = self else { return None };
+        // The groups before the point.
+        let groups = usize::try_from(i32::from(*weight) + 1).unwrap_or(0);
+        let whole = Self::finite(*negative, *weight, digits.iter().take(groups).copied().collect());
+        let whole = whole.to_int()?;
+        if *negative { whole.checked_sub(1) } else { Some(whole) }
+    }
+
     pub fn to_f64(&self) -> f64 {
         match self {
             Self::NaN => f64::NAN,
@@ -300,6 +313,24 @@ mod tests {
         ] {
             let got = Decimal::parse(from).map(|d| d.rounded(scale).to_string());
             assert_eq!(got.as_deref(), Some(to), "{from} at {scale}");
+        }
+    }
+
+    #[test]
+    fn floors_are_below() {
+        for (from, to) in [
+            ("1.5", Some(1)),
+            ("-1.5", Some(-2)),
+            ("0.00001", Some(0)),
+            ("-0.00001", Some(-1)),
+            ("120000", Some(120_000)),
+            ("12345678.9", Some(12_345_678)),
+            ("-10000.0001", Some(-10_001)),
+            ("0", Some(0)),
+            ("1e300", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(Decimal::parse(from).and_then(|d| d.floor()), to, "{from}");
         }
     }
 

@@ -17,7 +17,8 @@ pub enum Question {
     Counts(Counts),
     /// One row, one value: 1 where an index begins with the column, else 0.
     Indexed { table: TableName, column: String },
-    /// One row, one value, read in a transaction that cannot write.
+    /// One row of two values: the class of the query's one value, and the value as [`super::scalar`] reads it. It runs in
+    /// a transaction that cannot write.
     Scalar { sql: String },
 }
 
@@ -42,8 +43,15 @@ pub struct Total {
 #[serde(rename_all = "snake_case")]
 pub enum Aggregate {
     Count,
-    Nulls(MeasuredColumn),
-    /// Exact for integers and decimals; each value is rounded to `scale` places first where one is given.
+    /// Rows whose column has no place among the others. `alone`: of the whole table, by a query of its own that an index
+    /// on the column can serve.
+    Misfits {
+        column: MeasuredColumn,
+        kind: Misfit,
+        alone: bool,
+    },
+    /// Exact. Each value is rounded to `scale` places first where one is given; of floats, the finite ones are added, and
+    /// the answer is what [`super::float_sum::read`] reads.
     Sum {
         column: MeasuredColumn,
         scale: Option<u32>,
@@ -52,6 +60,52 @@ pub enum Aggregate {
     Max(MeasuredColumn),
     /// Keys without NULL, compared by bytes, that more than one row has.
     Duplicates(Vec<MeasuredColumn>),
+}
+
+/// Why a value has no place among a column's others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Misfit {
+    Null,
+    Infinite,
+    /// Not NULL, and nothing that the column's type means: NaN, a date that no calendar has, SQLite's values of another
+    /// class.
+    Unreadable,
+}
+
+impl Misfit {
+    pub const ALL: [Self; 3] = [Self::Null, Self::Infinite, Self::Unreadable];
+}
+
+/// How many values of a column have no place among the others, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Misfits {
+    pub null: u64,
+    pub infinite: u64,
+    pub unreadable: u64,
+}
+
+impl Misfits {
+    /// From the answers to one item of each of [`Misfit::ALL`].
+    pub fn read(cells: &[Option<String>]) -> Option<Self> {
+        let count = |at: usize| cells.get(at)?.as_deref()?.parse::<u64>().ok();
+        Some(Self { null: count(0)?, infinite: count(1)?, unreadable: count(2)? })
+    }
+
+    pub fn total(&self) -> u64 {
+        self.null.saturating_add(self.infinite).saturating_add(self.unreadable)
+    }
+
+    /// The reasons that there are, with their numbers.
+    pub fn words(&self) -> String {
+        let all = [(self.null, "NULL"), (self.infinite, "infinite"), (self.unreadable, "unreadable")];
+        let said: Vec<String> = all
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        said.join(", ")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

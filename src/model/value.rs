@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use bigdecimal::BigDecimal;
+
 use super::decimal::Decimal;
-use super::temporal::{date_text, time_text, timestamp_text};
+use super::temporal::{
+    DATE_INFINITY, DATE_NEG_INFINITY, TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY, date_text, time_text,
+    timestamp_text,
+};
 
 /// The class of a value as it was stored, where it did not fit the column's comparison type
 /// (SQLite's dynamic typing, text that is no uuid).
@@ -121,19 +126,29 @@ impl Value {
         }
     }
 
-    /// As a number, for tolerances: seconds for times.
-    pub fn to_number(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a tolerance is approximate by nature")]
-        Some(match self {
-            Self::Int(value) => *value as f64,
-            Self::Decimal(value) => value.to_f64(),
-            Self::Float32(value) => f64::from(*value),
-            Self::Float64(value) => *value,
-            Self::Date(days) => f64::from(*days) * 86_400.0,
-            Self::Time(micros) | Self::Timestamp(micros) | Self::TimestampTz(micros) => *micros as f64 / 1e6,
-            Self::Irregular(StoredClass::Integer | StoredClass::Real, _) => self.to_text()?.parse().ok()?,
-            _ => return None,
-        })
+    /// As an exact number, for tolerances: seconds for times. `None` for what has no distance to others: NULL, NaN, the
+    /// infinities, texts.
+    pub fn to_number(&self) -> Option<BigDecimal> {
+        let micros = |micros: i64| BigDecimal::new(micros.into(), 6);
+        match self {
+            Self::Int(value) => Some(BigDecimal::from(*value)),
+            Self::Decimal(value @ Decimal::Finite { .. }) => value.to_string().parse().ok(),
+            // A double has an exact decimal form.
+            Self::Float32(value) => BigDecimal::try_from(f64::from(*value)).ok(),
+            Self::Float64(value) => BigDecimal::try_from(*value).ok(),
+            Self::Date(DATE_INFINITY | DATE_NEG_INFINITY) => None,
+            Self::Date(days) => Some(BigDecimal::from(i64::from(*days) * 86_400)),
+            Self::Timestamp(TIMESTAMP_INFINITY | TIMESTAMP_NEG_INFINITY)
+            | Self::TimestampTz(TIMESTAMP_INFINITY | TIMESTAMP_NEG_INFINITY) => None,
+            Self::Time(at) | Self::Timestamp(at) | Self::TimestampTz(at) => Some(micros(*at)),
+            Self::Irregular(StoredClass::Integer, bytes) => {
+                Some(BigDecimal::from(i64::from_be_bytes(bytes.as_slice().try_into().ok()?)))
+            }
+            Self::Irregular(StoredClass::Real, bytes) => {
+                BigDecimal::try_from(f64::from_be_bytes(bytes.as_slice().try_into().ok()?)).ok()
+            }
+            _ => None,
+        }
     }
 }
 
@@ -294,6 +309,34 @@ mod tests {
         assert_eq!(array.to_text(), r#"{{"1",NULL},{"a\"b\\c,{}",""}}"#);
         let shifted = ArrayValue { dims: vec![(1, 0)], items: vec![Value::Int(7)] };
         assert_eq!(shifted.to_text(), r#"[0:0]={"7"}"#);
+    }
+
+    #[test]
+    fn distances_are_of_exact_numbers() {
+        let exact = |value: Value| value.to_number().map(|number| number.normalized().to_plain_string());
+        assert_eq!(exact(Value::Int(9_007_199_254_740_993)).as_deref(), Some("9007199254740993"));
+        let large = Decimal::parse("1000000000000000000000000000001").unwrap();
+        assert_eq!(exact(Value::Decimal(large)).as_deref(), Some("1000000000000000000000000000001"));
+        assert_eq!(exact(Value::Timestamp(1_500_000)).as_deref(), Some("1.5"));
+        assert_eq!(exact(Value::Float64(0.5)).as_deref(), Some("0.5"));
+        assert_eq!(
+            exact(Value::Irregular(StoredClass::Integer, i64::MAX.to_be_bytes().to_vec())).as_deref(),
+            Some("9223372036854775807")
+        );
+        for none in [
+            Value::Null,
+            Value::Float64(f64::NAN),
+            Value::Float64(f64::INFINITY),
+            Value::Decimal(Decimal::NaN),
+            Value::Decimal(Decimal::Infinity),
+            Value::Date(DATE_INFINITY),
+            Value::TimestampTz(TIMESTAMP_NEG_INFINITY),
+            Value::Text("5".into()),
+            Value::Irregular(StoredClass::Real, f64::INFINITY.to_be_bytes().to_vec()),
+            Value::Irregular(StoredClass::Real, Vec::new()),
+        ] {
+            assert_eq!(none.to_number(), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::render::{Style, columns_text, grouped};
 use super::{RowSetAside, TableError, Verdict};
 use crate::agent::TableOutcome;
+use crate::model::measure::Misfits;
 use crate::model::{ColumnCoverage, Plan};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,12 +53,38 @@ pub struct BackfillTable {
     /// Differences that were not written because they are not allowed.
     pub left: u64,
     pub set_aside: u64,
+    /// Changed rows whose values are within the tolerance, left as they are.
+    #[serde(default)]
+    pub tolerated: u64,
     pub rows_set_aside: Vec<RowSetAside>,
+    /// `--from` or `--to` was given: rows beyond them are no part of what is claimed.
+    #[serde(default)]
+    pub bounded: bool,
+    /// Rows of each side that are in no step, and so were not compared.
+    #[serde(default)]
+    pub source_elsewhere: Elsewhere,
+    #[serde(default)]
+    pub target_elsewhere: Elsewhere,
+    /// Why a side may hold rows that the login does not see, unless that was accepted.
+    #[serde(default)]
+    pub hidden_rows: Vec<String>,
+    /// The verdict in words, and what it is of.
+    #[serde(default)]
+    pub claim: String,
     /// What both sides agreed on, and the chunks' outcomes added up, for the ledger.
     #[serde(skip)]
     pub plan: Option<Plan>,
     #[serde(skip)]
     pub outcome: TableOutcome,
+}
+
+/// Rows that are in no step, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    #[serde(flatten)]
+    pub misfits: Misfits,
+    /// In front of the range or behind it.
+    pub outside: u64,
 }
 
 /// One step: rows before and, where anything was filled, after.
@@ -89,6 +116,13 @@ pub struct ChunkReport {
     pub to: String,
     pub verdict: Verdict,
     pub source_rows: u64,
+    /// Found by comparing every row of these steps.
+    #[serde(default)]
+    pub missing: u64,
+    #[serde(default)]
+    pub changed: u64,
+    #[serde(default)]
+    pub extra: u64,
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
@@ -112,23 +146,94 @@ impl BackfillTable {
         }
     }
 
-    /// The worst of: an error, steps that still differ, chunks that were not proved.
-    pub fn judge(&mut self, step_verdicts: &[Option<Verdict>]) {
+    /// The worst of: an error, what comparing the rows of each step came to, and rows of which nothing can be said. Counts
+    /// alone prove nothing; they can only contradict.
+    pub fn judge(&mut self, step_verdicts: &[Option<Verdict>], noun: &str, dry_run: bool) {
         let mut worst = Verdict::Same;
-        for (step, verdict) in self.steps.iter().zip(step_verdicts) {
+        for (at, step) in self.steps.iter().enumerate() {
+            let verdict = step_verdicts.get(at).copied().flatten().unwrap_or(Verdict::Unknown);
             worst = worst.max(match (step.differs_after(), verdict) {
-                (false, verdict) => verdict.unwrap_or(Verdict::Same),
                 // Proved the same, and other counts: rows came or went in between.
-                (true, Some(Verdict::Same)) => Verdict::Unknown,
-                (true, Some(verdict)) => *verdict,
-                (true, None) => Verdict::Different,
+                (true, Verdict::Same) => Verdict::Unknown,
+                (_, verdict) => verdict,
             });
         }
         if self.columns.differs() {
             worst = worst.max(Verdict::Different);
         }
-        self.verdict = if self.error.is_some() { Verdict::Unknown } else { worst };
+        self.verdict = if self.error.is_some() || !self.hidden_rows.is_empty() {
+            Verdict::Unknown
+        } else {
+            worst.max(self.elsewhere_verdict())
+        };
+        self.claim = self.words(noun, dry_run);
     }
+
+    /// Without ends the claim is of the whole table, so that rows in no step count too. An unreadable value may lie in any
+    /// range.
+    fn elsewhere_verdict(&self) -> Verdict {
+        let (source, target) = (&self.source_elsewhere.misfits, &self.target_elsewhere.misfits);
+        if !self.bounded && source.total() != target.total() {
+            Verdict::Different
+        } else if source.unreadable + target.unreadable > 0 {
+            Verdict::Unknown
+        } else if !self.bounded && self.steps.is_empty() && source.total() > 0 {
+            // No row has a time: nothing was compared.
+            Verdict::Unknown
+        } else {
+            Verdict::Same
+        }
+    }
+
+    fn words(&self, noun: &str, dry_run: bool) -> String {
+        let wrote = self.inserted + self.updated + self.deleted > 0;
+        let range = match (self.steps.first(), self.steps.last()) {
+            (Some(first), Some(last)) => format!(" from {} to {}", first.from, last.to),
+            _ => String::new(),
+        };
+        let misfits = (self.source_elsewhere.misfits.total(), self.target_elsewhere.misfits.total());
+        let without = |one: &str, several: &str| match misfits {
+            (0, 0) => String::new(),
+            (source, target) if source == target => {
+                format!("; {} without a {noun} {}", rows(source), if source == 1 { one } else { several })
+            }
+            (source, target) => format!(
+                "; {} without a {noun} at the source and {} at the target {several}",
+                rows(source),
+                grouped(target)
+            ),
+        };
+        let left_out = || without("was not compared", "were not compared");
+        let outside = || without("is outside", "are outside");
+        let gaps = if wrote { "no gap is left" } else { "no gap" };
+        let proof = if self.tolerated > 0 { "the same within the tolerance" } else { "proved the same" };
+        match self.verdict {
+            Verdict::Same if self.steps.is_empty() && self.bounded => {
+                format!("neither side has a row in the range{}", outside())
+            }
+            Verdict::Same if self.steps.is_empty() => "neither side has a row".to_owned(),
+            Verdict::Same if self.bounded => format!("{gaps}{range}, {proof}{}", outside()),
+            Verdict::Same if misfits.0 > 0 => {
+                format!("{gaps} in what has a {noun}{range}, {proof}{}", left_out())
+            }
+            Verdict::Same => format!("{gaps}{range}, {proof}"),
+            Verdict::Different if self.columns.differs() && !self.steps.iter().any(StepRow::differs_after) => {
+                format!("columns differ{}", left_out())
+            }
+            Verdict::Different if dry_run => {
+                format!("gaps, not filled: a dry run{}", left_out())
+            }
+            Verdict::Different => format!("still different{}", left_out()),
+            Verdict::Unknown if self.error.is_none() && misfits != (0, 0) => {
+                format!("not known{}", left_out())
+            }
+            Verdict::Unknown => "not known".to_owned(),
+        }
+    }
+}
+
+fn rows(count: u64) -> String {
+    format!("{} {}", grouped(count), if count == 1 { "row" } else { "rows" })
 }
 
 pub fn json(report: &BackfillReport) -> String {
@@ -144,7 +249,7 @@ const GAPS_MAX: usize = 40;
 pub fn text(report: &BackfillReport, style: Style) -> String {
     let mut out = String::new();
     for table in &report.tables {
-        table_text(&mut out, table, style, report.dry_run);
+        table_text(&mut out, table, style);
     }
     if let Some(run) = &report.run {
         let _ = writeln!(out, "run {run}");
@@ -152,21 +257,19 @@ pub fn text(report: &BackfillReport, style: Style) -> String {
     out
 }
 
-fn table_text(out: &mut String, table: &BackfillTable, style: Style, dry_run: bool) {
-    let filled = !table.chunks.is_empty();
-    let (verdict, code) = match table.verdict {
-        Verdict::Same if filled => ("no gap is left, proved the same", "32"),
-        Verdict::Same => ("no gap", "32"),
-        Verdict::Different if table.columns.differs() && !table.steps.iter().any(StepRow::differs_after) => {
-            ("columns differ", "31")
-        }
-        Verdict::Different if dry_run => ("gaps, not filled: a dry run", "31"),
-        Verdict::Different => ("still different", "31"),
-        Verdict::Unknown => ("not known", "33"),
+fn table_text(out: &mut String, table: &BackfillTable, style: Style) {
+    let code = match table.verdict {
+        Verdict::Same => "32",
+        Verdict::Different => "31",
+        Verdict::Unknown => "33",
     };
+    let verdict = table.claim.as_str();
     let headline = table.columns.headline().map_or_else(String::new, |headline| format!(", {headline}"));
     let _ = writeln!(out, "{}: {}{headline}", style.paint(&table.name(), "1"), style.paint(verdict, code));
     columns_text(out, &table.columns);
+    for hidden in &table.hidden_rows {
+        let _ = writeln!(out, "  not known: {hidden}");
+    }
     for warning in &table.warnings {
         let _ = writeln!(out, "  note: {warning}");
     }
@@ -184,7 +287,12 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style, dry_run: bo
     let _ = writeln!(out, "  rows per {} of {}{zone}", table.step, table.column);
     out.push_str(&picture(&table.steps, style));
     gaps(out, table, style);
+    let found = |count: fn(&ChunkReport) -> u64| table.chunks.iter().map(count).sum::<u64>();
     let facts: Vec<String> = [
+        (found(|chunk| chunk.missing), "missing"),
+        (found(|chunk| chunk.changed), "changed"),
+        (found(|chunk| chunk.extra), "extra"),
+        (table.tolerated, "within tolerance"),
         (table.inserted, "inserted"),
         (table.updated, "updated"),
         (table.deleted, "deleted"),
@@ -285,94 +393,5 @@ fn bar(rows: u64, most: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(at: u64, source: u64, target: u64) -> StepRow {
-        StepRow {
-            from: at.to_string(),
-            to: (at + 1).to_string(),
-            source,
-            target,
-            source_after: None,
-            target_after: None,
-        }
-    }
-
-    fn table(steps: Vec<StepRow>) -> BackfillTable {
-        BackfillTable {
-            source_table: "t".to_owned(),
-            target_table: "t".to_owned(),
-            verdict: Verdict::Unknown,
-            column: "at".to_owned(),
-            step: "day".to_owned(),
-            time_zone: None,
-            from: "0".to_owned(),
-            to: "9".to_owned(),
-            columns: ColumnCoverage::default(),
-            warnings: Vec::new(),
-            error: None,
-            steps,
-            chunks: Vec::new(),
-            inserted: 0,
-            updated: 0,
-            deleted: 0,
-            left: 0,
-            set_aside: 0,
-            rows_set_aside: Vec::new(),
-            plan: None,
-            outcome: TableOutcome::default(),
-        }
-    }
-
-    #[test]
-    fn the_picture_shows_every_gap() {
-        let picture = picture(&[step(0, 100, 100), step(1, 100, 1), step(2, 0, 5)], Style { color: false });
-        let lines: Vec<&str> = picture.lines().collect();
-        assert!(
-            lines[1].ends_with("100") && lines[2].ends_with("-99") && lines[3].ends_with("+5"),
-            "{picture}"
-        );
-        assert!(lines[2].contains("█···················      1"), "{picture}");
-        let many: Vec<StepRow> = (0..1000).map(|at| step(at, 2, if at == 777 { 1 } else { 2 })).collect();
-        let picture = super::picture(&many, Style { color: false });
-        assert!(picture.lines().count() <= LINES_MAX + 2);
-        assert_eq!(picture.matches("-1").count(), 1);
-        // A lost and a surplus row on one line do not cancel out.
-        let mut swapped = many;
-        swapped[778].target = 3;
-        assert!(super::picture(&swapped, Style { color: false }).contains('!'));
-    }
-
-    #[test]
-    fn gaps_that_touch_are_one() {
-        let mut out = String::new();
-        gaps(
-            &mut out,
-            &table(vec![step(0, 1, 0), step(1, 5, 0), step(2, 1, 1), step(3, 0, 1)]),
-            Style { color: false },
-        );
-        assert_eq!(
-            out,
-            "  gap 0 .. 2: 6 at the source, 0 at the target\n  gap 3 .. 4: 0 at the source, 1 at the target\n"
-        );
-    }
-
-    #[test]
-    fn nothing_unproved_is_the_same() {
-        let judged = |mut step: StepRow, after: (u64, u64), verdict| {
-            (step.source_after, step.target_after) = (Some(after.0), Some(after.1));
-            let mut table = table(vec![step]);
-            table.judge(&[verdict]);
-            table.verdict
-        };
-        let gap = step(0, 2, 1);
-        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Same)), Verdict::Same);
-        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Different)), Verdict::Different);
-        assert_eq!(judged(gap.clone(), (2, 2), Some(Verdict::Unknown)), Verdict::Unknown);
-        assert_eq!(judged(gap.clone(), (3, 2), Some(Verdict::Same)), Verdict::Unknown);
-        assert_eq!(judged(gap.clone(), (2, 1), Some(Verdict::Different)), Verdict::Different);
-        assert_eq!(judged(gap, (2, 1), None), Verdict::Different);
-        assert_eq!(judged(step(0, 2, 2), (2, 2), None), Verdict::Same);
-    }
-}
+#[path = "backfill_tests.rs"]
+mod tests;

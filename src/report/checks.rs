@@ -79,6 +79,9 @@ pub struct CheckResult {
     /// Kind rows: how many columns were compared, and which have no partner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<ColumnCoverage>,
+    /// What a person must know of the table, each with its side.
+    #[serde(default)]
+    pub notes: Vec<String>,
     pub seconds: f64,
 }
 
@@ -100,6 +103,9 @@ impl CheckResult {
         facts.extend(self.message.clone());
         facts
             .extend(self.columns.as_ref().map(ColumnCoverage::summary).filter(|summary| !summary.is_empty()));
+        if facts.is_empty() && self.status == Status::Fail {
+            facts.push("the two sides differ".to_owned());
+        }
         facts.join("; ")
     }
 }
@@ -125,6 +131,9 @@ pub fn text(report: &ChecksReport, style: Style) -> String {
             style.paint(&check.title(), "1"),
             check.kind
         );
+        for note in &check.notes {
+            let _ = writeln!(out, "                 note: {note}");
+        }
         if check.status >= Status::Fail {
             let owner = check.owner.as_ref().map_or_else(String::new, |owner| format!(", owner {owner}"));
             let _ = writeln!(out, "                 severity {}{owner}", check.severity);
@@ -208,18 +217,23 @@ fn write_case(writer: &mut Writer<Vec<u8>>, check: &CheckResult) -> std::io::Res
             ("time", format!("{:.3}", check.seconds).as_str()),
         ])
         .write_inner_content(|writer| {
+            let notes: String = check.notes.iter().map(|note| format!("note: {note}\n")).collect();
             let details = || {
                 let owner =
                     check.owner.as_ref().map_or_else(String::new, |owner| format!("owner: {owner}\n"));
                 let hint = check.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
-                plain(&format!("kind: {}\nseverity: {}\n{owner}{hint}{facts}", check.kind, check.severity))
+                plain(&format!(
+                    "kind: {}\nseverity: {}\n{owner}{hint}{notes}{facts}",
+                    check.kind, check.severity
+                ))
             };
             let element = match check.status {
                 Status::Fail => "failure",
                 Status::Unknown => "error",
                 Status::Pass | Status::WithinTolerance => {
-                    if !facts.is_empty() {
-                        writer.create_element("system-out").write_text_content(BytesText::new(&facts))?;
+                    let said = plain(&format!("{notes}{facts}"));
+                    if !said.is_empty() {
+                        writer.create_element("system-out").write_text_content(BytesText::new(&said))?;
                     }
                     return Ok(());
                 }
@@ -261,6 +275,7 @@ mod tests {
             message: Some("<odd> & \"quoted\" \u{1} ]]>".to_owned()),
             hint: None,
             columns: None,
+            notes: Vec::new(),
             seconds: 0.5,
         }
     }
@@ -317,6 +332,26 @@ mod tests {
         assert_eq!([count("testcase"), count("failure"), count("error"), count("system-out")], [4, 1, 1, 2]);
         assert!(xml.contains("failures=\"1\" errors=\"1\"") && !xml.contains('\u{1}'), "{xml}");
         assert!(xml.contains("&lt;odd&gt; &amp;"), "{xml}");
+    }
+
+    #[test]
+    fn every_format_has_the_notes_and_says_why_it_failed() {
+        let noted =
+            CheckResult { notes: vec!["target: <rows> hidden".to_owned()], ..result("a", Status::Pass) };
+        let bare = CheckResult {
+            source: None,
+            target: None,
+            difference: None,
+            message: None,
+            ..result("b", Status::Fail)
+        };
+        let report = report(vec![noted.clone(), CheckResult { status: Status::Unknown, ..noted }, bare]);
+        let shown = text(&report, Style { color: false });
+        assert_eq!(shown.matches("  note: target: <rows> hidden\n").count(), 2, "{shown}");
+        let xml = junit(&report);
+        assert_eq!(xml.matches("note: target: &lt;rows&gt; hidden").count(), 2, "{xml}");
+        assert!(xml.contains("message=\"the two sides differ\"") && !xml.contains("message=\"\""), "{xml}");
+        assert!(json(&report).contains("\"target: <rows> hidden\""));
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub(crate) fn proof(table: &TableRecord) -> String {
     let said = match (&outcome.repaired_root, outcome.proved && table.error.is_none()) {
         _ if outcome.source_root.is_empty() && wrote => "rows were written, nothing was proved",
         _ if outcome.source_root.is_empty() => return "nothing was read".to_owned(),
+        (Some(_), true) if outcome.tolerated > 0 => {
+            "proved: after the repair no row differs by more than the tolerance"
+        }
         (Some(_), true) => "proved: after the repair the target's root is the source's",
         (Some(_), false) => "not proved: after the repair the roots differ, or rows were left",
         (None, true) if outcome.source_root == outcome.target_root => "proved: the roots are equal",

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::TableOutcome;
-use crate::report::backfill::{BackfillTable, ChunkReport, StepRow};
+use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere, StepRow};
 use crate::report::checks::{CheckResult, Status};
 use crate::report::record::{DifferenceRecord, RunRecord, TrailSummary};
 use crate::report::{TableError, Verdict};
@@ -16,6 +16,9 @@ fn backfill(text: &str) -> BackfillTable {
         to: s(),
         verdict: Verdict::Same,
         source_rows: 7,
+        missing: 3,
+        changed: 0,
+        extra: 0,
         inserted: 3,
         updated: 0,
         deleted: 0,
@@ -49,7 +52,13 @@ fn backfill(text: &str) -> BackfillTable {
         deleted: 0,
         left: 0,
         set_aside: 0,
+        tolerated: 0,
         rows_set_aside: Vec::new(),
+        bounded: false,
+        source_elsewhere: Elsewhere::default(),
+        target_elsewhere: Elsewhere::default(),
+        hidden_rows: vec![s()],
+        claim: s(),
         plan: None,
         outcome: TableOutcome::default(),
     }
@@ -109,6 +118,7 @@ fn evidence(text: &str) -> Evidence {
                 message: Some(s()),
                 hint: Some(s()),
                 columns: None,
+                notes: Vec::new(),
                 seconds: 0.0,
             }],
             tables: vec![table.clone(), table],

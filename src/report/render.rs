@@ -83,6 +83,9 @@ fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static 
     let outcome = &table.outcome;
     let wrote = outcome.inserted + outcome.updated + outcome.deleted > 0;
     match table.verdict {
+        Verdict::Same if repaired && wrote && outcome.tolerated > 0 => {
+            ("repaired, the same within the tolerance", "32")
+        }
         Verdict::Same if repaired && wrote => ("repaired, proved the same", "32"),
         Verdict::Same if outcome.tolerated > 0 => ("the same within the tolerance", "32"),
         Verdict::Same if outcome.in_flight > 0 => ("the same, apart from rows in flight", "32"),

@@ -27,6 +27,12 @@ pub(super) fn section(out: &mut String, table: &BackfillTable) {
     let before = |step: &StepRow| (step.source, step.target);
     let after =
         |step: &StepRow| (step.source_after.unwrap_or(step.source), step.target_after.unwrap_or(step.target));
+    if !table.claim.is_empty() {
+        let _ = writeln!(out, "<p>{}</p>", esc(&table.claim));
+    }
+    for hidden in &table.hidden_rows {
+        let _ = writeln!(out, "<p class=\"note\">Not known: {}</p>", esc(hidden));
+    }
     picture(out, "Before", &table.steps, before);
     if table.steps.iter().any(|step| step.target_after.is_some()) {
         picture(out, "After", &table.steps, after);
@@ -79,7 +85,7 @@ fn gaps(out: &mut String, table: &BackfillTable) {
     let gaps: Vec<&StepRow> =
         table.steps.iter().filter(|step| step.differs() || step.differs_after()).collect();
     if gaps.is_empty() {
-        *out += "<p>Both sides have as many rows in every step.</p>\n";
+        *out += "<p>Counts agree in every step.</p>\n";
         return;
     }
     *out += "<table><thead><tr><th scope=\"col\">Step</th><th scope=\"col\">Source</th><th scope=\"col\">Target</th>\
@@ -105,7 +111,7 @@ fn chunks(out: &mut String, table: &BackfillTable) {
     if table.chunks.is_empty() {
         return;
     }
-    *out += "<h3>What was filled</h3>\n<table><thead><tr><th scope=\"col\">Steps</th><th scope=\"col\">Verdict</th>\
+    *out += "<h3>What was compared and filled</h3>\n<table><thead><tr><th scope=\"col\">Steps</th><th scope=\"col\">Verdict</th>\
              <th scope=\"col\">Written</th><th scope=\"col\">Left</th><th scope=\"col\">Root of the source</th>\
              <th scope=\"col\">Root of the target after</th></tr></thead><tbody>\n";
     for chunk in table.chunks.iter().take(LINES_MAX) {

@@ -142,6 +142,7 @@ pub(super) mod tests {
             message: Some("1 missing".to_owned()),
             hint: None,
             columns: None,
+            notes: Vec::new(),
             seconds: 0.1,
         }
     }

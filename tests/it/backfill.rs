@@ -33,6 +33,10 @@ fn gaps(table: &Value) -> Vec<String> {
     steps(table).into_iter().filter(|(_, source, target)| source != target).map(|(from, ..)| from).collect()
 }
 
+fn chunks(output: &Output) -> usize {
+    table(output)["chunks"].as_array().unwrap().len()
+}
+
 fn after_agrees(table: &Value) -> bool {
     let steps = table["steps"].as_array().unwrap();
     steps.iter().all(|step| !step["source_after"].is_null() && step["source_after"] == step["target_after"])
@@ -46,7 +50,7 @@ fn postgres_events(db: &PostgresDb) {
         "CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz, day date, note text);
          INSERT INTO events SELECT i, timestamptz '2024-03-27 00:00:00+00' + i * interval '30 minutes',
            date '2024-03-27' + i / 48, 'n' || i FROM generate_series(0, {COUNT} - 1) i;
-         INSERT INTO events VALUES (9000, NULL, NULL, 'no time'), (9001, 'infinity', 'infinity', 'never');
+         INSERT INTO events VALUES (9000, NULL, NULL, 'no time');
          CREATE INDEX ON events (at); CREATE INDEX ON events (day)"
     ));
 }
@@ -104,14 +108,23 @@ fn gaps_at_both_ends_and_within_are_filled_on_every_engine() {
             let done = table(&done);
             assert_eq!((done["inserted"].as_u64(), after_agrees(&done)), (Some(106), true), "{done}");
             let again = backfill(&source.url(), target, &open);
-            assert_eq!((again.status, table(&again)["chunks"].as_array().map(Vec::len)), (0, Some(0)));
+            let inserted = table(&again)["inserted"].as_u64();
+            assert_eq!((again.status, inserted, chunks(&again)), (0, Some(0), 1), "{again:?}");
+            assert!(
+                table(&again)["claim"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("no gap in what has a time from 2024-03-27"),
+                "{again:?}"
+            );
         }
     }
     // The other way round as well: a source of each kind.
     for source in [&maria.url(), &lite.url()] {
         pg.execute(HOLES);
-        let done =
-            backfill(source, &pg.url(), &["-t", "events", "--on", "at", "--assume-utc", "--order", "newest"]);
+        let newest = ["--order", "newest", "--chunk-rows", "48"];
+        let open = ["-t", "events", "--on", "at", "--assume-utc"];
+        let done = backfill(source, &pg.url(), &[&open[..], &newest].concat());
         assert_eq!(done.status, 0, "{done:?}");
         let done = table(&done);
         assert_eq!(done["inserted"], 106);
@@ -229,7 +242,7 @@ fn a_row_that_rounding_moves_over_midnight_is_in_one_step() {
     // PostgreSQL rounds: two rows are of the next day there.
     let round = PostgresDb::create();
     round.execute("CREATE TABLE t (id int PRIMARY KEY, at timestamp(3)); INSERT INTO t VALUES (1, '2024-01-01 23:59:59.9991'), (2, '2024-01-01 23:59:59.9999'), (3, '2024-01-02')");
-    let found = backfill(&source.url(), &round.url(), &["-t", "t", "--on", "at", "--all-steps"]);
+    let found = backfill(&source.url(), &round.url(), &["-t", "t", "--on", "at"]);
     assert_eq!(found.status, 0, "{found:?}");
     assert_eq!(steps(&table(&found)), [("2024-01-01".to_owned(), 1, 1), ("2024-01-02".to_owned(), 2, 2)]);
 }
@@ -258,14 +271,21 @@ fn integers_of_every_size() {
         &ends.url(),
         &["-t", "n", "--on", "id", "--step", "9000000000000000000", "--from", "0"],
     );
-    assert_eq!(whole.status, 2, "wider than 63 bits: {whole:?}");
+    assert_eq!(whole.status, 0, "wider than 63 bits: {whole:?}");
+    // Without a step there are about 48 of them, however wide the range is.
+    for (from, to) in [(&source, &ends.url()), (&source, &target.url())] {
+        let open = backfill(&from.url(), to, &["-t", "n", "--on", "id", "--dry-run"]);
+        assert!([0, 1].contains(&open.status), "{open:?}");
+        assert!((2..100).contains(&steps(&table(&open)).len()), "{open:?}");
+        assert_eq!(steps(&table(&open)).iter().map(|step| step.1).sum::<u64>(), 5, "{open:?}");
+    }
     let upper = backfill(
         &source.url(),
         &ends.url(),
         &["-t", "n", "--on", "id", "--step", "1000", "--from", "18446744073709551000"],
     );
     assert_eq!(upper.status, 0, "{upper:?}");
-    assert_eq!(table(&upper)["inserted"], 1);
+    assert_eq!(table(&upper)["inserted"], 0, "it was filled before");
 }
 
 #[test]
@@ -303,10 +323,9 @@ fn extra_rows_are_left_and_said() {
     let gone =
         backfill(&source.url(), &target.url(), &[&args[..], &["--allow", "insert,update,delete"]].concat());
     assert_eq!((gone.status, table(&gone)["deleted"].as_u64()), (0, Some(5)), "{gone:?}");
-    // Equal counts hide a changed row from the survey, not from --all-steps.
+    // Equal counts hide nothing.
     target.execute("UPDATE events SET note = 'changed' WHERE id = 300");
-    assert_eq!(backfill(&source.url(), &target.url(), &args).status, 0);
-    let all = backfill(&source.url(), &target.url(), &[&args[..], &["--all-steps"]].concat());
+    let all = backfill(&source.url(), &target.url(), &args);
     assert_eq!((all.status, table(&all)["updated"].as_u64()), (0, Some(1)), "{all:?}");
     let (a, b) = (
         source.scalar("SELECT group_concat(id || note) FROM events"),
@@ -330,7 +349,8 @@ fn the_picture_is_for_people() {
         "██",
         "-48",
         "gap 2024-03-31 .. 2024-04-01: 48 at the source, 38 at the target",
-        "rows whose at is NULL are in no step",
+        "source: rows that have no time in at: 1 NULL; ",
+        "106 missing",
     ] {
         assert!(shown.stdout.contains(words), "{words}: {shown:?}");
     }
@@ -364,7 +384,10 @@ fn wrong_ranges_say_what_to_do() {
 fn a_rate_is_kept() {
     let (source, target) = (SqliteDb::create(), SqliteDb::create());
     sqlite_events(&source);
-    target.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, at TIMESTAMP, day DATE, note TEXT)");
+    target.execute(
+        "CREATE TABLE events (id INTEGER PRIMARY KEY, at TIMESTAMP, day DATE, note TEXT);
+         INSERT INTO events VALUES (9000, NULL, NULL, 'no time')",
+    );
     let since = Instant::now();
     let done = backfill(
         &source.url(),
@@ -422,11 +445,10 @@ fn a_backfill_that_was_killed_goes_on_where_it_was() {
     assert_eq!(done.status, 0, "{done:?}");
     let done = table(&done);
     assert_eq!(done["inserted"].as_u64(), Some(43_200 - last), "what was filled is not filled again");
-    let chunks = done["chunks"].as_array().unwrap().len();
-    assert!(
-        chunks <= 30 - usize::try_from(last / 1_440).unwrap(),
-        "whole days are skipped: {chunks} chunks after {last} rows"
-    );
+    let chunks = done["chunks"].as_array().unwrap();
+    assert_eq!(chunks.len(), 30, "every day is compared");
+    let missing = |chunk: &&Value| chunk["missing"].as_u64() > Some(0);
+    assert!(chunks.iter().filter(missing).count() <= 31 - usize::try_from(last / 1_440).unwrap());
     assert!(after_agrees(&done));
     assert_eq!(
         target.scalar("SELECT CONCAT(COUNT(*), ' ', SUM(id)) FROM big"),

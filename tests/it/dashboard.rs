@@ -161,6 +161,7 @@ impl Place {
             message: None,
             hint: None,
             columns: None,
+            notes: Vec::new(),
             seconds: 0.1,
         };
         let incident = |key: &str, state, resolved: Option<&str>| Incident {

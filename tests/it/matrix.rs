@@ -449,6 +449,7 @@ async fn reconcile(
         options,
         details_kept: 10,
         tables_in_flight: 2,
+        stop: tokio_util::sync::CancellationToken::new(),
     };
     let (events, mut told) = mpsc::channel(64);
     let (outcome, ()) = tokio::join!(

@@ -1,12 +1,11 @@
 //! Differences as a person reads them: keys and columns by name, values where they were asked for. Pure.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use super::reread::Reread;
 use crate::agent::difference::{Difference, DifferingColumn, ValuePair};
 use crate::model::canonical::{DecodeError, decode_key, decode_key_into, decode_row, split_cells};
-use crate::model::{CanonicalRow, ComparisonType, Key, Plan, TableAccess, Value};
+use crate::model::{CanonicalRow, ComparisonType, Distance, Key, Plan, TableAccess, Tolerances, Value};
 
 /// Puts differences into words, and clears those within tolerance.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub(crate) struct Describer {
     key_types: Vec<ComparisonType>,
     source_names: Vec<String>,
     /// By position behind the key.
-    tolerances: Vec<Option<f64>>,
+    tolerances: Vec<Option<Distance>>,
     show_values: bool,
 }
 
@@ -33,15 +32,10 @@ fn with_digits(number: i128, each: impl FnOnce(&str)) {
 }
 
 impl Describer {
-    pub(crate) fn new(
-        plan: &Plan,
-        access: &TableAccess,
-        tolerance: &BTreeMap<String, f64>,
-        show_values: bool,
-    ) -> Self {
+    pub(crate) fn new(plan: &Plan, access: &TableAccess, tolerance: &Tolerances, show_values: bool) -> Self {
         let source_names: Vec<String> = plan.columns.iter().map(|column| column.source.clone()).collect();
         let tolerances =
-            source_names[plan.key_len..].iter().map(|name| tolerance.get(name).copied()).collect();
+            source_names[plan.key_len..].iter().map(|name| tolerance.get(name).cloned()).collect();
         Self { access: access.clone(), key_types: access.key_types(), source_names, tolerances, show_values }
     }
 
@@ -91,8 +85,8 @@ impl Describer {
         let types = self.access.row_types();
         let (left, right) = (decode_row(&types, source.as_bytes())?, decode_row(&types, target.as_bytes())?);
         let near = |at: usize| {
-            let within = self.tolerances.get(at).copied().flatten()?;
-            Some((left.get(at)?.to_number()? - right.get(at)?.to_number()?).abs() <= within)
+            let within = self.tolerances.get(at)?.as_ref()?;
+            Some(within.covers(&left.get(at)?.to_number()?, &right.get(at)?.to_number()?))
         };
         Ok(Self::differing(source, target)?.into_iter().all(|at| near(at).unwrap_or(false)))
     }

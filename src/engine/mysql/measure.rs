@@ -1,14 +1,17 @@
 //! Totals, counts and scalars of MySQL and MariaDB.
 
-use sqlx::mysql::MySqlConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, SqlSafeStr as _};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{
+    AssertSqlSafe, Column as _, Connection as _, Executor as _, Row as _, SqlSafeStr as _, TypeInfo as _,
+};
 
 use super::session::execute;
 use super::statement::{quote, quote_table};
 use super::{MySqlEngine, errors, wire};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
-use crate::model::measure::{Axis, MeasuredColumn, Question, Range};
+use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
+use crate::model::scalar::{Scalar, ScalarClass};
 use crate::model::temporal::{MICROS_PER_DAY, date_text, days_from_civil, timestamp_text};
 use crate::model::{Answer, ColumnType, TableName};
 
@@ -34,6 +37,11 @@ fn point(ty: &ColumnType, at: i128) -> String {
         _ if at < 0 => format!("({at})"),
         _ => at.to_string(),
     }
+}
+
+/// Dates that no calendar has stand among the others; a TIMESTAMP has none but that of zeros.
+fn has_odd_dates(ty: &ColumnType) -> bool {
+    matches!(ty, ColumnType::Date | ColumnType::Timestamp { .. })
 }
 
 impl Dialect for MySql {
@@ -66,13 +74,19 @@ impl Dialect for MySql {
         if ends.is_empty() {
             ends.push(format!("{name} IS NOT NULL"));
         }
+        if has_odd_dates(ty) {
+            ends.push(format!("MONTH({name}) > 0 AND DAYOFMONTH({name}) > 0"));
+        }
         format!("({})", ends.join(" AND "))
     }
 
-    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64) -> String {
+    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String {
         let name = quote(&column.name);
         let origin = point(&column.ty, origin);
         match column.ty.axis() {
+            Some(Axis::Integer) if wide => {
+                format!("((CAST({name} AS DECIMAL(30, 0)) - {origin}) DIV {unit})")
+            }
             Some(Axis::Integer) => format!("(({name} - {origin}) DIV {unit})"),
             Some(Axis::Days) => format!("(DATEDIFF({name}, {origin}) DIV {unit})"),
             _ => format!("(TIMESTAMPDIFF(SECOND, {origin}, {name}) DIV {unit})"),
@@ -93,6 +107,35 @@ impl Dialect for MySql {
         match (&column.ty, scale) {
             (ColumnType::Decimal { .. }, Some(scale)) => format!("SUM(ROUND({summand}, {scale}))"),
             _ => format!("SUM({summand})"),
+        }
+    }
+
+    /// A double times a power of two that makes it whole is exact, and so is the whole number as a BIGINT: a sum for each
+    /// power has no rounding. The power goes in two factors, since one alone can be beyond a double. LOG2 may be one
+    /// too large beside a power of two; the two bits that are spare take that up.
+    fn float_sum(&self, column: &MeasuredColumn, rows: &str) -> String {
+        let name = quote(&column.name);
+        format!(
+            "(SELECT GROUP_CONCAT(CONCAT(m, '@', -s) SEPARATOR ',') FROM (SELECT s, \
+               SUM(CAST(v * POW(2, s DIV 2) * POW(2, s - s DIV 2) AS SIGNED)) AS m FROM (SELECT v, \
+               54 - GREATEST(CAST(COALESCE(FLOOR(LOG2(ABS(v))), -1074) AS SIGNED), -1074) AS s FROM (SELECT \
+               ({name} + 0e0) AS v {rows}) a) b GROUP BY s) c)"
+        )
+    }
+
+    fn misfit(&self, column: &MeasuredColumn, kind: Misfit) -> Option<String> {
+        let name = quote(&column.name);
+        match (kind, &column.ty) {
+            (Misfit::Null, _) => Some(format!("{name} IS NULL")),
+            (Misfit::Unreadable, ty) if has_odd_dates(ty) => Some(format!(
+                "({name} IS NOT NULL AND (COALESCE(MONTH({name}), 0) = 0 OR COALESCE(DAYOFMONTH({name}), 0) = 0 \
+                 OR {name} < {}))",
+                point(ty, days_ends().0 * per_day(ty))
+            )),
+            (Misfit::Unreadable, ty @ ColumnType::TimestampTz { .. }) => {
+                Some(format!("{name} < {}", point(ty, days_ends().0 * per_day(ty))))
+            }
+            _ => None,
         }
     }
 
@@ -131,23 +174,36 @@ impl MySqlEngine {
                 counts.filter.is_some(),
             ),
             Question::Indexed { table, column } => return self.indexed(table, column).await,
-            Question::Scalar { sql } => {
-                ("run the check's query".to_owned(), measure::scalar(&MySql, sql), true)
-            }
+            // The value as it stands has its type, which none of the others has.
+            Question::Scalar { sql } => (
+                "run the check's query".to_owned(),
+                format!(
+                    "SELECT s.v, CAST(s.v AS CHAR), HEX(s.v), CHARSET(s.v) FROM (SELECT {} AS v) s",
+                    measure::scalar(sql)
+                ),
+                true,
+            ),
         };
         // A connection of its own: one that failed halfway must not come back with its transaction.
         let mut connection = self.target.connect().await?;
         execute(&mut connection, "START TRANSACTION READ ONLY")
             .await
             .map_err(|error| errors::database(during.as_str(), &error))?;
+        // The parts of an exact sum are longer than what a server may cut it off at.
+        execute(&mut connection, "SET SESSION group_concat_max_len = 1048576")
+            .await
+            .map_err(|error| errors::database(during.as_str(), &error))?;
         if let Some(bare) = measure::bare(&MySql, question) {
             let prepared = (&mut connection).prepare(AssertSqlSafe(bare).into_sql_str()).await;
             prepared.map_err(|error| errors::reading(&during, true, &error))?;
         }
-        let answer =
-            texts(&mut connection, &sql).await.map_err(|error| errors::reading(&during, free, &error))?;
+        let rows =
+            read(&mut connection, &sql).await.map_err(|error| errors::reading(&during, free, &error))?;
         drop(connection.close().await);
-        Ok(answer)
+        Ok(match question {
+            Question::Scalar { .. } => scalar(&rows),
+            _ => rows.iter().map(|row| (0..row.len()).map(|at| text(row, at)).collect()).collect(),
+        })
     }
 
     async fn indexed(&self, table: &TableName, column: &str) -> Result<Answer, EngineError> {
@@ -163,8 +219,34 @@ impl MySqlEngine {
 }
 
 /// One prepared statement: the server lets no second one through.
-async fn texts(connection: &mut MySqlConnection, sql: &str) -> Result<Answer, sqlx::Error> {
-    let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await?;
-    let text = |row, at| wire::raw(row, at).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    Ok(rows.iter().map(|row| (0..row.len()).map(|at| text(row, at)).collect()).collect())
+async fn read(connection: &mut MySqlConnection, sql: &str) -> Result<Vec<MySqlRow>, sqlx::Error> {
+    sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await
+}
+
+fn text(row: &MySqlRow, at: usize) -> Option<String> {
+    wire::raw(row, at).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A value by its own type; with it came its text, its bytes as hex digits, and the name of its character set.
+fn scalar(rows: &[MySqlRow]) -> Answer {
+    let [row] = rows else { return Vec::new() };
+    let Some(column) = row.columns().first() else { return Vec::new() };
+    let name = column.type_info().name();
+    let class = match name.trim_end_matches(" UNSIGNED") {
+        "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" | "DECIMAL" | "YEAR" => {
+            ScalarClass::Number
+        }
+        "FLOAT" | "DOUBLE" => ScalarClass::Float,
+        "DATE" => ScalarClass::Date,
+        "DATETIME" => ScalarClass::Timestamp,
+        "TIMESTAMP" => ScalarClass::TimestampTz,
+        "TIME" | "JSON" | "ENUM" | "SET" => ScalarClass::Text,
+        "BIT" | "GEOMETRY" => ScalarClass::Bytes,
+        _ if text(row, 3).as_deref() == Some("binary") => ScalarClass::Bytes,
+        _ => ScalarClass::Text,
+    };
+    let shown = if class == ScalarClass::Bytes { 2 } else { 1 };
+    let text = text(row, shown);
+    let text = if class == ScalarClass::Bytes { text.map(|hex| hex.to_lowercase()) } else { text };
+    Scalar { class, text }.answer()
 }

@@ -8,7 +8,8 @@ use super::statement::{ident, table};
 use super::{PgEngine, run, scan};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
-use crate::model::measure::{Axis, MeasuredColumn, Question, Range};
+use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
+use crate::model::scalar::{Scalar, ScalarClass};
 use crate::model::temporal::{date_text, timestamp_text};
 use crate::model::{Answer, ColumnType, TableAccess, TableName};
 
@@ -64,10 +65,11 @@ impl Dialect for Postgres {
         format!("({})", ends.join(" AND "))
     }
 
-    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64) -> String {
+    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String {
         let name = ident(&column.name);
         let origin = point(&column.ty, origin);
         match column.ty.axis() {
+            Some(Axis::Integer) if wide => format!("pg_catalog.div({name}::numeric - {origin}, {unit})"),
             Some(Axis::Integer) => format!("(({name}::int8 - {origin}::int8) / {unit})"),
             Some(Axis::Days) => format!("(({name} - {origin}) / {unit})"),
             _ => format!("(floor(extract(epoch FROM ({name} - {origin})))::int8 / {unit})"),
@@ -89,6 +91,41 @@ impl Dialect for Postgres {
         match (&column.ty, scale) {
             (ColumnType::Decimal { .. }, Some(scale)) => format!("SUM(round({summand}, {scale}))"),
             _ => format!("SUM({summand})"),
+        }
+    }
+
+    /// A double is the whole number of its 53 bits times a power of two: a sum for each power has no rounding.
+    fn float_sum(&self, column: &MeasuredColumn, rows: &str) -> String {
+        let name = ident(&column.name);
+        format!(
+            "(SELECT pg_catalog.string_agg(s.m::text || '@' || s.e::text, ',') FROM (SELECT \
+               pg_catalog.sum(((x.b & 4503599627370495) + CASE WHEN ((x.b >> 52) & 2047) > 0 THEN 4503599627370496 ELSE 0 END) \
+                 * CASE WHEN x.b < 0 THEN -1 ELSE 1 END) AS m, \
+               (CASE WHEN ((x.b >> 52) & 2047) > 0 THEN (x.b >> 52) & 2047 ELSE 1 END) - 1075 AS e FROM (SELECT \
+               ('x' || pg_catalog.encode(pg_catalog.float8send({name}::float8), 'hex'))::bit(64)::int8 AS b {rows} OFFSET 0) x \
+               WHERE ((x.b >> 52) & 2047) < 2047 GROUP BY 2) s)"
+        )
+    }
+
+    fn misfit(&self, column: &MeasuredColumn, kind: Misfit) -> Option<String> {
+        let name = ident(&column.name);
+        match (kind, &column.ty) {
+            (Misfit::Null, _) => Some(format!("{name} IS NULL")),
+            (
+                Misfit::Infinite,
+                ColumnType::Date | ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. },
+            ) => Some(format!("{name} IN ('infinity', '-infinity')")),
+            (Misfit::Infinite, ColumnType::Float { .. }) => {
+                Some(format!("{name} IN ('Infinity', '-Infinity')"))
+            }
+            // Before release 14 a numeric has no infinity, and no literal of one.
+            (Misfit::Infinite, ColumnType::Decimal { scale: None, .. }) => {
+                Some(format!("{name}::text IN ('Infinity', '-Infinity')"))
+            }
+            (Misfit::Unreadable, ColumnType::Float { .. } | ColumnType::Decimal { .. }) => {
+                Some(format!("{name} = 'NaN'"))
+            }
+            _ => None,
         }
     }
 
@@ -129,9 +166,15 @@ impl PgEngine {
                 counts.filter.as_ref().map(|filter| (&counts.table, filter)),
             ),
             Question::Indexed { table, column } => return self.indexed(table, column).await,
-            Question::Scalar { sql } => {
-                ("run the check's query".to_owned(), measure::scalar(&Postgres, sql), None)
-            }
+            // Without OFFSET the query could be run once for each of the two columns.
+            Question::Scalar { sql } => (
+                "run the check's query".to_owned(),
+                format!(
+                    "SELECT pg_catalog.pg_typeof(s.v)::text, s.v::text FROM (SELECT {} AS v OFFSET 0) s",
+                    measure::scalar(sql)
+                ),
+                None,
+            ),
         };
         let mut connection = self.acquire().await?;
         run(&mut connection, &during, "BEGIN TRANSACTION READ ONLY").await?;
@@ -151,7 +194,10 @@ impl PgEngine {
         })?;
         run(&mut connection, &during, "ROLLBACK").await?;
         self.release(connection);
-        Ok(answer)
+        Ok(match question {
+            Question::Scalar { .. } => scalar(answer),
+            _ => answer,
+        })
     }
 
     async fn indexed(&self, name: &TableName, column: &str) -> Result<Answer, EngineError> {
@@ -170,6 +216,24 @@ impl PgEngine {
         self.release(connection);
         Ok(vec![vec![Some(found)]])
     }
+}
+
+/// A type's name and a value's text as a scalar. Bytes are told as hex digits.
+fn scalar(answer: Answer) -> Answer {
+    let Some([Some(ty), text]) = answer.first().map(Vec::as_slice) else { return answer };
+    let class = match ty.as_str() {
+        "boolean" => ScalarClass::Boolean,
+        "smallint" | "integer" | "bigint" | "numeric" | "oid" => ScalarClass::Number,
+        "real" | "double precision" => ScalarClass::Float,
+        "date" => ScalarClass::Date,
+        "timestamp without time zone" => ScalarClass::Timestamp,
+        "timestamp with time zone" => ScalarClass::TimestampTz,
+        "bytea" => ScalarClass::Bytes,
+        _ => ScalarClass::Text,
+    };
+    let hex = |text: &String| text.strip_prefix("\\x").unwrap_or(text).to_owned();
+    let text = if class == ScalarClass::Bytes { text.as_ref().map(hex) } else { text.clone() };
+    Scalar { class, text }.answer()
 }
 
 /// One prepared statement: the protocol lets no second one through.

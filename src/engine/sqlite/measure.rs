@@ -12,11 +12,14 @@ use super::params::quote;
 use crate::engine::measure::{self, Dialect};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::decimal::Decimal;
-use crate::model::measure::{Axis, MeasuredColumn, Question, Range};
+use crate::model::float_sum::FloatSum;
+use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
+use crate::model::scalar::{Scalar, ScalarClass};
 use crate::model::temporal::{
     MICROS_PER_DAY, date_text, days_from_civil, parse_date, parse_timestamp, timestamp_text,
 };
-use crate::model::{Answer, ColumnType, TableName};
+use crate::model::value::hex;
+use crate::model::{Answer, TableName};
 
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Sqlite;
@@ -36,7 +39,16 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("trueup_date", 1, flags, |context| {
         Ok(context.get::<Option<i32>>(0)?.map(date_text))
     })?;
-    connection.create_aggregate_function("trueup_sum", 2, flags, ExactSum)
+    connection.create_scalar_function("trueup_unit", 3, flags, |context| {
+        let text = |at: usize| context.get::<String>(at)?.parse::<i128>().map_err(|_| no_number());
+        let (origin, unit) = (text(1)?, text(2)?.max(1));
+        Ok(match context.get_raw(0) {
+            ValueRef::Integer(value) => i64::try_from((i128::from(value) - origin).div_euclid(unit)).ok(),
+            _ => None,
+        })
+    })?;
+    connection.create_aggregate_function("trueup_sum", 2, flags, ExactSum)?;
+    connection.create_aggregate_function("trueup_float_sum", 1, flags, ExactFloatSum)
 }
 
 fn text_of<'c>(context: &'c Context<'_>) -> Option<&'c str> {
@@ -100,6 +112,29 @@ impl SqlAggregate<Sum, Option<String>> for ExactSum {
     }
 }
 
+/// The exact sum of doubles, without those that are not finite.
+struct ExactFloatSum;
+
+impl SqlAggregate<FloatSum, Option<String>> for ExactFloatSum {
+    fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<FloatSum> {
+        Ok(FloatSum::default())
+    }
+
+    fn step(&self, context: &mut Context<'_>, sum: &mut FloatSum) -> rusqlite::Result<()> {
+        match context.get_raw(0) {
+            ValueRef::Null => {}
+            ValueRef::Integer(value) => sum.add_int(value),
+            ValueRef::Real(value) => sum.add(value),
+            ValueRef::Text(_) | ValueRef::Blob(_) => return Err(no_number()),
+        }
+        Ok(())
+    }
+
+    fn finalize(&self, _: &mut Context<'_>, sum: Option<FloatSum>) -> rusqlite::Result<Option<String>> {
+        Ok(sum.and_then(|sum| sum.to_text()))
+    }
+}
+
 /// A day's text, one day further than the range goes: offsets in the text move a moment by less than that. `None` beyond
 /// the years that text keeps in order.
 fn day_beside(days: i128, by: i128) -> Option<String> {
@@ -148,13 +183,19 @@ impl Dialect for Sqlite {
             all.push(format!("{value} IS NOT NULL"));
         } else {
             all.push(format!("typeof({name}) IN ('integer', 'real')"));
+            // An end bounds infinity too.
+            all.extend(range.from.is_none().then(|| format!("{name} > -9e999")));
+            all.extend(range.to.is_none().then(|| format!("{name} < 9e999")));
         }
         all.extend(range.from.map(|from| format!("{value} >= {}", number(from))));
         all.extend(range.to.map(|to| format!("{value} < {}", number(to))));
         format!("({})", all.join(" AND "))
     }
 
-    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64) -> String {
+    fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String {
+        if wide {
+            return format!("trueup_unit({}, '{origin}', '{unit}')", value(column));
+        }
         let width = match column.ty.axis() {
             Some(Axis::Micros) => u128::from(unit) * 1_000_000,
             _ => u128::from(unit),
@@ -166,13 +207,32 @@ impl Dialect for Sqlite {
         measure::has_sum(&column.ty).then(|| quote(&column.name))
     }
 
-    fn sum(&self, column: &MeasuredColumn, summand: &str, scale: Option<u32>) -> String {
-        match column.ty {
-            ColumnType::Float { .. } => format!("SUM({summand})"),
-            _ => {
-                let scale = scale.map_or_else(|| "NULL".to_owned(), |scale| scale.to_string());
-                format!("trueup_sum({summand}, {scale})")
+    fn sum(&self, _: &MeasuredColumn, summand: &str, scale: Option<u32>) -> String {
+        let scale = scale.map_or_else(|| "NULL".to_owned(), |scale| scale.to_string());
+        format!("trueup_sum({summand}, {scale})")
+    }
+
+    fn float_sum(&self, column: &MeasuredColumn, rows: &str) -> String {
+        format!("(SELECT trueup_float_sum({}) {rows})", quote(&column.name))
+    }
+
+    /// A value is of the class that it was stored as, whatever the column was declared as.
+    fn misfit(&self, column: &MeasuredColumn, kind: Misfit) -> Option<String> {
+        let name = quote(&column.name);
+        let is_time = matches!(column.ty.axis(), Some(Axis::Days | Axis::Micros));
+        let is_number = measure::has_sum(&column.ty);
+        match kind {
+            Misfit::Null => Some(format!("{name} IS NULL")),
+            Misfit::Unreadable if is_time => {
+                Some(format!("({name} IS NOT NULL AND {} IS NULL)", value(column)))
             }
+            Misfit::Unreadable if is_number => {
+                Some(format!("({name} IS NOT NULL AND typeof({name}) NOT IN ('integer', 'real'))"))
+            }
+            Misfit::Infinite if is_number => {
+                Some(format!("(typeof({name}) = 'real' AND abs({name}) = 9e999)"))
+            }
+            _ => None,
         }
     }
 
@@ -207,18 +267,21 @@ impl SqliteEngine {
             Question::Counts(counts) => {
                 (format!("count rows of {}", counts.table), measure::counts(&Sqlite, counts)?)
             }
-            Question::Scalar { sql } => ("run the check's query".to_owned(), measure::scalar(&Sqlite, sql)),
+            Question::Scalar { sql } => {
+                ("run the check's query".to_owned(), format!("SELECT {}", measure::scalar(sql)))
+            }
             Question::Indexed { table, column } => {
                 (format!("look for an index of {table}"), indexed(table, column))
             }
         };
         let bare = measure::bare(&Sqlite, question);
+        let is_scalar = matches!(question, Question::Scalar { .. });
         self.blocking("read", move |engine| {
             let connection = engine.open(false)?;
             if let Some(bare) = bare {
                 connection.prepare(&bare).map_err(|error| engine_error(&during, &error))?;
             }
-            texts(&connection, &sql, &during)
+            if is_scalar { scalar(&connection, &sql, &during) } else { texts(&connection, &sql, &during) }
         })
         .await
     }
@@ -234,6 +297,25 @@ fn indexed(table: &TableName, column: &str) -> String {
          OR EXISTS (SELECT 1 FROM pragma_table_info({table}) c \
            WHERE c.pk = 1 AND upper(c.type) = 'INTEGER' AND c.name = {column} COLLATE NOCASE)"
     )
+}
+
+/// The one value with the class that it has.
+fn scalar(connection: &Connection, sql: &str, during: &str) -> Result<Answer, EngineError> {
+    let failed = |error: Error| engine_error(during, &error);
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let Some(row) = rows.next().map_err(failed)? else { return Ok(Vec::new()) };
+    let (class, text) = match row.get_ref(0).map_err(failed)? {
+        ValueRef::Null => (ScalarClass::UntypedText, None),
+        ValueRef::Integer(value) => (ScalarClass::Number, Some(value.to_string())),
+        ValueRef::Real(value) => (ScalarClass::Float, Some(Decimal::from_f64(value).to_string())),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => (ScalarClass::UntypedText, Some(text.to_owned())),
+            Err(_) => (ScalarClass::BrokenText, Some(hex(bytes))),
+        },
+        ValueRef::Blob(bytes) => (ScalarClass::Bytes, Some(hex(bytes))),
+    };
+    Ok(Scalar { class, text }.answer())
 }
 
 fn texts(connection: &Connection, sql: &str, during: &str) -> Result<Answer, EngineError> {
@@ -255,7 +337,7 @@ fn texts(connection: &Connection, sql: &str, during: &str) -> Result<Answer, Eng
                 ValueRef::Integer(value) => Some(value.to_string()),
                 ValueRef::Real(value) => Some(Decimal::from_f64(value).to_string()),
                 ValueRef::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-                ValueRef::Blob(bytes) => Some(crate::model::value::hex(bytes)),
+                ValueRef::Blob(bytes) => Some(hex(bytes)),
             });
         }
         answer.push(texts);
@@ -266,6 +348,7 @@ fn texts(connection: &Connection, sql: &str, during: &str) -> Result<Answer, Eng
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ColumnType;
 
     fn one(sql: &str) -> Option<String> {
         let connection = Connection::open_in_memory().unwrap();
