@@ -116,7 +116,10 @@ pub(super) async fn referrers(
         let spreads = matches!(text(row, 2), "CASCADE" | "SET NULL" | "SET DEFAULT");
         *found.entry(TableName::new(Some(text(row, 0)), text(row, 1))).or_default() |= spreads;
     }
-    Ok(found.into_iter().map(|(table, delete_spreads)| Referrer { table, delete_spreads, update_spreads: false }).collect())
+    Ok(found
+        .into_iter()
+        .map(|(table, delete_spreads)| Referrer { table, delete_spreads, update_spreads: false })
+        .collect())
 }
 
 pub(super) fn is_transactional(engine: &str) -> bool {

@@ -28,8 +28,8 @@ use sqlx::{AssertSqlSafe, MySql};
 use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess,
-    TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess, TableName,
+    TableSchema,
 };
 
 /// A MySQL or MariaDB server, reached with one URL.

@@ -9,8 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess,
-    TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess, TableName,
+    TableSchema,
 };
 
 mod apply;
