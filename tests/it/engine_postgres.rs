@@ -4,5 +4,5 @@ mod changes;
 mod keys;
 mod reading;
 mod setup;
-
 mod types;
+mod values;
