@@ -3,6 +3,7 @@
 mod changes;
 mod inheritance;
 mod keys;
+mod pooler;
 mod reading;
 mod schema;
 mod setup;
