@@ -9,8 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use trueup::engine::{Engine, EngineError, Lookup, Pressure, Snapshot};
 use trueup::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, Question, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
