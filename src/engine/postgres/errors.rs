@@ -3,6 +3,7 @@
 use sqlx::postgres::PgDatabaseError;
 
 use super::lane::LaneError;
+use super::unreadable::UNREADABLE;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::model::{Rejection, RejectionKind};
 
@@ -140,9 +141,7 @@ fn judge_code(code: &str, message: &str) -> (ErrorKind, String, Option<String>) 
             None,
         ),
         // No statement but one that reads ends here with these: what is refused when it is written is set aside.
-        (_, "22021" | "22P05") => {
-            (ErrorKind::Database, "a text holds bytes that are no characters of UTF-8".to_owned(), None)
-        }
+        (_, "22021" | "22P05") => (ErrorKind::Database, UNREADABLE.to_owned(), None),
         ("22", _) => (ErrorKind::Database, words_of_data_error(code).to_owned(), None),
         // A function's or trigger's own text may quote a row.
         ("P0" | "38" | "39" | "09" | "27", _) => (

@@ -6,10 +6,6 @@ use super::errors::engine_error;
 use super::live::{Relation, get};
 use super::session::ask;
 use crate::engine::EngineError;
-use crate::model::value::hex;
-
-/// Bytes of the digest that is told.
-const DIGEST_BYTES: usize = 16;
 
 /// Another value than before: the table, or one that its rows lie in, was dropped and made again, truncated or rewritten.
 /// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Of a view the tables that it reads count.
@@ -26,20 +22,15 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
         _ => relation.tree(),
     };
     let sql = format!(
-        "{tree} SELECT c.oid::int8, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0)::int8, \
-                CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END \
-         FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid ORDER BY 1"
+        "{tree}, leaf AS (SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) AS file, \
+                CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END AS words \
+              FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid) \
+         SELECT COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(':', oid, file, \
+                pg_catalog.hashtext(words), pg_catalog.hashtext(pg_catalog.reverse(words))), ',' ORDER BY oid), '') FROM leaf"
     );
     let failed = |e: sqlx::Error| engine_error(format!("look at the files of {}", relation.table), &e);
     let rows = ask(connection, sql).await.map_err(failed)?;
-    let mut digest = blake3::Hasher::new();
-    for row in &rows {
-        let (oid, file, definition): (i64, i64, String) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
-        digest.update(&oid.to_be_bytes()).update(&file.to_be_bytes());
-        digest.update(&(definition.len() as u64).to_be_bytes()).update(definition.as_bytes());
-    }
-    let bytes = digest.finalize();
-    Ok(hex(bytes.as_bytes().get(..DIGEST_BYTES).unwrap_or_default()))
+    rows.first().map_or_else(|| Ok(String::new()), |row| get(row, 0))
 }
 
 /// Why this login may not see all rows. A view shows what the policies show to its owner, or to the login where the view

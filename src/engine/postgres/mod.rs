@@ -46,6 +46,7 @@ mod session;
 mod statement;
 mod target;
 mod types;
+mod unreadable;
 mod write;
 
 /// A host that does not answer is reported after this long.

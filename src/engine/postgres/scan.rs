@@ -19,7 +19,7 @@ use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::session::{READ, ask, unnamed};
-use super::{PgEngine, errors, run, statement};
+use super::{PgEngine, errors, run, statement, unreadable};
 use crate::engine::places::{Encoding, Places, push_all};
 use crate::engine::shares::Shares;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
@@ -33,6 +33,8 @@ const PAGES_PER_RANGE_MAX: u64 = 8192;
 
 /// One state of a table, held by one transaction per reader.
 pub(super) struct PgSnapshot {
+    engine: PgEngine,
+    access: Arc<TableAccess>,
     /// Holds the snapshot that lanes share.
     holder: Option<PgConnection>,
     readers: Vec<Reader>,
@@ -158,7 +160,15 @@ impl PgSnapshot {
             (Some(first.connection), lanes.into_iter().map(Reader::Lane).collect())
         };
         let (decoder, source) = (Arc::new(first.decoder), Arc::new(source));
-        Ok(Self { holder, readers, decoder, source, idle: Arc::clone(&engine.idle) })
+        Ok(Self {
+            engine: engine.clone(),
+            access,
+            holder,
+            readers,
+            decoder,
+            source,
+            idle: Arc::clone(&engine.idle),
+        })
     }
 }
 
@@ -303,7 +313,7 @@ pub(super) async fn check_filter(
 impl Snapshot for PgSnapshot {
     async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
-        let _ended = Ended(Arc::clone(&self.source));
+        let ended = Ended(Arc::clone(&self.source));
         for (number, reader) in self.readers.into_iter().enumerate() {
             let (source, decoder) = (self.source.clone(), self.decoder.clone());
             let sinks = Arc::clone(&sinks);
@@ -324,7 +334,12 @@ impl Snapshot for PgSnapshot {
                 Ok(Ok(true)) => {}
                 // Dropping the set ends the others and closes their connections.
                 Ok(Ok(false)) => return Ok(()),
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => {
+                    // The others need not go on while the column is looked for.
+                    drop((tasks, ended));
+                    let named = unreadable::named(&self.engine, &self.access, &self.source.from, error);
+                    return Err(named.await);
+                }
                 Err(_) => {
                     return Err(EngineError::new(
                         ErrorKind::Database,

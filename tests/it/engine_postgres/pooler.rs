@@ -30,6 +30,7 @@ struct Pooler {
 
 impl Pooler {
     /// `None`, with a sentence, where PgBouncer is not installed.
+    #[expect(clippy::print_stdout, reason = "a test that does without says so")]
     async fn start(databases: &[&Db], connections: usize) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"]
             .into_iter()

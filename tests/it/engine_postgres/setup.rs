@@ -28,9 +28,10 @@ impl Db {
         Self::made(setup, "TEMPLATE template0").await
     }
 
-    /// A database whose encoding promises nothing of a text's bytes.
-    pub(super) async fn raw(setup: &str) -> Self {
-        Self::made(setup, "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'").await
+    /// A database of this encoding.
+    pub(super) async fn encoded(encoding: &str, setup: &str) -> Self {
+        let options = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+        Self::made(setup, &options).await
     }
 
     async fn made(setup: &str, options: &str) -> Self {

@@ -132,7 +132,7 @@ async fn texts_that_are_no_characters_are_compared_by_their_bytes() {
         CREATE TABLE t (LIKE s INCLUDING ALL);
         INSERT INTO s VALUES (E'\377', E'a\351', E'\351', 'x'), (E'\376', 'b', 'b', E'\200'), ('plain', E'\377', NULL, NULL);
         INSERT INTO t VALUES (E'\377', E'a\350', E'\351', 'x'), (E'\375', 'gone', NULL, NULL), ('plain', E'\377', NULL, NULL)";
-    let db = Db::raw(SETUP).await;
+    let db = Db::encoded("SQL_ASCII", SETUP).await;
     let plan = db.plan("s", "t", &Wishes::default()).await;
     let (source, target) = (Arc::new(plan.access(Role::Source)), Arc::new(plan.access(Role::Target)));
     let wanted = db.scan(&source, 1).await;
@@ -150,4 +150,21 @@ async fn texts_that_are_no_characters_are_compared_by_their_bytes() {
     db.sql(r"INSERT INTO s SELECT 'k' || g, E'\377', 'c', 'x' FROM generate_series(1, 200) g").await;
     assert!(super::setup::repair(&db, "s", "t").await.iter().all(|o| *o == ChangeOutcome::Written));
     assert_eq!(db.count("SELECT count(*) FROM (TABLE s EXCEPT TABLE t) q").await, 0);
+}
+
+/// Where they cannot be had, the column is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_the_server_cannot_read_are_told_by_their_column() {
+    let db = Db::encoded(
+        "WIN1252",
+        r"CREATE TABLE t (id int PRIMARY KEY, a text, b varchar(9)[], c jsonb);
+          INSERT INTO t VALUES (1, 'a', NULL, '1'), (2, 'b', ARRAY[convert_from('\x8141', 'WIN1252')], '2')",
+    )
+    .await;
+    let error = db.try_scan(&db.access("t").await, 1).await.unwrap_err();
+    assert!(error.what.contains("column b "), "{error}");
+    assert_eq!(error.hint.as_deref(), Some("leave it out with --exclude b"));
+    let wishes = Wishes { exclude: vec!["b".to_owned()], ..Wishes::default() };
+    let plan = db.plan("t", "t", &wishes).await;
+    assert_eq!(db.scan(&Arc::new(plan.access(Role::Source)), 1).await.len(), 2);
 }
