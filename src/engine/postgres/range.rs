@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use futures::StreamExt;
 use sqlx::postgres::PgConnection;
+use tokio::time::Instant;
 
 use super::batch::{END_OF_COPY, Piece, strip_header};
 use super::decode::Decoder;
