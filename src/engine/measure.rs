@@ -61,7 +61,7 @@ pub fn condition(kind: EngineKind, range: &Range) -> Result<String, EngineError>
         ));
     }
     Ok(match kind {
-        EngineKind::Postgres => super::postgres::measure::Postgres.condition(range),
+        EngineKind::Postgres => super::postgres::measure::Postgres::default().condition(range),
         EngineKind::MySql => super::mysql::measure::MySql.condition(range),
         EngineKind::Sqlite => super::sqlite::measure::Sqlite.condition(range),
     })
@@ -312,7 +312,7 @@ mod tests {
                 filter: None,
                 items: vec![Total { within: None, what }],
             };
-            totals(&super::super::postgres::measure::Postgres, &asked)
+            totals(&super::super::postgres::measure::Postgres::default(), &asked)
         };
         assert!(ask(Aggregate::Min(column("a", ColumnType::Text { padded: false }))).is_err());
         assert!(ask(Aggregate::Sum { column: column("a", ColumnType::Date), scale: None }).is_err());
@@ -324,9 +324,9 @@ mod tests {
             origin: 0,
             unit: 1,
         };
-        let too_many = counts(&super::super::postgres::measure::Postgres, &asked);
+        let too_many = counts(&super::super::postgres::measure::Postgres::default(), &asked);
         assert!(too_many.is_err_and(|error| error.hint.is_some()));
         let empty = Counts { unit: 0, ..asked };
-        assert!(counts(&super::super::postgres::measure::Postgres, &empty).is_err());
+        assert!(counts(&super::super::postgres::measure::Postgres::default(), &empty).is_err());
     }
 }

@@ -6,54 +6,56 @@ use std::sync::Arc;
 use sqlx::Executor;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::fetch::{BY_INDEX, Reading, Target, read_keys};
-use super::statement::changed_cells;
+use super::fetch::{BY_INDEX, Reading, read_keys};
+use super::meaning::{lock, no_address};
+use super::prepare::{judge, prepare};
+use super::session::WRITE;
+use super::target::Target;
 use super::write::{self, Guard, Prepared};
-use super::{bind, errors, load, run};
+use super::{PgEngine, errors, load, run};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::canonical::{decode_key, decode_row};
-use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, RowRun,
-    TableAccess,
-};
+use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess};
 
 /// Rows per statement.
 const GROUP_MAX: usize = 5000;
 
 pub(super) async fn apply(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     match RowRun::of_inserts(changes) {
-        Some(rows) if load::load(connection, access, &rows).await? => {
+        Some(rows) if load::load(engine, connection, access, &rows).await? => {
             Ok(vec![ChangeOutcome::Written; changes.len()])
         }
-        _ => one_by_one(connection, access, changes).await,
+        _ => one_by_one(engine, connection, access, changes).await,
     }
 }
 
 pub(super) async fn insert(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     rows: &RowRun,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if load::load(connection, access, rows).await? {
+    if load::load(engine, connection, access, rows).await? {
         return Ok(vec![ChangeOutcome::Written; rows.len()]);
     }
-    one_by_one(connection, access, &rows.inserts()).await
+    one_by_one(engine, connection, access, &rows.inserts()).await
 }
 
 async fn one_by_one(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if let Some(outcomes) = attempt(connection, access, changes, Constraints::AsDeclared).await? {
+    if let Some(outcomes) = attempt(engine, connection, access, changes, Constraints::AsDeclared).await? {
         return Ok(outcomes);
     }
     // A deferred constraint fails at the end and names no row: once more, checked statement by statement.
-    match attempt(connection, access, changes, Constraints::Immediate).await? {
+    match attempt(engine, connection, access, changes, Constraints::Immediate).await? {
         Some(outcomes) => Ok(outcomes),
         None => Err(EngineError::new(
             ErrorKind::Database,
@@ -71,12 +73,13 @@ enum Constraints {
 
 /// `None` where a deferred constraint refused the whole; nothing is written then.
 async fn attempt(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &TableAccess,
     changes: &[Change],
     constraints: Constraints,
 ) -> Result<Option<Vec<ChangeOutcome>>, EngineError> {
-    let mut batch = Batch::begin(connection, access, changes).await?;
+    let mut batch = Batch::begin(engine, connection, access, changes).await?;
     if constraints == Constraints::Immediate {
         batch.run("SET CONSTRAINTS ALL IMMEDIATE").await?;
     }
@@ -109,14 +112,14 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Opens the transaction and turns the changes into texts; what cannot be is set aside here.
     pub(super) async fn begin(
+        engine: &PgEngine,
         connection: &'a mut PgConnection,
         access: &'a TableAccess,
         changes: &'a [Change],
     ) -> Result<Self, EngineError> {
         let during = format!("write {}", access.table);
-        run(connection, &during, &format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {BY_INDEX}"))
-            .await?;
-        let target = Target::load(connection, access, during).await?;
+        run(connection, &during, &format!("{}; {BY_INDEX}", engine.begin(WRITE))).await?;
+        let target = Target::load(engine, connection, access, during).await?;
         let mut batch = Self {
             connection,
             target,
@@ -167,35 +170,41 @@ impl<'a> Batch<'a> {
             .collect()
     }
 
-    /// Locks the rows of updates and deletes, and drops the changes whose rows have moved on.
+    /// Locks the rows of updates and deletes, and drops the changes whose rows have moved on. Where a key can be spelled in
+    /// several ways, an insert's row may be there under another one, which no constraint of the table's would say.
     async fn check_locked(&mut self) -> Result<(), EngineError> {
-        let keys: Vec<Key> = self
-            .prepared
-            .iter()
-            .filter(|p| p.operation != Operation::Insert)
-            .map(|p| p.key.clone())
-            .collect();
+        let loose = self.target.loose.is_some();
+        let looked_for = |p: &Prepared| loose || p.operation != Operation::Insert;
+        let keys: Vec<Key> = self.prepared.iter().filter(|p| looked_for(p)).map(|p| p.key.clone()).collect();
         if keys.is_empty() {
             return Ok(());
         }
         let keys: Vec<&Key> = keys.iter().collect();
-        let mut found = read_keys(self.connection, &self.target, &keys, Reading::Locked).await?;
-        let ambiguous: HashSet<Key> = found.ambiguous.drain(..).collect();
+        let mut locked = lock(self.connection, &self.target, &keys, &[]).await?;
+        let ambiguous: HashSet<Key> = locked.found.ambiguous.drain(..).collect();
         for at in 0..self.prepared.len() {
-            let Some(prepared) = self.prepared.get_mut(at) else { continue };
-            if prepared.operation == Operation::Insert {
-                continue;
-            }
+            let Some(prepared) = self.prepared.get_mut(at).filter(|p| looked_for(p)) else { continue };
             let Some(change) = self.changes.get(prepared.at) else { continue };
-            let row = found.rows.remove(&prepared.key);
-            let fate = judge(change, row.as_ref().map(|found| &found.row));
-            if let Some(spelled) = row.and_then(|found| found.spelled) {
-                respell(prepared, spelled);
+            let row = locked.found.rows.remove(&prepared.key);
+            let missed = locked.missed.contains(&prepared.key);
+            let unaddressed =
+                row.as_ref().is_some_and(|row| row.place.is_none() && !prepared.has_key_texts(&self.target))
+                    || missed && !self.target.relation.has_places() && change.before.is_some();
+            let fate = match row.as_ref() {
+                // It was there when the table was read for it, and has been changed since.
+                None if missed => Some(ChangeOutcome::Stale),
+                row => judge(change, row.map(|found| &found.row)),
+            };
+            if let Some(row) = row {
+                prepared.place = row.place;
             }
             let place = prepared.at;
             if ambiguous.contains(&prepared.key) {
                 let reason = "several rows hold this key, spelled differently".to_owned();
                 self.settle(place, ChangeOutcome::Failed(Rejection { kind: RejectionKind::Unique, reason }));
+            } else if unaddressed {
+                let rejection = no_address(&self.target);
+                self.settle(place, ChangeOutcome::Failed(rejection));
             } else if let Some(fate) = fate {
                 self.settle(place, fate);
             }
@@ -207,11 +216,20 @@ impl<'a> Batch<'a> {
     async fn write_all(&mut self) -> Result<(), EngineError> {
         for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
             let open = self.open(operation);
-            for group in open.chunks(GROUP_MAX) {
-                self.write_group(operation, group.to_vec()).await?;
+            for alike in self.alike(open) {
+                for group in alike.chunks(GROUP_MAX) {
+                    self.write_group(operation, group.to_vec()).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Rows that are addressed by their key apart from those that are addressed by their place.
+    fn alike(&self, group: Vec<usize>) -> impl Iterator<Item = Vec<usize>> + use<> {
+        let placed = |at: &usize| self.prepared.get(*at).is_some_and(|p| p.place.is_some());
+        let (placed, keyed): (Vec<usize>, Vec<usize>) = group.into_iter().partition(placed);
+        [keyed, placed].into_iter().filter(|group| !group.is_empty())
     }
 
     /// Writes a group, or halves of it where the database refuses it, down to the rows it refuses.
@@ -319,7 +337,7 @@ impl<'a> Batch<'a> {
                 (None, _) if !self.is_open(place) => continue,
                 (None, _) if found.strangers > 0 => ChangeOutcome::Failed(Rejection {
                     kind: RejectionKind::Unique,
-                    reason: "the key's collation holds it equal to another row's key".to_owned(),
+                    reason: "the key's collation or type holds it equal to another row's key".to_owned(),
                 }),
                 (None, _) => ChangeOutcome::Failed(suppressed()),
             };
@@ -352,7 +370,7 @@ impl<'a> Batch<'a> {
                         .is_some_and(|p| p.operation == operation && !self.is_ambiguous(p.at))
                 })
                 .collect();
-            if !group.is_empty() {
+            for group in self.alike(group) {
                 self.write_group(operation, group).await?;
             }
         }
@@ -364,84 +382,4 @@ impl<'a> Batch<'a> {
         matches!(self.fates.get(place), Some(Some(ChangeOutcome::Failed(rejection)))
             if rejection.reason.starts_with("several rows") || rejection.reason.starts_with("the key's collation"))
     }
-}
-
-/// The fate that a locked row decides; `None` where the change may go on. What is made already, by a run before, is written.
-fn judge(change: &Change, row: Option<&CanonicalRow>) -> Option<ChangeOutcome> {
-    match (row, change.operation()) {
-        (None, Operation::Delete) => Some(ChangeOutcome::Written),
-        (None, _) => Some(ChangeOutcome::Stale),
-        (Some(row), _) if Some(row) == change.before.as_ref() => None,
-        (Some(row), Operation::Update) if Some(row) == change.after.as_ref() => Some(ChangeOutcome::Written),
-        (Some(_), _) => Some(ChangeOutcome::Stale),
-    }
-}
-
-pub(super) fn respell(prepared: &mut Prepared, spelled: Vec<Option<String>>) {
-    for (text, stored) in prepared.texts.iter_mut().zip(spelled) {
-        if stored.is_some() {
-            *text = stored;
-        }
-    }
-}
-
-/// The change as texts for its columns, or why the table cannot hold it.
-pub(super) fn prepare(
-    target: &Target<'_>,
-    at: usize,
-    change: &Change,
-) -> Result<Result<Prepared, Rejection>, EngineError> {
-    let access = target.access;
-    let malformed =
-        || EngineError::new(ErrorKind::Row, target.during.clone(), "a change's bytes do not fit the plan");
-    let key = decode_key(&target.key_types, change.key.as_bytes()).map_err(|_| malformed())?;
-    let mut values = key;
-    if let Some(after) = &change.after {
-        values.extend(decode_row(&target.row_types, after.as_bytes()).map_err(|_| malformed())?);
-    }
-    let operation = change.operation();
-    let changed = match (&change.before, &change.after) {
-        (Some(before), Some(after)) => changed_cells(before, after)
-            .ok_or_else(malformed)?
-            .into_iter()
-            .map(|at| at + access.key_len)
-            .collect(),
-        _ => Vec::new(),
-    };
-    let mut prepared =
-        Prepared { at, key: change.key.clone(), operation, texts: Vec::new(), changed, kept: Vec::new() };
-    for (place, (column, value)) in access.columns.iter().zip(&values).enumerate() {
-        let written = match operation {
-            Operation::Insert => column.filled != Filled::Generated,
-            Operation::Update => place < access.key_len || prepared.changed.contains(&place),
-            Operation::Delete => true,
-        };
-        prepared.texts.push(if written {
-            match bind::text_of(column, value) {
-                Ok(text) => text,
-                Err(rejection) => return Ok(Err(rejection)),
-            }
-        } else {
-            None
-        });
-    }
-    if operation == Operation::Update {
-        let filled = |at: &usize| access.columns.get(*at).is_some_and(|c| c.filled == Filled::ByWriter);
-        let own: Vec<String> = prepared
-            .changed
-            .iter()
-            .filter(|at| !filled(at))
-            .filter_map(|at| access.columns.get(*at).map(|c| c.name.clone()))
-            .collect();
-        prepared.changed.retain(|at| filled(at));
-        if prepared.changed.is_empty() {
-            let reason = if own.is_empty() {
-                "the change changes nothing".to_owned()
-            } else {
-                format!("column {} is filled by the database and cannot be updated", own.join(", "))
-            };
-            return Ok(Err(Rejection { kind: RejectionKind::Other, reason }));
-        }
-    }
-    Ok(Ok(prepared))
 }

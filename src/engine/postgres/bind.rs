@@ -1,6 +1,6 @@
 //! A canonical value as text that one column's input accepts, or why the column cannot hold it.
 
-use crate::model::temporal::{is_ordinary, time_text};
+use crate::model::temporal::{MICROS_PER_DAY, is_ordinary, parse_date, parse_time, time_text};
 use crate::model::value::{ArrayValue, StoredClass, hex, uuid_text};
 use crate::model::{AccessColumn, ColumnType, ComparisonType, Rejection, RejectionKind, Value};
 
@@ -24,12 +24,39 @@ pub(super) fn text_of(column: &AccessColumn, value: &Value) -> Result<Option<Str
         return reject(column, "PostgreSQL's text cannot hold a zero byte");
     }
     match column.declared.as_str() {
+        "jsonb" if !column.as_text && has_escaped_zero(&text) => {
+            reject(column, "jsonb cannot hold the character \\u0000")
+        }
         "name" if text.len() > NAME_MAX => reject(column, "a name is at most 63 bytes long"),
         "\"char\"" if text.len() > 1 && !(text.len() == 4 && text.starts_with('\\')) => {
             reject(column, "it holds a single byte")
         }
         _ => Ok(Some(text)),
     }
+}
+
+/// Whether JSON text holds the escape of the zero character: `\u0000` behind an even number of backslashes.
+fn has_escaped_zero(json: &str) -> bool {
+    let mut bytes = json.as_bytes();
+    while let Some(at) = bytes.iter().position(|byte| *byte == b'\\') {
+        let behind = bytes.get(at + 1..).unwrap_or_default();
+        if behind.starts_with(b"u0000") {
+            return true;
+        }
+        bytes = behind.get(1..).unwrap_or_default();
+    }
+    false
+}
+
+/// A moment of PostgreSQL's last weeks, as its text; `None` of any other text, which its input may read as anything.
+fn far_future(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (date, time) = text.split_once(' ')?;
+    let (year, day) = date.split_once('-')?;
+    let is_year = year.len() == 6 && matches!(year.parse::<u32>(), Ok(294_247..));
+    let day = parse_date(&format!("2000-{day}"));
+    let time = parse_time(time).filter(|micros| (0..MICROS_PER_DAY).contains(micros));
+    (is_year && day.is_some() && time.is_some() && !year.starts_with('+')).then(|| text.to_owned())
 }
 
 fn plain(
@@ -53,6 +80,28 @@ fn plain(
             Err(_) => return reject(column, "the value is not valid text"),
         },
         (T::Bytes, Value::Irregular(StoredClass::Blob, bytes)) => Some(format!("\\x{}", hex(bytes))),
+        // Of one type on both sides these are regular for the column, if not for the canonical form: a moment beyond what
+        // microseconds from 1970 hold, JSON that means nothing to others, more bits than an integer has.
+        (T::Timestamp { .. }, Value::Irregular(StoredClass::Text, bytes)) if far_future(bytes).is_some() => {
+            far_future(bytes)
+        }
+        (T::TimestampTz { .. }, Value::Irregular(StoredClass::Text, bytes))
+            if far_future(bytes).is_some() =>
+        {
+            far_future(bytes).map(|text| format!("{text}+00"))
+        }
+        (T::Bits, Value::Irregular(StoredClass::Text, bytes))
+            if bytes.iter().all(|byte| matches!(byte, b'0' | b'1')) =>
+        {
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
+        (T::Json, Value::Irregular(StoredClass::Text, bytes)) => match std::str::from_utf8(bytes) {
+            Ok(text) => Some(text.to_owned()),
+            Err(_) => return reject(column, "the value is not valid text"),
+        },
+        (T::Text { .. } | T::Json | T::Named(_), Value::Irregular(StoredClass::Blob, _)) => {
+            return reject(column, "the value holds bytes that are no characters of UTF-8");
+        }
         (_, Value::Irregular(..)) => return reject(column, "the other side's value is not of this type"),
         (T::Bool, Value::Int(0)) => Some("false".to_owned()),
         (T::Bool, Value::Int(1)) => Some("true".to_owned()),
@@ -238,6 +287,42 @@ mod tests {
             let refused = text_of(&column, &value).unwrap_err();
             assert_eq!(refused.kind, RejectionKind::Value);
             assert!(refused.reason.starts_with("column c ("));
+        }
+    }
+
+    #[test]
+    fn only_moments_of_the_last_weeks_pass_for_such() {
+        for good in ["294247-01-10 04:00:54.775807", "294276-12-31 23:59:59.999999", "294276-02-29 00:00:00"]
+        {
+            assert_eq!(far_future(good.as_bytes()).as_deref(), Some(good));
+        }
+        for bad in [
+            "",
+            "now",
+            "tomorrow",
+            "294246-12-31 23:59:59",
+            "+94276-12-31 23:59:59",
+            "294276-12-31",
+            "294276-12-32 00:00:00",
+            "294276-12-31 24:00:00",
+            "294276-12-31 23:59:59+01",
+            "9294276-12-31 23:59:59",
+        ] {
+            assert_eq!(far_future(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(far_future(b"294276-12-31 \xff"), None);
+    }
+
+    #[test]
+    fn the_zero_character_is_told_from_its_escape() {
+        for (json, holds) in [
+            (r#""\u0000""#, true),
+            (r#"{"a\\\u0000":1}"#, true),
+            (r#""\\u0000""#, false),
+            (r#""\u0001 \\""#, false),
+            ("", false),
+        ] {
+            assert_eq!(has_escaped_zero(json), holds, "{json}");
         }
     }
 

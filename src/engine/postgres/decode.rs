@@ -3,8 +3,9 @@
 use crate::engine::RowError;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{
-    DATE_INFINITY, DATE_NEG_INFINITY, MICROS_PER_DAY, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS,
-    TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY, date_text, round_micros, round_time, time_text,
+    DATE_INFINITY, DATE_NEG_INFINITY, MICROS_PER_DAY, MICROS_PER_SECOND, POSTGRES_EPOCH_DAYS,
+    POSTGRES_EPOCH_MICROS, TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY, date_text, round_micros, round_time,
+    time_text,
 };
 use crate::model::value::StoredClass;
 use crate::model::{CellWriter, ColumnType, ComparisonType, Rounding, RowBuffer, TableAccess};
@@ -25,6 +26,8 @@ enum Form {
     Text {
         trim: bool,
     },
+    /// The text of a "char", which is one byte and need not be a character.
+    Byte,
     /// Text that is compared as a uuid.
     TextAsUuid,
     Json,
@@ -76,7 +79,10 @@ impl Decoder {
                         _ => None,
                     }
                 } else {
-                    form(&column.ty, &column.comparison)
+                    match form(&column.ty, &column.comparison) {
+                        Some(Form::Text { trim: false }) if column.declared == "\"char\"" => Some(Form::Byte),
+                        form => form,
+                    }
                 };
                 form.ok_or_else(|| RowError::Malformed {
                     column: column.name.clone(),
@@ -163,6 +169,10 @@ impl Form {
                     out.text(bytes, *trim);
                 }
             }
+            Self::Byte => match std::str::from_utf8(bytes) {
+                Ok(_) => out.bytes(bytes),
+                Err(_) => out.irregular(StoredClass::Blob, bytes),
+            },
             Self::TextAsUuid => match std::str::from_utf8(bytes) {
                 // char(36) comes with its blanks.
                 Ok(text) => out.text_as(&ComparisonType::Uuid, text.trim_end_matches(' ')),
@@ -320,17 +330,28 @@ fn timestamp(stored: i64, digits: u8, rounding: Rounding, out: CellWriter<'_>) {
     let micros = match stored {
         i64::MAX => TIMESTAMP_INFINITY,
         i64::MIN => TIMESTAMP_NEG_INFINITY,
-        stored => match stored.checked_add(POSTGRES_EPOCH_MICROS) {
-            Some(micros) => micros,
-            None => return far_future(stored, out),
-        },
+        // A second less than what is left, so that rounding stays within it.
+        stored if stored > i64::MAX - POSTGRES_EPOCH_MICROS - MICROS_PER_SECOND => {
+            return far_future(stored, digits, rounding, out);
+        }
+        stored => stored + POSTGRES_EPOCH_MICROS,
     };
     out.micros(if digits >= 6 { micros } else { round_micros(micros, digits, rounding) });
 }
 
 /// The last weeks of PostgreSQL's calendar do not fit microseconds from 1970: kept by their text.
 #[cold]
-fn far_future(stored: i64, out: CellWriter<'_>) {
+fn far_future(stored: i64, digits: u8, rounding: Rounding, out: CellWriter<'_>) {
+    let step = 10i64.pow(u32::from(6 - digits.min(6)));
+    let stored = match rounding {
+        Rounding::Truncate => stored / step * step,
+        Rounding::HalfUp | Rounding::HalfAwayFromZero => (stored + step / 2) / step * step,
+    };
+    match stored.checked_add(POSTGRES_EPOCH_MICROS) {
+        // The greatest count means infinity.
+        Some(micros) if micros != TIMESTAMP_INFINITY => return out.micros(micros),
+        _ => {}
+    }
     let days =
         i32::try_from(stored.div_euclid(MICROS_PER_DAY)).unwrap_or(0).saturating_add(POSTGRES_EPOCH_DAYS);
     let text = format!("{} {}", date_text(days), time_text(stored.rem_euclid(MICROS_PER_DAY)));

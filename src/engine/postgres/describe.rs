@@ -4,28 +4,28 @@ use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 
 use super::errors::engine_error;
+use super::identity;
 use super::live::{self, Relation, get, letter};
 use super::near::nearest;
-use super::types::{base_of, column_type};
+use super::session::ask;
+use super::statement::literal;
+use super::types::{CatalogType, base_of, column_type};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Column, ColumnType, Filled, Referrer, TableAccess, TableName, TableSchema, UniqueKey};
 
 pub(super) async fn tables(
     connection: &mut PgConnection,
-    name: &str,
+    during: &str,
     schema: Option<&str>,
 ) -> Result<Vec<TableName>, EngineError> {
-    let query = sqlx::query(
+    let schema = schema
+        .map_or_else(|| "pg_catalog.current_schema()".to_owned(), |name| format!("{}::name", literal(name)));
+    let sql = format!(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = COALESCE($1::text::name, pg_catalog.current_schema()) \
-           AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname",
-    )
-    .bind(schema.map(str::to_owned));
-    let rows = connection
-        .fetch_all(query)
-        .await
-        .map_err(|e| engine_error(format!("list the tables of {name}"), &e))?;
+         WHERE n.nspname = {schema} AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY c.relname"
+    );
+    let rows = ask(connection, sql).await.map_err(|e| engine_error(during, &e))?;
     rows.iter().map(|row| Ok(TableName { schema: Some(get(row, 0)?), name: get(row, 1)? })).collect()
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn describe(
     connection: &mut PgConnection,
     name: &str,
     table: &TableName,
-) -> Result<TableSchema, EngineError> {
+) -> Result<(TableSchema, Relation), EngineError> {
     let Some(relation) = live::find(connection, table).await? else {
         return Err(no_such_table(connection, name, table).await?);
     };
@@ -41,10 +41,14 @@ pub(super) async fn describe(
     let keys = keys(connection, &relation, &columns).await?;
     let (references, referrers) = relations(connection, &relation).await?;
     let triggers = triggers(connection, &relation).await?;
-    let (estimated_rows, notes) = estimate_and_notes(connection, &relation).await?;
-    Ok(TableSchema {
+    let (estimated_rows, mut notes) = estimate_and_notes(connection, &relation).await?;
+    let hidden_rows = identity::hidden_rows(connection, &relation).await?;
+    if relation.kind == 'v' {
+        notes.extend(hidden_rows.clone());
+    }
+    let schema = TableSchema {
         is_view: matches!(relation.kind, 'v' | 'm' | 'f'),
-        table: relation.table,
+        table: relation.table.clone(),
         columns,
         keys,
         estimated_rows,
@@ -52,9 +56,10 @@ pub(super) async fn describe(
         referrers,
         triggers,
         notes,
-        identity: None,
-        hidden_rows: None,
-    })
+        identity: Some(identity::of(connection, &relation).await?),
+        hidden_rows,
+    };
+    Ok((schema, relation))
 }
 
 async fn no_such_table(
@@ -98,7 +103,7 @@ async fn no_such_table(
 
 async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<Column>, EngineError> {
     let types = live::types(connection, relation.oid).await?;
-    let query = sqlx::query(
+    let sql = format!(
         "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.atttypmod, \
                 NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef, \
                 COALESCE(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''), COALESCE(pg_catalog.to_jsonb(a) ->> 'attidentity', ''), \
@@ -106,11 +111,10 @@ async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<V
                 COALESCE((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::boolean, true), a.attnotnull \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
-         WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-    )
-    .bind(relation.oid);
-    let rows = connection
-        .fetch_all(query)
+         WHERE a.attrelid = {}::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        relation.oid
+    );
+    let rows = ask(connection, sql)
         .await
         .map_err(|e| engine_error(format!("read the columns of {}", relation.table), &e))?;
     let mut columns = Vec::with_capacity(rows.len());
@@ -119,8 +123,7 @@ async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<V
         let (oid, modifier): (i64, i32) = (get(row, 2)?, get(row, 3)?);
         let ty = column_type(&types, oid, modifier, &declared);
         let deterministic: bool = get(row, 9)?;
-        let citext =
-            base_of(&types, oid, modifier).is_some_and(|(base, _)| base.name == "citext" && !base.builtin);
+        let citext = base_of(&types, oid, modifier).map(|(base, _)| base).is_some_and(CatalogType::is_citext);
         let identity = letter(&get::<String>(row, 7)?);
         let filled = if letter(&get::<String>(row, 6)?) != ' ' {
             Filled::Generated
@@ -148,7 +151,7 @@ async fn keys(
     relation: &Relation,
     columns: &[Column],
 ) -> Result<Vec<UniqueKey>, EngineError> {
-    let query = sqlx::query(
+    let sql = format!(
         "SELECT i.relname::text, x.indisprimary, \
                 x.indisvalid AND x.indisready AND x.indpred IS NULL AND x.indexprs IS NULL, \
                 ARRAY(SELECT COALESCE(a.attname::text, '') FROM pg_catalog.unnest(x.indkey::int2[]) WITH ORDINALITY k(num, place) \
@@ -157,11 +160,10 @@ async fn keys(
                 ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
                       WHERE a.attrelid = x.indrelid AND a.attnum > 0 AND a.attnotnull) \
          FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid \
-         WHERE x.indrelid = $1::int8::oid AND x.indisunique ORDER BY x.indisprimary DESC, i.relname",
-    )
-    .bind(relation.oid);
-    let rows = connection
-        .fetch_all(query)
+         WHERE x.indrelid = {}::oid AND x.indisunique ORDER BY x.indisprimary DESC, i.relname",
+        relation.oid
+    );
+    let rows = ask(connection, sql)
         .await
         .map_err(|e| engine_error(format!("read the keys of {}", relation.table), &e))?;
     let mut keys = Vec::with_capacity(rows.len());
@@ -185,32 +187,32 @@ async fn relations(
     relation: &Relation,
 ) -> Result<(Vec<TableName>, Vec<Referrer>), EngineError> {
     // Of a constraint on partitions only the one on the whole is named.
-    let query = sqlx::query(
-        "SELECT c.confrelid = $1::int8::oid, n.nspname::text, r.relname::text, \
-                pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')) \
+    let oid = relation.oid;
+    let sql = format!(
+        "SELECT c.confrelid = {oid}::oid, n.nspname::text, r.relname::text, \
+                pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')), pg_catalog.bool_or(c.confupdtype IN ('c', 'n', 'd')) \
          FROM pg_catalog.pg_constraint c \
          CROSS JOIN LATERAL (VALUES (c.conrelid, c.confrelid), (c.confrelid, c.conrelid)) v(mine, other) \
          JOIN pg_catalog.pg_class r ON r.oid = v.other JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
-         WHERE c.contype = 'f' AND v.mine = $1::int8::oid \
+         WHERE c.contype = 'f' AND v.mine = {oid}::oid \
            AND COALESCE((pg_catalog.to_jsonb(c) ->> 'conparentid')::int8, 0) = 0 \
-           AND (c.confrelid <> c.conrelid OR c.conrelid = $1::int8::oid) \
-         GROUP BY 1, 2, 3, v.mine = c.conrelid ORDER BY 2, 3",
-    )
-    .bind(relation.oid);
-    let rows = connection
-        .fetch_all(query)
+           AND (c.confrelid <> c.conrelid OR c.conrelid = {oid}::oid) \
+         GROUP BY 1, 2, 3, v.mine = c.conrelid ORDER BY 2, 3"
+    );
+    let rows = ask(connection, sql)
         .await
         .map_err(|e| engine_error(format!("read the foreign keys of {}", relation.table), &e))?;
     let (mut references, mut referrers): (Vec<TableName>, Vec<Referrer>) = (Vec::new(), Vec::new());
     for row in &rows {
-        let (points_here, delete_spreads): (bool, bool) = (get(row, 0)?, get(row, 3)?);
+        let points_here: bool = get(row, 0)?;
+        let (delete_spreads, update_spreads): (bool, bool) = (get(row, 3)?, get(row, 4)?);
         let table = TableName { schema: Some(get(row, 1)?), name: get(row, 2)? };
         let itself = table == relation.table;
         if (!points_here || itself) && !references.contains(&table) {
             references.push(table.clone());
         }
         if points_here && !referrers.iter().any(|known| known.table == table) {
-            referrers.push(Referrer { table, delete_spreads, update_spreads: false });
+            referrers.push(Referrer { table, delete_spreads, update_spreads });
         }
     }
     Ok((references, referrers))
@@ -218,13 +220,12 @@ async fn relations(
 
 async fn triggers(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<String>, EngineError> {
     // Disabled ones, and those for replication sessions only, do not fire here.
-    let query = sqlx::query(
+    let sql = format!(
         "SELECT tgname::text FROM pg_catalog.pg_trigger \
-         WHERE tgrelid = $1::int8::oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
-    )
-    .bind(relation.oid);
-    let rows = connection
-        .fetch_all(query)
+         WHERE tgrelid = {}::oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
+        relation.oid
+    );
+    let rows = ask(connection, sql)
         .await
         .map_err(|e| engine_error(format!("read the triggers of {}", relation.table), &e))?;
     rows.iter().map(|row| get(row, 0)).collect()
@@ -236,27 +237,23 @@ async fn estimate_and_notes(
     connection: &mut PgConnection,
     relation: &Relation,
 ) -> Result<(Option<u64>, Vec<String>), EngineError> {
-    let query = sqlx::query(
-        "WITH RECURSIVE leaf(oid) AS ( \
-           SELECT $1::int8::oid UNION \
-           SELECT i.inhrelid FROM leaf JOIN pg_catalog.pg_inherits i ON i.inhparent = leaf.oid), \
-         part AS (SELECT p.* FROM leaf JOIN pg_catalog.pg_class p ON p.oid = leaf.oid) \
+    let sql = format!(
+        "{}, part AS (SELECT p.* FROM tree JOIN pg_catalog.pg_class p ON p.oid = tree.oid) \
          SELECT (SELECT CASE WHEN pg_catalog.bool_or(p.reltuples < 0 OR (p.reltuples = 0 AND p.relpages = 0 \
                               AND p.relkind = 'r' AND pg_catalog.pg_relation_size(p.oid) > 0)) \
                         THEN pg_catalog.sum(pg_catalog.pg_relation_size(p.oid))::float8 / 8192 * 100 \
                         ELSE pg_catalog.sum(p.reltuples)::float8 END FROM part p WHERE p.relkind <> 'p'), \
                 pg_catalog.row_security_active(c.oid), \
                 EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1'), \
-                c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid), \
-                c.relpersistence = 'u', pg_catalog.pg_is_in_recovery() \
-         FROM pg_catalog.pg_class c WHERE c.oid = $1::int8::oid",
-    )
-    .bind(relation.oid);
-    let row = connection
-        .fetch_one(query)
-        .await
-        .map_err(|e| engine_error(format!("read the size of {}", relation.table), &e))?;
-    let estimate: Option<f64> = get(&row, 0)?;
+                c.relpersistence = 'u' \
+         FROM pg_catalog.pg_class c WHERE c.oid = {}::oid",
+        relation.tree(),
+        relation.oid
+    );
+    let failed = |e: sqlx::Error| engine_error(format!("read the size of {}", relation.table), &e);
+    let rows = ask(connection, sql).await.map_err(failed)?;
+    let Some(row) = rows.first() else { return Ok((None, Vec::new())) };
+    let estimate: Option<f64> = get(row, 0)?;
     let mut notes = Vec::new();
     let mut note = |holds: bool, text: &str| {
         if holds {
@@ -264,21 +261,19 @@ async fn estimate_and_notes(
         }
     };
     note(
-        get(&row, 1)?,
+        get(row, 1)?,
         "row-level security is active for this login: only the rows its policies show are compared",
     );
-    note(
-        get(&row, 2)? && relation.kind != 'v',
-        "the table has rewrite rules, which change what a write does",
-    );
-    note(
-        get(&row, 3)?,
-        "other tables inherit from this one: their rows are read with it, and its key does not cover them",
-    );
-    note(get(&row, 4)?, "the table is unlogged: a crash empties it");
+    note(get(row, 2)? && relation.kind != 'v', "the table has rewrite rules, which change what a write does");
+    note(relation.is_parent(), "has child tables: their rows are compared with the child");
+    note(get(row, 3)?, "the table is unlogged: a crash empties it");
     note(
         relation.kind == 'f',
         "a foreign table: its rows are read from another server, outside this snapshot",
+    );
+    note(
+        relation.kind == 'p' && relation.is_foreign,
+        "some of its partitions are foreign tables: their rows are read from another server, outside this snapshot",
     );
     note(relation.kind == 'm', "a materialized view: it holds what its last refresh saw");
     // Views have no count of their own; what the catalog says of them is always zero.
@@ -296,13 +291,11 @@ fn whole(count: f64) -> Option<u64> {
 /// Fails where this login could not insert and update; a delete it may not make is told when it is tried.
 pub(super) async fn check_writable(
     connection: &mut PgConnection,
-    name: &str,
+    during: &str,
     access: &TableAccess,
 ) -> Result<(), EngineError> {
-    let during = format!("write {} in {name}", access.table);
-    let refuse = |what: &str, hint: &str| {
-        Err(EngineError::new(ErrorKind::Permission, during.clone(), what).with_hint(hint))
-    };
+    let refuse =
+        |what: &str, hint: &str| Err(EngineError::new(ErrorKind::Permission, during, what).with_hint(hint));
     let relation = live::find_planned(connection, access).await?;
     if matches!(relation.kind, 'm' | 'v') {
         return refuse("it is a view", "name the table behind it");
@@ -313,7 +306,7 @@ pub(super) async fn check_writable(
                     current_user::text",
         )
         .await
-        .map_err(|e| engine_error(during.clone(), &e))?;
+        .map_err(|e| engine_error(during, &e))?;
     if get(&row, 0)? {
         return refuse("the server is a standby, which accepts no writes", "name the primary in the URL");
     }
@@ -332,15 +325,15 @@ pub(super) async fn check_writable(
             Filled::Generated => &["SELECT"],
         };
         for privilege in wanted {
-            let query = sqlx::query(
-                "SELECT COALESCE(pg_catalog.has_column_privilege($1::int8::oid, $2::text, $3::text), false) \
-                        AND pg_catalog.has_schema_privilege((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = $1::int8::oid), 'USAGE')",
-            )
-            .bind(relation.oid)
-            .bind(column.name.clone())
-            .bind((*privilege).to_owned());
-            let row = connection.fetch_one(query).await.map_err(|e| engine_error(during.clone(), &e))?;
-            if !get::<bool>(&row, 0)? {
+            let sql = format!(
+                "SELECT COALESCE(pg_catalog.has_column_privilege({oid}::oid, {}::text, '{privilege}'), false) \
+                        AND pg_catalog.has_schema_privilege((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = {oid}::oid), 'USAGE')",
+                literal(&column.name),
+                oid = relation.oid
+            );
+            let rows = ask(connection, sql).await.map_err(|e| engine_error(during, &e))?;
+            let granted = rows.first().map(|row| get::<bool>(row, 0)).transpose()?;
+            if granted != Some(true) {
                 return refuse(
                     &format!("{user} lacks {privilege} on column {}", column.name),
                     &format!(

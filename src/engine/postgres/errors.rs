@@ -3,6 +3,7 @@
 use sqlx::postgres::PgDatabaseError;
 
 use super::lane::LaneError;
+use super::unreadable::UNREADABLE;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::model::{Rejection, RejectionKind};
 
@@ -139,6 +140,8 @@ fn judge_code(code: &str, message: &str) -> (ErrorKind, String, Option<String>) 
             "the server accepts no writes (read-only transaction or standby)".to_owned(),
             None,
         ),
+        // No statement but one that reads ends here with these: what is refused when it is written is set aside.
+        (_, "22021" | "22P05") => (ErrorKind::Database, UNREADABLE.to_owned(), None),
         ("22", _) => (ErrorKind::Database, words_of_data_error(code).to_owned(), None),
         // A function's or trigger's own text may quote a row.
         ("P0" | "38" | "39" | "09" | "27", _) => (
@@ -159,6 +162,14 @@ fn safe_hint(kind: ErrorKind, code: &str) -> Option<String> {
             "grant it: GRANT SELECT (to compare), and INSERT, UPDATE, DELETE (to repair) ON the table"
                 .to_owned(),
         ),
+        ErrorKind::Database if matches!(code, "22021" | "22P05") => Some(
+            "a text column holds bytes that cannot be read as text; leave it out with --exclude COLUMN".to_owned(),
+        ),
+        // The statements of one transaction reached several sessions.
+        ErrorKind::Database if matches!(code, "26000" | "42P05" | "25P01") => Some(
+            "a pooler between trueup and PostgreSQL does not keep a transaction on one session; use its transaction or session mode, or the server's own port"
+                .to_owned(),
+        ),
         ErrorKind::Busy if code == "57014" => Some(
             "a timeout or an administrator cancelled the statement; raise --statement-timeout, or statement_timeout of this role"
                 .to_owned(),
@@ -174,7 +185,8 @@ fn words_of_data_error(code: &str) -> &'static str {
         "22007" | "22008" => "a date or time is not valid or out of range",
         "22P02" => "a value cannot be read as its column's type",
         "22P03" => "a value's binary form is not valid",
-        "22021" | "22P05" => "a text holds a character that the database's encoding has not",
+        "22021" => "a text holds bytes that are no characters of the encoding it should be in",
+        "22P05" => "a text holds a character that its column, or the encoding it should be in, has not",
         "22012" => "division by zero",
         "22026" => "a bit string has another length than its column",
         "22004" => "a NULL where none is allowed",

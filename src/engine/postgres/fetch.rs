@@ -1,19 +1,20 @@
 //! Rows by key: text arrays cast to the columns' types, so that the key's index is used; optionally locked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Executor, Row, ValueRef};
+use sqlx::{Executor, Row, ValueRef};
 
 use super::batch::PgBatch;
 use super::decode::Decoder;
-use super::live::{self, LiveColumn, Relation};
+use super::live;
 use super::scan::check_filter;
-use super::{bind, errors, run, statement};
-use crate::engine::{EngineError, ErrorKind, keyed_rows};
-use crate::model::canonical::decode_key;
-use crate::model::{AccessColumn, ColumnType, ComparisonType, Key, KeyedRow, TableAccess};
+use super::session::{READ, ask, unnamed};
+use super::target::Target;
+use super::{PgEngine, errors, run, statement};
+use crate::engine::{EngineError, Lookup, keyed_rows};
+use crate::model::{ColumnType, ComparisonType, Key, KeyedRow, TableAccess};
 
 /// Keys per query.
 const KEYS_MAX: usize = 2000;
@@ -23,76 +24,24 @@ const KEYS_MAX: usize = 2000;
 pub(super) const BY_INDEX: &str =
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
-/// A table as one call works with it.
-pub(super) struct Target<'a> {
-    pub access: &'a TableAccess,
-    pub relation: Relation,
-    pub live: Vec<LiveColumn>,
-    pub key_types: Vec<ComparisonType>,
-    pub row_types: Vec<ComparisonType>,
-    pub decoder: Arc<Decoder>,
-    /// Reads the key columns alone.
-    pub key_decoder: Arc<Decoder>,
-    pub during: String,
-}
-
-impl<'a> Target<'a> {
-    pub(super) async fn load(
-        connection: &mut PgConnection,
-        access: &'a TableAccess,
-        during: String,
-    ) -> Result<Self, EngineError> {
-        let relation = live::find_planned(connection, access).await?;
-        let live = live::columns(connection, &relation).await?;
-        live::match_columns(access, &live)?;
-        let check_text = live::is_sql_ascii(connection).await?;
-        let key_access = TableAccess { columns: access.key_columns().to_vec(), ..access.clone() };
-        let decoder = |access| {
-            Decoder::new(access, check_text).map(Arc::new).map_err(|e| EngineError::row(&during, &e))
-        };
-        let (decoder, key_decoder) = (decoder(access)?, decoder(&key_access)?);
-        let (key_types, row_types) = (access.key_types(), access.row_types());
-        Ok(Self { access, relation, live, key_types, row_types, decoder, key_decoder, during })
-    }
-
-    /// The columns as they are now, in the access's order.
-    pub(super) fn live_of(&self, column: &AccessColumn) -> &str {
-        self.live.iter().find(|live| live.name == column.name).map_or("text", |live| live.bare.as_str())
-    }
-
-    /// `t."k" = v.c0::int8 AND ...` for the key columns.
-    pub(super) fn key_match(&self) -> String {
-        let pairs = self.access.key_columns().iter().enumerate().map(|(at, column)| {
-            format!("t.{} = v.c{at}::{}", statement::ident(&column.name), self.live_of(column))
-        });
-        pairs.collect::<Vec<_>>().join(" AND ")
-    }
-
-    pub(super) fn from(&self) -> String {
-        statement::table(&self.relation.table)
-    }
-}
-
-pub(super) async fn fetch(
+pub(super) async fn lookup(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     keys: &[Key],
-) -> Result<Vec<KeyedRow>, EngineError> {
+) -> Result<Lookup, EngineError> {
     let during = format!("read {} by key", access.table);
-    run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let target = Target::load(connection, access, during).await?;
-    check_filter(connection, access, &target.during).await?;
-    if matches!(target.relation.kind, 'r' | 'p') {
+    run(connection, &during, &engine.begin(READ)).await?;
+    let target = Target::load(engine, connection, access, during).await?;
+    check_filter(connection, &target.relation, access, &target.during).await?;
+    if target.relation.is_table() {
         run(connection, &target.during, BY_INDEX).await?;
     }
-    let mut rows = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(KEYS_MAX) {
-        let keys: Vec<&Key> = keys.iter().collect();
-        let read = read_keys(connection, &target, &keys, Reading::Filtered).await?;
-        rows.extend(read.rows.into_iter().map(|(key, found)| KeyedRow { key, row: found.row }));
-    }
+    let keys: Vec<&Key> = keys.iter().collect();
+    let read = read_keys(connection, &target, &keys, Reading::Filtered).await?;
     run(connection, &target.during, "COMMIT").await?;
-    Ok(rows)
+    let rows = read.rows.into_iter().map(|(key, found)| KeyedRow { key, row: found.row }).collect();
+    Ok(Lookup { rows, unproven: read.unproven })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,11 +52,20 @@ pub(super) enum Reading {
     Locked,
 }
 
+/// Where a row lies, as texts: its table's oid and its ctid there. It stays there while the row is locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub table: String,
+    pub ctid: String,
+}
+
 /// A row as read by key.
 pub(super) struct Found {
     pub row: crate::model::CanonicalRow,
     /// The key columns' texts as stored, where they may be spelled otherwise than the key says.
     pub spelled: Option<Vec<Option<String>>>,
+    /// Of a locked row, in a relation whose rows have places.
+    pub place: Option<Place>,
     /// More columns that were asked for, as text.
     pub more: Vec<Option<String>>,
 }
@@ -119,6 +77,8 @@ pub(super) struct Rows {
     pub ambiguous: Vec<Key>,
     /// Rows that the database holds equal to a key, with other bytes.
     pub strangers: usize,
+    /// Keys without a row here that may have one nevertheless.
+    pub unproven: Vec<Key>,
 }
 
 pub(super) async fn read_keys(
@@ -142,11 +102,23 @@ pub(super) async fn read_keys_with(
     let mut todo: Vec<Vec<&Key>> = keys.chunks(KEYS_MAX).map(<[_]>::to_vec).collect();
     let guard = "SAVEPOINT by_key";
     while let Some(group) = todo.pop() {
+        // A key that cannot be given to the statement is none that it would find.
+        let (_, unbound) = target.key_arrays(&group)?;
+        out.unproven.extend(unbound.iter().map(|key| (*key).clone()));
+        let group: Vec<&Key> = group.into_iter().filter(|key| !unbound.contains(key)).collect();
+        if group.is_empty() {
+            continue;
+        }
         run(connection, &target.during, guard).await?;
         match query(connection, target, &group, reading, more).await {
             Ok(rows) => {
                 run(connection, &target.during, "RELEASE SAVEPOINT by_key").await?;
-                collect(target, &group, &rows, &mut out)?;
+                collect(target, &group, &rows, more.len(), &mut out)?;
+                let missed: Vec<&Key> =
+                    group.iter().filter(|key| !out.rows.contains_key(key)).copied().collect();
+                let found = missed.len() < group.len();
+                let unproven = unproven(connection, target, missed, found).await?;
+                out.unproven.extend(unproven);
             }
             Err(error) if is_data_error(&error) => {
                 run(connection, &target.during, "ROLLBACK TO SAVEPOINT by_key; RELEASE SAVEPOINT by_key")
@@ -155,16 +127,95 @@ pub(super) async fn read_keys_with(
                     let half = group.len() / 2;
                     todo.push(group.get(..half).unwrap_or_default().to_vec());
                     todo.push(group.get(half..).unwrap_or_default().to_vec());
-                } else if fits(connection, target, &group).await? {
+                } else if as_given(connection, target, &group).await?.is_some() {
                     // The key is sound, so it is the filter that fails on the row.
                     return Err(reading_error(target, reading, &error));
+                } else {
+                    // The column's type does not take the key.
+                    out.unproven.extend(group.into_iter().cloned());
                 }
-                // A key that the column cannot hold is in no row.
             }
             Err(error) => return Err(reading_error(target, reading, &error)),
         }
     }
     Ok(out)
+}
+
+/// Of the keys that one statement did not find those that it need not have found. A key is shown to be absent where the
+/// server's equality finds every spelling of it, the server took it as what it is, and the statement found a row at all.
+async fn unproven(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    missed: Vec<&Key>,
+    found: bool,
+) -> Result<Vec<Key>, EngineError> {
+    let all = |keys: Vec<&Key>| keys.into_iter().cloned().collect();
+    if missed.is_empty() || target.loose.is_some() || target.relation.is_foreign {
+        return Ok(all(missed));
+    }
+    if !found && !finds_another(connection, target, &missed).await? {
+        return Ok(all(missed));
+    }
+    let Some(given) = as_given(connection, target, &missed).await? else { return Ok(all(missed)) };
+    Ok(all(missed.into_iter().filter(|key| !given.contains(*key)).collect()))
+}
+
+/// Whether the same statement, asked for a row that is there too, finds that one: where it found nothing at all, it may be
+/// one that cannot.
+async fn finds_another(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    missed: &[&Key],
+) -> Result<bool, EngineError> {
+    if target.access.filter.is_some() {
+        return Ok(false);
+    }
+    let columns = target.select_key("t");
+    let sql = unnamed(format!("SELECT {columns} FROM {} t LIMIT 1", target.from()));
+    let rows = connection.fetch_all(sql).await.map_err(|e| errors::engine_error(&target.during, &e))?;
+    let width = target.access.key_len;
+    let Some(row) = decoded(target, &target.key_decoder, width, &rows)?.pop() else { return Ok(false) };
+    let keys: Vec<&Key> = missed.iter().copied().chain([&row.key]).collect();
+    let rows = query(connection, target, &keys, Reading::Filtered, &[])
+        .await
+        .map_err(|e| errors::engine_error(&target.during, &e))?;
+    let mut again = Rows::default();
+    collect(target, &[&row.key], &rows, 0, &mut again)?;
+    Ok(again.rows.contains_key(&row.key))
+}
+
+/// The keys as the server reads them out of what it was given; `None` where it does not take one of them.
+async fn as_given(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    keys: &[&Key],
+) -> Result<Option<HashSet<Key>>, EngineError> {
+    let (arrays, _) = target.key_arrays(keys)?;
+    let named = target.access.key_columns().iter().enumerate().map(|(at, column)| {
+        let given = target.compared(column, &format!("v.c{at}"));
+        format!("{given} AS {}", statement::ident(&column.name))
+    });
+    let sql = format!(
+        "SELECT {} FROM (SELECT {} FROM {}) g",
+        target.select_key("g"),
+        named.collect::<Vec<_>>().join(", "),
+        unnest(arrays.len(), &[])
+    );
+    let mut query = unnamed(sql);
+    for array in arrays {
+        query = query.bind(array);
+    }
+    run(connection, &target.during, "SAVEPOINT given").await?;
+    let tried = connection.fetch_all(query).await;
+    run(connection, &target.during, "ROLLBACK TO SAVEPOINT given; RELEASE SAVEPOINT given").await?;
+    match tried {
+        Ok(rows) => {
+            let keys = decoded(target, &target.key_decoder, target.access.key_len, &rows)?;
+            Ok(Some(keys.into_iter().map(|row| row.key).collect()))
+        }
+        Err(error) if is_data_error(&error) => Ok(None),
+        Err(error) => Err(errors::engine_error(&target.during, &error)),
+    }
 }
 
 fn reading_error(target: &Target<'_>, reading: Reading, error: &sqlx::Error) -> EngineError {
@@ -179,32 +230,16 @@ fn is_data_error(error: &sqlx::Error) -> bool {
     errors::database(error).is_some_and(|db| db.code().starts_with("22"))
 }
 
-/// The texts of each key column for each key; keys that no row can have are left out.
-fn key_arrays(target: &Target<'_>, keys: &[&Key]) -> Result<Vec<Vec<Option<String>>>, EngineError> {
-    let columns = target.access.key_columns();
-    let mut arrays: Vec<Vec<Option<String>>> = vec![Vec::with_capacity(keys.len()); columns.len()];
-    for key in keys {
-        let values = decode_key(&target.key_types, key.as_bytes()).map_err(|_| {
-            EngineError::new(ErrorKind::Row, target.during.clone(), "a key's bytes do not fit the plan")
-        })?;
-        // Every combination of the spellings that a column may hold.
-        let mut spellings: Vec<Vec<String>> = vec![Vec::new()];
-        for (column, value) in columns.iter().zip(&values) {
-            let texts = bind::key_texts(column, value);
-            spellings = spellings
-                .iter()
-                .flat_map(|before| {
-                    texts.iter().map(move |text| before.iter().cloned().chain([text.clone()]).collect())
-                })
-                .collect();
-        }
-        for spelling in spellings {
-            for (array, text) in arrays.iter_mut().zip(spelling) {
-                array.push(Some(text));
-            }
-        }
+/// What is read of each row: the access's columns, more as text, and of a row that is locked its place.
+pub(super) fn row_columns(target: &Target<'_>, reading: Reading, more: &[String]) -> String {
+    let mut columns = target.select_list("t");
+    for name in more {
+        columns.push_str(&format!(", t.{}::text", statement::ident(name)));
     }
-    Ok(arrays)
+    if reading == Reading::Locked && target.relation.has_places() {
+        columns.push_str(", t.tableoid::text, t.ctid::text");
+    }
+    columns
 }
 
 async fn query(
@@ -215,26 +250,17 @@ async fn query(
     more: &[String],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     let access = target.access;
-    let arrays = key_arrays(target, keys).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
-    if arrays.first().is_none_or(Vec::is_empty) {
-        return Ok(Vec::new());
-    }
-    let mut columns = statement::select_list("t", access);
-    for name in more {
-        columns.push_str(&format!(", t.{}::text", statement::ident(name)));
-    }
+    let (arrays, _) = target.key_arrays(keys).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    let columns = row_columns(target, reading, more);
     let single = match access.key_columns() {
-        [one] if !matches!(one.ty, ColumnType::Array(_)) => Some(one),
+        [one] if target.is_plain(one) => Some(one),
         _ => None,
     };
     let (from, condition) = match single {
-        Some(key) => {
-            let name = statement::ident(&key.name);
-            (
-                format!("{} t", target.from()),
-                format!("t.{name} = ANY ($1::text[]::{}[])", target.live_of(key)),
-            )
-        }
+        Some(key) => (
+            format!("{} t", target.from()),
+            format!("{} = ANY ($1::text[]::{}[])", target.stored(key), target.live_of(key)),
+        ),
         None => (format!("{} CROSS JOIN {} t", unnest(arrays.len(), &[]), target.from()), target.key_match()),
     };
     let tail = match reading {
@@ -250,8 +276,7 @@ async fn query(
             format!(" ORDER BY {} FOR UPDATE OF t", order.join(", "))
         }
     };
-    let sql = format!("SELECT {columns} FROM {from} WHERE {condition}{tail}");
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = unnamed(format!("SELECT {columns} FROM {from} WHERE {condition}{tail}"));
     for array in arrays {
         query = query.bind(array);
     }
@@ -267,35 +292,6 @@ pub(super) fn unnest(texts: usize, flags: &[usize]) -> String {
         names.push(format!("f{flag}"));
     }
     format!("unnest({}) AS v({})", params.join(", "), names.join(", "))
-}
-
-/// Whether the key columns' types can hold the one key at all.
-async fn fits(
-    connection: &mut PgConnection,
-    target: &Target<'_>,
-    keys: &[&Key],
-) -> Result<bool, EngineError> {
-    let casts: Vec<String> = target
-        .access
-        .key_columns()
-        .iter()
-        .enumerate()
-        .map(|(at, column)| format!("(v.c{at}::{}) IS NULL", target.live_of(column)))
-        .collect();
-    let arrays = key_arrays(target, keys)?;
-    let sql = format!("SELECT {} FROM {}", casts.join(", "), unnest(arrays.len(), &[]));
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for array in arrays {
-        query = query.bind(array);
-    }
-    run(connection, &target.during, "SAVEPOINT fits").await?;
-    let tried = connection.fetch_all(query).await;
-    run(connection, &target.during, "ROLLBACK TO SAVEPOINT fits; RELEASE SAVEPOINT fits").await?;
-    match tried {
-        Ok(_) => Ok(true),
-        Err(error) if is_data_error(&error) => Ok(false),
-        Err(error) => Err(errors::engine_error(&target.during, &error)),
-    }
 }
 
 /// Decodes rows by `decoder`, whose columns come first.
@@ -326,19 +322,30 @@ pub(super) fn decoded(
     keyed_rows(&batch).map_err(|e| EngineError::row(&target.during, &e))
 }
 
-fn collect(target: &Target<'_>, keys: &[&Key], rows: &[PgRow], out: &mut Rows) -> Result<(), EngineError> {
-    let wanted: std::collections::HashSet<&Key> = keys.iter().copied().collect();
+/// Takes rows of `row_columns`.
+pub(super) fn collect(
+    target: &Target<'_>,
+    keys: &[&Key],
+    rows: &[PgRow],
+    more: usize,
+    out: &mut Rows,
+) -> Result<(), EngineError> {
+    let wanted: HashSet<&Key> = keys.iter().copied().collect();
     let width = target.access.columns.len();
+    let behind = width + more;
     for (keyed, raw) in decoded(target, &target.decoder, width, rows)?.into_iter().zip(rows) {
         if !wanted.contains(&keyed.key) {
             out.strangers += 1;
             continue;
         }
-        let mut more = Vec::new();
-        for at in width..raw.len() {
-            more.push(live::get::<Option<String>>(raw, at)?);
-        }
-        let found = Found { row: keyed.row, spelled: spelled(target, raw)?, more };
+        let more =
+            (width..behind).map(|at| live::get::<Option<String>>(raw, at)).collect::<Result<_, _>>()?;
+        let place = if raw.len() > behind {
+            Some(Place { table: live::get(raw, behind)?, ctid: live::get(raw, behind + 1)? })
+        } else {
+            None
+        };
+        let found = Found { row: keyed.row, spelled: spelled(target, raw)?, place, more };
         if out.rows.insert(keyed.key.clone(), found).is_some() {
             out.ambiguous.push(keyed.key);
         }
@@ -346,22 +353,31 @@ fn collect(target: &Target<'_>, keys: &[&Key], rows: &[PgRow], out: &mut Rows) -
     Ok(())
 }
 
+/// The stored texts of key columns that may be spelled otherwise than their key says.
 fn spelled(target: &Target<'_>, row: &PgRow) -> Result<Option<Vec<Option<String>>>, EngineError> {
     let columns = target.access.key_columns();
-    let loose =
-        |c: &AccessColumn| matches!(c.ty, ColumnType::Text { .. }) && c.comparison == ComparisonType::Uuid;
-    if !columns.iter().any(loose) {
+    let plain = ComparisonType::Text { trim: false };
+    if target.loose.is_none() {
         return Ok(None);
     }
     let mut texts = Vec::with_capacity(columns.len());
     for (at, column) in columns.iter().enumerate() {
-        texts.push(if loose(column) {
+        texts.push(if matches!(column.ty, ColumnType::Text { .. }) && column.comparison != plain {
             let value = row.try_get_raw(at).map_err(|e| errors::engine_error(&target.during, &e))?;
-            let raw = value.as_bytes().unwrap_or_default();
-            Some(String::from_utf8_lossy(raw).into_owned())
+            target.text_of_stored(column, value.as_bytes().unwrap_or_default())
         } else {
             None
         });
     }
     Ok(Some(texts))
+}
+
+/// The plans of what reads a whole table, and of what reads by key.
+pub(super) async fn whole_table(
+    connection: &mut PgConnection,
+    during: &str,
+    whole: bool,
+) -> Result<(), EngineError> {
+    let sql = if whole { "SET LOCAL enable_seqscan = on" } else { "SET LOCAL enable_seqscan = off" };
+    ask(connection, sql.to_owned()).await.map(|_| ()).map_err(|e| errors::engine_error(during, &e))
 }

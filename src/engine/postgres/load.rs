@@ -3,16 +3,19 @@
 //! COPY knows no `ON CONFLICT` and returns no keys. It is tried where every row that it counts is a row as it was sent, in a
 //! transaction of its own; what it refuses is inserted the other way, which finds out which rows those are.
 
+use std::collections::HashSet;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
 use super::binary::Receive;
-use super::fetch::Target;
+use super::session::{WRITE, ask};
 use super::statement::{ident, writable};
-use super::{bind, errors, run};
+use super::target::Target;
+use super::{PgEngine, bind, errors, meaning, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
-use crate::model::{AccessColumn, RowRun, TableAccess};
+use crate::model::{AccessColumn, Key, RowRun, TableAccess};
 
 /// Fewer rows are not worth the questions.
 const ROWS_MIN: usize = 64;
@@ -23,6 +26,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// Inserts all these rows, or none of them: `false`, where this is no way for them or the database refuses it.
 pub(super) async fn load(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &TableAccess,
     rows: &RowRun,
@@ -31,9 +35,9 @@ pub(super) async fn load(
         return Ok(false);
     }
     let during = format!("write {}", access.table);
-    run(connection, &during, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-    let target = Target::load(connection, access, during).await?;
-    let loaded = takes(connection, &target).await? && {
+    run(connection, &during, &engine.begin(WRITE)).await?;
+    let target = Target::load(engine, connection, access, during).await?;
+    let loaded = takes(connection, &target).await? && !holds_any(connection, &target, rows).await? && {
         match copy(connection, &target, rows).await? {
             Ok(count) => usize::try_from(count) == Ok(rows.len()),
             Err(error) if refused(&error) => false,
@@ -61,25 +65,41 @@ fn refused(error: &sqlx::Error) -> bool {
         .is_some_and(|db| errors::rejection(db).is_some() || matches!(db.code(), "0A000" | "22P03" | "42809"))
 }
 
+/// Whether a row with one of these keys is there in another spelling, which no constraint would say.
+async fn holds_any(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+    rows: &RowRun,
+) -> Result<bool, EngineError> {
+    if target.loose.is_none() {
+        return Ok(false);
+    }
+    let keys: HashSet<Key> = rows.iter().map(|(key, _)| Key::from(key)).collect();
+    Ok(!meaning::find(connection, target, &keys).await?.is_empty())
+}
+
 /// Whether each row that COPY counts is one that was sent: nothing of the user's stands between it and the table.
 async fn takes(connection: &mut PgConnection, target: &Target<'_>) -> Result<bool, EngineError> {
     let money = |column: &AccessColumn| !column.as_text && target.live_of(column).starts_with("money");
-    if !matches!(target.relation.kind, 'r' | 'p') || target.access.columns.iter().any(money) {
+    let odd_array = |column: &AccessColumn| {
+        !column.as_text && target.live.iter().any(|live| live.name == column.name && live.odd_array)
+    };
+    let otherwise = target.access.columns.iter().any(|column| money(column) || odd_array(column));
+    if !target.relation.is_table() || otherwise {
         return Ok(false);
     }
     // tgtype: 2 is BEFORE, 64 is INSTEAD OF.
-    let query = sqlx::query(
-        "WITH RECURSIVE tree(oid) AS (SELECT $1::int8::oid UNION \
-           SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
-         SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
+    let sql = format!(
+        "{} SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
                          WHERE NOT g.tgisinternal AND g.tgtype::int4 & 66 <> 0) \
              OR EXISTS (SELECT 1 FROM pg_catalog.pg_rewrite r JOIN tree ON r.ev_class = tree.oid WHERE r.ev_type = '3') \
              OR EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN tree ON c.oid = tree.oid \
                          WHERE c.relrowsecurity OR c.relkind NOT IN ('r', 'p'))",
-    )
-    .bind(target.relation.oid);
+        target.relation.tree()
+    );
     let read = |error: sqlx::Error| errors::engine_error(&target.during, &error);
-    let row = connection.fetch_one(query).await.map_err(read)?;
+    let rows = ask(connection, sql).await.map_err(read)?;
+    let Some(row) = rows.first() else { return Ok(false) };
     row.try_get::<bool, _>(0).map(|between| !between).map_err(read)
 }
 
@@ -106,7 +126,7 @@ async fn copy(
     };
     // A value that the column cannot hold: the other way names it.
     let Some(data) = data else { return Ok(Ok(0)) };
-    let sql = format!("COPY {} ({}) FROM STDIN{form}", target.from(), names.join(", "));
+    let sql = format!("COPY {} ({}) FROM STDIN{form}", target.into(), names.join(", "));
     Ok(send(connection, &sql, &data).await)
 }
 

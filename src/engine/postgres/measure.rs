@@ -1,11 +1,12 @@
 //! Totals, counts and scalars of PostgreSQL.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
+use sqlx::{Executor, Row};
 
 use super::errors::{engine_error, filter_error};
-use super::statement::{ident, table};
-use super::{PgEngine, run, scan};
+use super::session::{ask, unnamed};
+use super::statement::{from, ident, literal, table};
+use super::{PgEngine, live, run, scan};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
 use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
@@ -13,8 +14,11 @@ use crate::model::scalar::{Scalar, ScalarClass};
 use crate::model::temporal::{date_text, timestamp_text};
 use crate::model::{Answer, ColumnType, TableAccess, TableName};
 
-#[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Postgres;
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::engine) struct Postgres {
+    /// Other tables inherit from the table, whose rows are none of its own.
+    pub only: bool,
+}
 
 /// A literal of the column's own type, so that its index is used.
 fn point(ty: &ColumnType, at: i128) -> String {
@@ -41,7 +45,7 @@ impl Dialect for Postgres {
     }
 
     fn table(&self, name: &TableName) -> String {
-        format!("{} t", table(name))
+        format!("{} t", from(name, self.only))
     }
 
     fn condition(&self, range: &Range) -> String {
@@ -154,40 +158,41 @@ impl Dialect for Postgres {
 
 impl PgEngine {
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, EngineError> {
-        let (during, sql, filtered) = match question {
-            Question::Totals(totals) => (
-                format!("measure {}", totals.table),
-                measure::totals(&Postgres, totals)?,
-                totals.filter.as_ref().map(|filter| (&totals.table, filter)),
-            ),
-            Question::Counts(counts) => (
-                format!("count rows of {}", counts.table),
-                measure::counts(&Postgres, counts)?,
-                counts.filter.as_ref().map(|filter| (&counts.table, filter)),
-            ),
+        let (during, table) = match question {
+            Question::Totals(totals) => (format!("measure {}", totals.table), Some(&totals.table)),
+            Question::Counts(counts) => (format!("count rows of {}", counts.table), Some(&counts.table)),
             Question::Indexed { table, column } => return self.indexed(table, column).await,
+            Question::Scalar { .. } => ("run the check's query".to_owned(), None),
+        };
+        let mut connection = self.reading(&during).await?;
+        let relation = match table {
+            Some(table) => live::find(&mut connection, table).await?,
+            None => None,
+        };
+        let dialect = Postgres { only: relation.as_ref().is_some_and(live::Relation::is_parent) };
+        let (sql, filter) = match question {
+            Question::Totals(totals) => (measure::totals(&dialect, totals)?, totals.filter.clone()),
+            Question::Counts(counts) => (measure::counts(&dialect, counts)?, counts.filter.clone()),
             // Without OFFSET the query could be run once for each of the two columns.
             Question::Scalar { sql } => (
-                "run the check's query".to_owned(),
                 format!(
                     "SELECT pg_catalog.pg_typeof(s.v)::text, s.v::text FROM (SELECT {} AS v OFFSET 0) s",
                     measure::scalar(sql)
                 ),
                 None,
             ),
+            Question::Indexed { .. } => return Ok(Vec::new()),
         };
-        let mut connection = self.acquire().await?;
-        run(&mut connection, &during, "BEGIN TRANSACTION READ ONLY").await?;
-        if let Some((table, filter)) = filtered {
+        let free = filter.is_some() || matches!(question, Question::Scalar { .. });
+        if let (Some(relation), Some(filter)) = (&relation, filter) {
             let access = TableAccess {
-                table: table.clone(),
+                table: relation.table.clone(),
                 columns: Vec::new(),
                 key_len: 0,
-                filter: Some(filter.clone()),
+                filter: Some(filter),
             };
-            scan::check_filter(&mut connection, &access, &during).await?;
+            scan::check_filter(&mut connection, relation, &access, &during).await?;
         }
-        let free = filtered.is_some() || matches!(question, Question::Scalar { .. });
         let answer = texts(&mut connection, &sql).await.map_err(|error| match free {
             true => filter_error(during.as_str(), &error),
             false => engine_error(during.as_str(), &error),
@@ -202,19 +207,19 @@ impl PgEngine {
 
     async fn indexed(&self, name: &TableName, column: &str) -> Result<Answer, EngineError> {
         let during = format!("look for an index of {name}");
-        let mut connection = self.acquire().await?;
-        let query = sqlx::query(
+        let mut connection = self.reading(&during).await?;
+        let sql = format!(
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_index i \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-               WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND i.indpred IS NULL \
-                 AND a.attname = $2) THEN '1' ELSE '0' END",
-        )
-        .bind(table(name))
-        .bind(column.to_owned());
-        let row = connection.fetch_one(query).await.map_err(|error| engine_error(during.as_str(), &error))?;
-        let found: String = row.try_get(0).map_err(|error| engine_error(during.as_str(), &error))?;
-        self.release(connection);
-        Ok(vec![vec![Some(found)]])
+               WHERE i.indrelid = pg_catalog.to_regclass({}) AND i.indisvalid AND i.indpred IS NULL \
+                 AND a.attname = {}) THEN '1' ELSE '0' END",
+            literal(&table(name)),
+            literal(column)
+        );
+        let rows = ask(&mut connection, sql).await.map_err(|error| engine_error(during.as_str(), &error))?;
+        let found = rows.first().map(|row| live::get::<String>(row, 0)).transpose()?;
+        self.done(connection, &during).await?;
+        Ok(vec![vec![found]])
     }
 }
 
@@ -236,8 +241,8 @@ fn scalar(answer: Answer) -> Answer {
     Scalar { class, text }.answer()
 }
 
-/// One prepared statement: the protocol lets no second one through.
+/// One statement by itself: its protocol lets no second one through.
 async fn texts(connection: &mut PgConnection, sql: &str) -> Result<Answer, sqlx::Error> {
-    let rows = connection.fetch_all(sqlx::query(AssertSqlSafe(sql.to_owned()).into_sql_str())).await?;
+    let rows = connection.fetch_all(unnamed(sql.to_owned())).await?;
     rows.iter().map(|row| (0..row.len()).map(|at| row.try_get(at)).collect()).collect()
 }

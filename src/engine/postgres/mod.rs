@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
@@ -15,7 +16,9 @@ use crate::model::{
     TableName, TableSchema,
 };
 
+use known::Known;
 use lane::Lane;
+use session::{READ, run};
 
 mod apply;
 mod batch;
@@ -24,18 +27,26 @@ mod bind;
 mod decode;
 mod describe;
 mod errors;
+mod exact;
 mod fetch;
+mod identity;
+mod known;
 mod lane;
 mod live;
 mod load;
+mod meaning;
 pub(in crate::engine) mod measure;
 mod near;
+mod prepare;
 mod pressure;
 mod range;
 mod replace;
 mod scan;
+mod session;
 mod statement;
+mod target;
 mod types;
+mod unreadable;
 mod write;
 
 /// A host that does not answer is reported after this long.
@@ -49,13 +60,19 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct PgEngine {
     options: PgConnectOptions,
-    /// What every session begins with.
-    session: String,
+    /// What every transaction begins with.
+    settings: Arc<str>,
     /// The URL without password, for messages.
     name: String,
     /// `server_version_num`.
     version: i32,
     product: String,
+    /// The database's encoding promises nothing of a text's bytes (SQL_ASCII).
+    raw_text: bool,
+    /// What was described, for statements that are written without asking.
+    known: Arc<Known>,
+    /// A second connection could not be had beside one in a transaction: a pooler has no more for us.
+    alone: Arc<AtomicBool>,
     idle: Arc<parking::Idle<PgConnection>>,
     lanes: Arc<parking::Idle<Lane>>,
 }
@@ -104,14 +121,11 @@ impl PgEngine {
 
     pub async fn connect_with(url: &str, manners: &Manners) -> Result<Self, EngineError> {
         let (options, name) = parse_url(url)?;
-        let session = match manners.statement_timeout {
-            Some(most) => format!("{SESSION}; SET statement_timeout = {}", most.as_millis().max(1)),
-            None => SESSION.to_owned(),
-        };
-        let mut connection = open(&options, &name, &session).await?;
+        let mut connection = open(&options, &name).await?;
         let row = connection
             .fetch_one(
-                "SELECT current_setting('server_version_num')::int4, current_setting('server_version')",
+                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
+                        current_setting('server_encoding') = 'SQL_ASCII'",
             )
             .await
             .map_err(|e| errors::engine_error(format!("ask {name} for its version"), &e))?;
@@ -127,15 +141,51 @@ impl PgEngine {
             )
             .with_hint("PostgreSQL 10 and later are supported"));
         }
-        let engine =
-            Self { options, session, name, version, product, idle: Arc::default(), lanes: Arc::default() };
+        let raw_text: bool = row.try_get(2).map_err(read)?;
+        let engine = Self {
+            options,
+            settings: session::settings(raw_text, manners.statement_timeout).into(),
+            name,
+            version,
+            product,
+            raw_text,
+            known: Arc::default(),
+            alone: Arc::default(),
+            idle: Arc::default(),
+            lanes: Arc::default(),
+        };
         engine.idle.give(connection);
         Ok(engine)
     }
 
-    /// A new connection with the session settings that make values reproducible.
     async fn open(&self) -> Result<PgConnection, EngineError> {
-        open(&self.options, &self.name, &self.session).await
+        open(&self.options, &self.name).await
+    }
+
+    /// Begins a transaction that depends on nothing that was set before it.
+    fn begin(&self, mode: &str) -> String {
+        format!("BEGIN {mode}; {}", self.settings)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
+    }
+
+    fn stay_alone(&self) {
+        self.alone.store(true, Ordering::Relaxed);
+    }
+
+    /// A connection inside such a transaction, which only reads.
+    async fn reading(&self, during: &str) -> Result<PgConnection, EngineError> {
+        let mut connection = self.acquire().await?;
+        run(&mut connection, during, &self.begin(READ)).await?;
+        Ok(connection)
+    }
+
+    async fn done(&self, mut connection: PgConnection, during: &str) -> Result<(), EngineError> {
+        run(&mut connection, during, "COMMIT").await?;
+        self.release(connection);
+        Ok(())
     }
 
     async fn acquire(&self) -> Result<PgConnection, EngineError> {
@@ -153,46 +203,34 @@ impl PgEngine {
 
     /// A lane that has begun with these statements; `None` where none can be had, or one of them fails. Blocks its thread.
     fn lane(&self, begin: &[&str], give_up: impl Fn() -> bool + Clone + Send + 'static) -> Option<Lane> {
-        let begun = |mut lane: Lane, session: &[&str]| {
+        let begun = |mut lane: Lane| {
             lane.give_up_when(Box::new(give_up.clone()));
-            session.iter().chain(begin).try_for_each(|sql| lane.run(sql)).ok().map(|()| lane)
+            begin.iter().try_for_each(|sql| lane.run(sql)).ok().map(|()| lane)
         };
         // One that has waited may have been closed meanwhile.
         if let Some((lane, _)) = self.lanes.take()
-            && let Some(lane) = begun(lane, &[])
+            && let Some(lane) = begun(lane)
         {
             return Some(lane);
         }
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let lane = Lane::open(&self.options, Box::new(move || Instant::now() > deadline))?;
-        begun(lane, &[&self.session])
+        begun(lane)
     }
 }
 
-/// What a role or database may have set otherwise, and what text forms depend on.
-const SESSION: &str = "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
-    SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET xmloption = 'content'; \
-    SET standard_conforming_strings = on; SET row_security = on; SET transform_null_equals = off";
-
-async fn open(options: &PgConnectOptions, name: &str, session: &str) -> Result<PgConnection, EngineError> {
+async fn open(options: &PgConnectOptions, name: &str) -> Result<PgConnection, EngineError> {
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(options));
-    let mut connection = match connecting.await {
-        Ok(connected) => connected.map_err(|e| errors::connect_error(name, &database, &e))?,
-        Err(_) => {
-            return Err(EngineError::new(
-                ErrorKind::Unreachable,
-                format!("connect to {name}"),
-                format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs()),
-            )
-            .with_hint("check host and port, and firewalls between"));
-        }
-    };
-    connection
-        .execute(sqlx::raw_sql(AssertSqlSafe(session.to_owned())))
-        .await
-        .map_err(|e| errors::engine_error(format!("prepare the session on {name}"), &e))?;
-    Ok(connection)
+    match connecting.await {
+        Ok(connected) => connected.map_err(|e| errors::connect_error(name, &database, &e)),
+        Err(_) => Err(EngineError::new(
+            ErrorKind::Unreachable,
+            format!("connect to {name}"),
+            format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs()),
+        )
+        .with_hint("check host and port, and firewalls between")),
+    }
 }
 
 fn parse_url(url: &str) -> Result<(PgConnectOptions, String), EngineError> {
@@ -237,17 +275,21 @@ impl Engine for PgEngine {
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
-        let mut connection = self.acquire().await?;
-        let tables = describe::tables(&mut connection, &self.name, schema).await?;
-        self.release(connection);
+        let during = format!("list the tables of {}", self.name);
+        let mut connection = self.reading(&during).await?;
+        let tables = describe::tables(&mut connection, &during, schema).await?;
+        self.done(connection, &during).await?;
         Ok(tables)
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
-        let mut connection = self.acquire().await?;
-        let described = describe::describe(&mut connection, &self.name, table).await?;
-        self.release(connection);
-        Ok(described)
+        let during = format!("describe {table}");
+        let mut connection = self.reading(&during).await?;
+        let (schema, relation) = describe::describe(&mut connection, &self.name, table).await?;
+        let live = live::columns(&mut connection, &relation).await?;
+        self.done(connection, &during).await?;
+        self.known.remember(&schema, &relation, live);
+        Ok(schema)
     }
 
     async fn snapshot(
@@ -263,9 +305,9 @@ impl Engine for PgEngine {
             return Ok(Lookup::default());
         }
         let mut connection = self.acquire().await?;
-        let rows = fetch::fetch(&mut connection, access, keys).await?;
+        let found = fetch::lookup(self, &mut connection, access, keys).await?;
         self.release(connection);
-        Ok(Lookup::of_statement(keys, rows, |_| false))
+        Ok(found)
     }
 
     async fn fetch_run(&self, access: &Arc<TableAccess>, keys: &[Key]) -> Result<RowRun, EngineError> {
@@ -284,7 +326,7 @@ impl Engine for PgEngine {
         rows: &RowRun,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let mut connection = self.acquire().await?;
-        let outcomes = apply::insert(&mut connection, access, rows).await?;
+        let outcomes = apply::insert(self, &mut connection, access, rows).await?;
         self.release(connection);
         Ok(outcomes)
     }
@@ -298,7 +340,7 @@ impl Engine for PgEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcomes = apply::apply(&mut connection, access, changes).await?;
+        let outcomes = apply::apply(self, &mut connection, access, changes).await?;
         self.release(connection);
         Ok(outcomes)
     }
@@ -312,13 +354,13 @@ impl Engine for PgEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcomes = replace::replace(&mut connection, access, changes).await?;
+        let outcomes = replace::replace(self, &mut connection, access, changes).await?;
         self.release(connection);
         Ok(outcomes)
     }
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        statement::statement(access, change)
+        statement::statement(access, change, &self.known.of(&access.table))
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
@@ -326,27 +368,22 @@ impl Engine for PgEngine {
     }
 
     async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError> {
-        let mut connection = self.acquire().await?;
-        let pressure = pressure::ask(&mut connection, &self.name, lag, running).await?;
-        self.release(connection);
+        let during = format!("ask {} how busy it is", self.name);
+        let mut connection = self.reading(&during).await?;
+        let pressure = pressure::ask(&mut connection, &during, lag, running).await?;
+        self.done(connection, &during).await?;
         Ok(pressure)
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
+        let during = format!("write {} in {}", access.table, self.name);
         let mut connection = self.acquire().await?;
-        describe::check_writable(&mut connection, &self.name, access).await?;
-        self.release(connection);
-        Ok(())
+        // Not a transaction that only reads, for whether others do is what is asked.
+        let begin = format!("BEGIN; {}", self.settings);
+        run(&mut connection, &during, &begin).await?;
+        describe::check_writable(&mut connection, &during, access).await?;
+        self.done(connection, &during).await
     }
-}
-
-/// Runs SQL of our own making without parameters.
-async fn run(connection: &mut PgConnection, during: &str, sql: &str) -> Result<(), EngineError> {
-    connection
-        .execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())))
-        .await
-        .map_err(|e| errors::engine_error(during, &e))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -11,11 +11,10 @@ use crate::engine::{EngineError, ErrorKind, Pressure};
 
 pub(super) async fn ask(
     connection: &mut PgConnection,
-    name: &str,
+    during: &str,
     lag: bool,
     running: bool,
 ) -> Result<Pressure, EngineError> {
-    let during = format!("ask {name} how busy it is");
     // Who may not see other sessions sees them without their state, which would look like calm.
     let row = connection
         .fetch_one(
@@ -28,7 +27,7 @@ pub(super) async fn ask(
                WHERE state = 'active' AND backend_type = 'client backend' AND application_name <> 'trueup')",
         )
         .await
-        .map_err(|e| engine_error(during.clone(), &e))?;
+        .map_err(|e| engine_error(during, &e))?;
     let (sees_all, standby): (bool, bool) = (get(&row, 0)?, get(&row, 1)?);
     if !sees_all && (running || !standby) {
         let what = "this login does not see how far the standbys are, and what other sessions do";

@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use sqlx::postgres::PgConnection;
+use tokio::time::Instant;
 
 use super::batch::{END_OF_COPY, Piece, strip_header};
-use super::fetch::{BY_INDEX, Target};
-use super::scan::{check_filter, export, import, settings};
+use super::decode::Decoder;
+use super::fetch::BY_INDEX;
+use super::scan::{JOIN_TIMEOUT, check_filter, export, settings};
+use super::session::READ;
+use super::target::Target;
 use super::{PgEngine, bind, errors, fetch, run, statement};
 use crate::engine::{EngineError, ErrorKind, RawBatch};
 use crate::model::canonical::decode_key;
@@ -33,13 +37,13 @@ pub(super) async fn fetch_run(
         _ => None,
     };
     let Some(ends) = ends else {
-        return Ok(fetch::fetch(connection, access, keys).await?.iter().collect());
+        return Ok(fetch::lookup(engine, connection, access, keys).await?.rows.iter().collect());
     };
     let found = between(engine, connection, access, &ends, keys.len(), during).await?;
     let (mut rows, rest) = of_keys(found.sorted(), keys);
     if !rest.is_empty() {
-        let looked_up = fetch::fetch(connection, access, &rest).await?;
-        looked_up.iter().for_each(|row| rows.push(row.key.as_bytes(), row.row.as_bytes()));
+        let looked_up = fetch::lookup(engine, connection, access, &rest).await?;
+        looked_up.rows.iter().for_each(|row| rows.push(row.key.as_bytes(), row.row.as_bytes()));
     }
     Ok(rows)
 }
@@ -97,9 +101,9 @@ async fn between(
     expected: usize,
     during: String,
 ) -> Result<RowRun, EngineError> {
-    run(connection, &during, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let target = Target::load(connection, access, during).await?;
-    check_filter(connection, access, &target.during).await?;
+    run(connection, &during, &engine.begin(READ)).await?;
+    let target = Target::load(engine, connection, access, during).await?;
+    check_filter(connection, &target.relation, access, &target.during).await?;
     let side = |parts: &[(String, String)]| {
         let columns: Vec<String> = parts.iter().map(|(name, _)| format!("t.{name}")).collect();
         let values: Vec<String> = parts
@@ -118,12 +122,18 @@ async fn between(
         statement::select_list("t", access),
         target.from(),
     );
-    let planned = if matches!(target.relation.kind, 'r' | 'p') { BY_INDEX } else { "" };
+    let planned = if target.relation.is_table() { BY_INDEX } else { "" };
     let found = match by_lane(engine, connection, &target, planned, &sql, expected).await? {
         Some(found) => found,
         None => {
             run(connection, &target.during, planned).await?;
-            by_driver(connection, &target, &sql).await?
+            let mut found = RowRun::default();
+            let filtered = access.filter.is_some();
+            copied(connection, &target.during, filtered, &target.decoder, &sql, &mut |key, row| {
+                found.push(key, row)
+            })
+            .await?;
+            found
         }
     };
     run(connection, &target.during, "COMMIT").await?;
@@ -148,18 +158,32 @@ async fn by_lane(
     sql: &str,
     expected: usize,
 ) -> Result<Option<RowRun>, EngineError> {
+    if engine.is_alone() {
+        return Ok(None);
+    }
     let Some(snapshot) = export(connection, &target.during).await? else { return Ok(None) };
     let waiting = Waiting(Arc::default());
     let given_up = {
         let gone = Arc::clone(&waiting.0);
         move || gone.load(Ordering::Relaxed)
     };
-    let import = import(&snapshot);
+    let import = engine.import(&snapshot);
     let (engine, decoder) = (engine.clone(), Arc::clone(&target.decoder));
     let (sql, during, filtered) = (sql.to_owned(), target.during.clone(), target.access.filter.is_some());
     let read = move || {
         let begin = [import.as_str(), settings(engine.version), planned];
-        let Some(mut lane) = engine.lane(&begin, given_up) else { return Ok(None) };
+        let deadline = Instant::now() + JOIN_TIMEOUT;
+        let late = {
+            let given_up = given_up.clone();
+            move || given_up() || Instant::now() > deadline
+        };
+        let Some(mut lane) = engine.lane(&begin, late) else {
+            if Instant::now() > deadline {
+                engine.stay_alone();
+            }
+            return Ok(None);
+        };
+        lane.give_up_when(Box::new(given_up));
         let failed = |error| errors::lane_error(&during, error, filtered);
         let (mut found, mut first) = (RowRun::default(), true);
         lane.copy(&sql).map_err(failed)?;
@@ -181,19 +205,19 @@ async fn by_lane(
     read.unwrap_or_else(|_| Err(EngineError::new(ErrorKind::Database, &target.during, "a reader stopped")))
 }
 
-async fn by_driver(
+/// The rows of a COPY in its binary form, by the driver; `filtered` where it holds the user's own condition.
+pub(super) async fn copied(
     connection: &mut PgConnection,
-    target: &Target<'_>,
+    during: &str,
+    filtered: bool,
+    decoder: &Decoder,
     sql: &str,
-) -> Result<RowRun, EngineError> {
-    let failed = |error: &sqlx::Error| {
-        if target.access.filter.is_some() {
-            errors::filter_error(&target.during, error)
-        } else {
-            errors::engine_error(&target.during, error)
-        }
+    each: &mut (dyn FnMut(&[u8], &[u8]) + Send),
+) -> Result<(), EngineError> {
+    let failed = |error: &sqlx::Error| match filtered {
+        true => errors::filter_error(during, error),
+        false => errors::engine_error(during, error),
     };
-    let mut found = RowRun::default();
     let mut stream = connection.copy_out_raw(sql).await.map_err(|e| failed(&e))?;
     let mut buffer = RowBuffer::default();
     let mut head = true;
@@ -202,18 +226,16 @@ async fn by_driver(
         let mut bytes: &[u8] = &message;
         if std::mem::take(&mut head) {
             bytes = strip_header(bytes).ok_or_else(|| {
-                let what = "COPY data without its header";
-                EngineError::new(ErrorKind::Database, target.during.clone(), what)
+                EngineError::new(ErrorKind::Database, during, "COPY data without its header")
             })?;
         }
         // The header may come without a row behind it.
         if !bytes.is_empty() && bytes != END_OF_COPY {
-            let decoded = target.decoder.row(&mut bytes, &mut buffer);
-            decoded.map_err(|error| EngineError::row(&target.during, &error))?;
-            found.push(&buffer.key, &buffer.row);
+            decoder.row(&mut bytes, &mut buffer).map_err(|error| EngineError::row(during, &error))?;
+            each(&buffer.key, &buffer.row);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

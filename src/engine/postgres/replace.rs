@@ -6,22 +6,26 @@ use std::sync::Arc;
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 
-use super::apply::{Batch, prepare, respell};
-use super::errors;
-use super::fetch::{Found, Reading, read_keys_with};
+use super::apply::Batch;
+use super::fetch::Found;
 use super::live::get;
+use super::meaning::lock;
+use super::prepare::prepare;
+use super::session::ask;
 use super::write::{self, Guard, Prepared};
+use super::{PgEngine, errors};
 use crate::engine::EngineError;
 use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess};
 
 /// Deletes and inserts the rows; columns outside the access keep their values.
 pub(super) async fn replace(
+    engine: &PgEngine,
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let all = |fate: ChangeOutcome| vec![fate; changes.len()];
-    let mut batch = Batch::begin(connection, access, changes).await?;
+    let mut batch = Batch::begin(engine, connection, access, changes).await?;
     // One that cannot be written holds back all of them.
     if let Some(fate) = batch.fates.iter().flatten().next().cloned() {
         batch.run("ROLLBACK").await?;
@@ -59,18 +63,15 @@ impl Batch<'_> {
 
     /// A delete that would take or rewrite rows of other tables is no way to exchange values.
     async fn spreading_delete(&mut self) -> Result<Option<Rejection>, EngineError> {
-        let query = sqlx::query(
+        let sql = format!(
             "SELECT conname::text FROM pg_catalog.pg_constraint \
-             WHERE contype = 'f' AND confrelid = $1::int8::oid AND confdeltype IN ('c', 'n', 'd') LIMIT 1",
-        )
-        .bind(self.target.relation.oid);
-        let row = self
-            .connection
-            .fetch_optional(query)
-            .await
-            .map_err(|e| errors::engine_error(&self.target.during, &e))?;
-        let Some(row) = row else { return Ok(None) };
-        let name: String = get(&row, 0)?;
+             WHERE contype = 'f' AND confrelid = {}::oid AND confdeltype IN ('c', 'n', 'd') LIMIT 1",
+            self.target.relation.oid
+        );
+        let rows =
+            ask(self.connection, sql).await.map_err(|e| errors::engine_error(&self.target.during, &e))?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let name: String = get(row, 0)?;
         Ok(Some(Rejection {
             kind: RejectionKind::ForeignKey,
             reason: format!("foreign key {name} would carry the delete into another table"),
@@ -83,8 +84,10 @@ impl Batch<'_> {
         kept: &[String],
     ) -> Result<(HashMap<Key, Found>, bool), EngineError> {
         let keys: Vec<&Key> = self.changes.iter().map(|change| &change.key).collect();
-        let found = read_keys_with(self.connection, &self.target, &keys, Reading::Locked, kept).await?;
+        let locked = lock(self.connection, &self.target, &keys, kept).await?;
+        let found = locked.found;
         let conflict = !found.ambiguous.is_empty()
+            || !locked.missed.is_empty()
             || self
                 .changes
                 .iter()
@@ -110,9 +113,10 @@ impl Batch<'_> {
             }
             if let Some(row) = found.remove(&prepared.key) {
                 if let Some(spelled) = row.spelled {
-                    respell(prepared, spelled);
+                    prepared.respell(spelled);
                 }
                 prepared.kept = row.more;
+                prepared.place = row.place;
             }
         }
         let has_before = |p: &&Prepared| self.changes.get(p.at).is_some_and(|c| c.before.is_some());

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::time::Instant;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::join_all;
+use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 use tokio::task::JoinSet;
 
 use super::batch::{PgBatch, Piece, strip_header};
@@ -17,7 +18,8 @@ use super::decode::Decoder;
 use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
-use super::{PgEngine, errors, run, statement};
+use super::session::{READ, ask, unnamed};
+use super::{PgEngine, errors, run, statement, unreadable};
 use crate::engine::places::{Encoding, Places, push_all};
 use crate::engine::shares::Shares;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
@@ -31,6 +33,8 @@ const PAGES_PER_RANGE_MAX: u64 = 8192;
 
 /// One state of a table, held by one transaction per reader.
 pub(super) struct PgSnapshot {
+    engine: PgEngine,
+    access: Arc<TableAccess>,
     /// Holds the snapshot that lanes share.
     holder: Option<PgConnection>,
     readers: Vec<Reader>,
@@ -121,11 +125,11 @@ impl PgSnapshot {
             None => 1,
         };
         let (mut lanes, mut more) = (Vec::new(), Vec::new());
-        if large {
+        if large && !engine.is_alone() {
             match export(&mut first.connection, &during).await? {
                 Some(snapshot) => {
                     lanes = join_lanes(engine, &snapshot, wanted).await;
-                    if lanes.is_empty() {
+                    if lanes.is_empty() && !engine.is_alone() {
                         more = join_readers(engine, &snapshot, wanted - 1).await;
                     }
                 }
@@ -142,7 +146,7 @@ impl PgSnapshot {
         let source = Source {
             during,
             columns: statement::select_list("t", &access),
-            from: statement::table(&first.relation.table),
+            from: first.relation.from(),
             filter: statement::filter(&access),
             pages,
             shares,
@@ -156,18 +160,26 @@ impl PgSnapshot {
             (Some(first.connection), lanes.into_iter().map(Reader::Lane).collect())
         };
         let (decoder, source) = (Arc::new(first.decoder), Arc::new(source));
-        Ok(Self { holder, readers, decoder, source, idle: Arc::clone(&engine.idle) })
+        Ok(Self {
+            engine: engine.clone(),
+            access,
+            holder,
+            readers,
+            decoder,
+            source,
+            idle: Arc::clone(&engine.idle),
+        })
     }
 }
 
 async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> Result<First, EngineError> {
     let mut connection = engine.acquire().await?;
-    let begin = format!("{BEGIN}; {}", settings(engine.version));
+    let begin = format!("{}; {}", engine.begin(READ), settings(engine.version));
     run(&mut connection, during, &begin).await?;
     let mut relation = live::find_planned(&mut connection, access).await?;
-    if matches!(relation.kind, 'r' | 'p') {
+    if relation.is_table() {
         // Locked before the snapshot is taken, so that no TRUNCATE or rewrite comes between the two.
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", statement::table(&relation.table));
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", relation.from());
         if run(&mut connection, during, &format!("COMMIT; {begin}; {lock}")).await.is_err() {
             // A login with rights on columns only may read the table, but not lock it.
             run(&mut connection, during, &format!("ROLLBACK; {begin}")).await?;
@@ -176,18 +188,19 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
     }
     let live = live::columns(&mut connection, &relation).await?;
     live::match_columns(access, &live)?;
-    check_filter(&mut connection, access, during).await?;
-    let check_text = live::is_sql_ascii(&mut connection).await?;
-    let decoder = Decoder::new(access, check_text).map_err(|e| EngineError::row(during, &e))?;
+    check_filter(&mut connection, &relation, access, during).await?;
+    let decoder = Decoder::new(access, engine.raw_text).map_err(|e| EngineError::row(during, &e))?;
     let pages = live::heap_pages(&mut connection, &relation, engine.version).await?;
     Ok(First { connection, relation, decoder, pages })
 }
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-
 /// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
 pub(super) fn settings(version: i32) -> &'static str {
     match version {
+        170_000.. => {
+            "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL transaction_timeout = 0; SET LOCAL jit = off; \
+             SET LOCAL client_connection_check_interval = '1s'"
+        }
         140_000.. => {
             "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off; \
              SET LOCAL client_connection_check_interval = '1s'"
@@ -197,65 +210,101 @@ pub(super) fn settings(version: i32) -> &'static str {
     }
 }
 
+/// So long another connection is waited for beside one that is inside a transaction.
+pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A state that other connections can be put in, if they are of the same server.
+pub(super) struct Shared {
+    /// The snapshot's name.
+    name: String,
+    /// A statement that fails on every server but the one that gave the name out.
+    same_server: String,
+}
+
 /// The snapshot's name for others; `None` where the server does not give one out.
 pub(super) async fn export(
     connection: &mut PgConnection,
     during: &str,
-) -> Result<Option<String>, EngineError> {
-    match connection.fetch_one("SELECT pg_catalog.pg_export_snapshot()").await {
-        Ok(row) => get(&row, 0).map(Some),
-        Err(error) if errors::database(&error).is_some() => Ok(None),
-        Err(error) => Err(errors::engine_error(during, &error)),
+) -> Result<Option<Shared>, EngineError> {
+    let asked = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_postmaster_start_time()::text, \
+                 pg_catalog.current_database()::text";
+    let rows = match ask(connection, asked.to_owned()).await {
+        Ok(rows) => rows,
+        Err(error) if errors::database(&error).is_some() => return Ok(None),
+        Err(error) => return Err(errors::engine_error(during, &error)),
+    };
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (started, database): (String, String) = (get(row, 1)?, get(row, 2)?);
+    let same_server = format!(
+        "SELECT 1 / (pg_catalog.pg_postmaster_start_time() = {}::timestamptz AND pg_catalog.current_database() = {})::int4",
+        statement::literal(&started),
+        statement::literal(&database)
+    );
+    Ok(Some(Shared { name: get(row, 0)?, same_server }))
+}
+
+impl PgEngine {
+    /// Begins a transaction that sees what the one sees that gave the snapshot out. A pooler may lead to another server, whose
+    /// snapshot of that name would be another state.
+    pub(super) fn import(&self, snapshot: &Shared) -> String {
+        let name = statement::literal(&snapshot.name);
+        let begin = self.begin(READ);
+        format!("{begin}; SET TRANSACTION SNAPSHOT {name}; {}", snapshot.same_server)
     }
 }
 
-/// More readers of one snapshot: as many as the server has connections for.
-async fn join_readers(engine: &PgEngine, snapshot: &str, more: u64) -> Vec<PgConnection> {
-    let import = import(snapshot);
+/// More readers of one snapshot: as many as the server, or a pooler before it, has connections for.
+async fn join_readers(engine: &PgEngine, snapshot: &Shared, more: u64) -> Vec<PgConnection> {
+    let import = engine.import(snapshot);
     let joined = join_all((0..more).map(|_| async {
-        let mut reader = engine.open().await.ok()?;
-        run(&mut reader, "share the snapshot", &import).await.ok()?;
-        run(&mut reader, "share the snapshot", settings(engine.version)).await.ok()?;
-        Some(reader)
+        let reader = async {
+            let mut reader = engine.open().await.ok()?;
+            run(&mut reader, "share the snapshot", &import).await.ok()?;
+            run(&mut reader, "share the snapshot", settings(engine.version)).await.ok()?;
+            Some(reader)
+        };
+        // A pooler without a free connection lets us wait, perhaps for the one that we hold ourselves.
+        let joined = tokio::time::timeout(JOIN_TIMEOUT, reader).await;
+        if joined.is_err() {
+            engine.stay_alone();
+        }
+        joined.ok().flatten()
     }))
     .await;
     joined.into_iter().flatten().collect()
 }
 
 /// As `join_readers`, where the connection is one that a lane can make.
-async fn join_lanes(engine: &PgEngine, snapshot: &str, wanted: u64) -> Vec<Lane> {
-    let import = import(snapshot);
+async fn join_lanes(engine: &PgEngine, snapshot: &Shared, wanted: u64) -> Vec<Lane> {
+    let import = engine.import(snapshot);
     let joined = join_all((0..wanted).map(|_| {
         let (engine, import) = (engine.clone(), import.clone());
-        let deadline = Instant::now() + super::CONNECT_TIMEOUT;
+        let deadline = Instant::now() + JOIN_TIMEOUT;
         tokio::task::spawn_blocking(move || {
-            engine.lane(&[&import, settings(engine.version)], move || Instant::now() > deadline)
+            let lane = engine.lane(&[&import, settings(engine.version)], move || Instant::now() > deadline);
+            if lane.is_none() && Instant::now() > deadline {
+                engine.stay_alone();
+            }
+            lane
         })
     }))
     .await;
     joined.into_iter().filter_map(Result::ok).flatten().collect()
 }
 
-/// Begins a transaction that sees what the one sees that gave the snapshot out.
-pub(super) fn import(snapshot: &str) -> String {
-    format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", statement::literal(snapshot))
-}
-
 /// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it
-/// can neither close them nor bring a clause of its own. Preparing takes a single statement only.
+/// can neither close them nor bring a clause of its own. A statement with parameters' protocol takes a single one only.
 pub(super) async fn check_filter(
     connection: &mut PgConnection,
+    relation: &live::Relation,
     access: &TableAccess,
     during: &str,
 ) -> Result<(), EngineError> {
     let (Some(bare), Some(closed)) = (&access.filter, statement::filter(access)) else { return Ok(()) };
-    let from = statement::table(&access.table);
+    let from = relation.from();
     for condition in [bare.clone(), closed] {
-        let sql = format!("SELECT 1 FROM {from} t WHERE {condition}\n");
-        connection
-            .prepare(AssertSqlSafe(sql).into_sql_str())
-            .await
-            .map_err(|e| errors::filter_error(during, &e))?;
+        let sql = format!("EXPLAIN SELECT 1 FROM {from} t WHERE {condition}\n");
+        connection.fetch_all(unnamed(sql)).await.map_err(|e| errors::filter_error(during, &e))?;
     }
     Ok(())
 }
@@ -264,7 +313,7 @@ pub(super) async fn check_filter(
 impl Snapshot for PgSnapshot {
     async fn scan(self: Box<Self>, sinks: Arc<dyn RowSinks>) -> Result<(), EngineError> {
         let mut tasks = JoinSet::new();
-        let _ended = Ended(Arc::clone(&self.source));
+        let ended = Ended(Arc::clone(&self.source));
         for (number, reader) in self.readers.into_iter().enumerate() {
             let (source, decoder) = (self.source.clone(), self.decoder.clone());
             let sinks = Arc::clone(&sinks);
@@ -285,7 +334,12 @@ impl Snapshot for PgSnapshot {
                 Ok(Ok(true)) => {}
                 // Dropping the set ends the others and closes their connections.
                 Ok(Ok(false)) => return Ok(()),
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => {
+                    // The others need not go on while the column is looked for.
+                    drop((tasks, ended));
+                    let named = unreadable::named(&self.engine, &self.access, &self.source.from, error);
+                    return Err(named.await);
+                }
                 Err(_) => {
                     return Err(EngineError::new(
                         ErrorKind::Database,

@@ -1,10 +1,14 @@
 //! SQL text: quoting, select lists, casts, and a change as a statement for a person.
 
-use super::bind;
+use super::known::Shape;
+use super::live::LiveColumn;
+use super::{bind, exact};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row, split_cells};
+use crate::model::value::uuid_text;
 use crate::model::{
-    AccessColumn, CanonicalRow, Change, ColumnType, Filled, Operation, TableAccess, TableName, Value,
+    AccessColumn, CanonicalRow, Change, ColumnType, ComparisonType, Filled, Operation, TableAccess,
+    TableName, Value,
 };
 
 pub(super) fn ident(name: &str) -> String {
@@ -16,6 +20,11 @@ pub(super) fn table(name: &TableName) -> String {
         Some(schema) => format!("{}.{}", ident(schema), ident(&name.name)),
         None => ident(&name.name),
     }
+}
+
+/// A table as it is read, updated and deleted from; `only`: without the rows of tables that inherit from it.
+pub(super) fn from(name: &TableName, only: bool) -> String {
+    if only { format!("ONLY {}", table(name)) } else { table(name) }
 }
 
 pub(super) fn literal(text: &str) -> String {
@@ -89,38 +98,104 @@ pub(super) fn changed_cells(before: &CanonicalRow, after: &CanonicalRow) -> Opti
     Some((0..after.len()).filter(|at| before.get(*at) != after.get(*at)).collect())
 }
 
-pub(super) fn statement(access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+/// An array whose elements are of a type that is told by its text: they are given as an array of texts, for their own
+/// arrays need not part them by commas.
+pub(super) fn is_array_of_named(ty: &ColumnType) -> bool {
+    match ty {
+        ColumnType::Array(inner) => matches!(**inner, ColumnType::Named(_)) || is_array_of_named(inner),
+        _ => false,
+    }
+}
+
+/// A column as it is compared: a domain as the type that it is over.
+pub(super) fn stored(name: &str, domain: Option<&LiveColumn>) -> String {
+    match domain {
+        Some(live) => format!("{name}::{}", live.bare),
+        None => name.to_owned(),
+    }
+}
+
+/// The condition that only the row of this key holds, whatever its spelling; `None` where there is none to write.
+fn condition(column: &AccessColumn, value: &Value, text: &str, shape: &Shape) -> Option<String> {
+    let name = ident(&column.name);
+    let folds = shape.folding.contains(&column.name);
+    if column.as_text {
+        return Some(format!("{} = {text}", select_unqualified(column)));
+    }
+    if exact::finds_every_spelling(column) {
+        // Where the collation holds other texts equal too, their bytes tell them apart.
+        let bytes = if folds { format!(" AND {name}::text COLLATE \"C\" = {text}") } else { String::new() };
+        let stored = stored(&name, shape.domains.get(&column.name));
+        return Some(format!("{stored} = {}{bytes}", cast_array(column, text)));
+    }
+    match (&column.ty, &column.comparison, value) {
+        (ColumnType::Text { .. }, ComparisonType::Uuid, Value::Uuid(bytes)) => {
+            let hyphened = uuid_text(bytes);
+            let bare = hyphened.replace('-', "");
+            let spellings =
+                [format!("{{{hyphened}}}"), format!("{{{bare}}}"), hyphened, bare].map(|s| literal(&s));
+            let stored = format!("lower(rtrim({name}::text, ' ') COLLATE \"C\")");
+            Some(format!("{stored} IN ({})", spellings.join(", ")))
+        }
+        (ColumnType::Text { .. }, ComparisonType::Text { trim: true } | ComparisonType::Uuid, _) => {
+            Some(format!("rtrim({name}::text, ' ') COLLATE \"C\" = {text}"))
+        }
+        _ => None,
+    }
+}
+
+fn select_unqualified(column: &AccessColumn) -> String {
+    let name = ident(&column.name);
+    if column.ty == ColumnType::Named("inet".to_owned()) {
+        return format!("pg_catalog.textin(pg_catalog.inet_out({name}))");
+    }
+    format!("{name}::text COLLATE \"C\"")
+}
+
+fn cast_array(column: &AccessColumn, text: &str) -> String {
+    if !column.as_text && is_array_of_named(&column.ty) && text != "NULL" {
+        return format!("{text}::text[]::{}", column.declared);
+    }
+    text.to_owned()
+}
+
+pub(super) fn statement(access: &TableAccess, change: &Change, shape: &Shape) -> Result<String, EngineError> {
+    let during = || format!("write a change of {} as SQL", access.table);
     let key = decode_key(&access.key_types(), change.key.as_bytes()).map_err(|_| malformed(access))?;
     let written = |column: &AccessColumn, value: &Value| {
         bind::text_of(column, value)
             .map(|text| text.map_or_else(|| "NULL".to_owned(), |text| literal(&text)))
-            .map_err(|rejection| {
-                EngineError::new(
-                    ErrorKind::Row,
-                    format!("write a change of {} as SQL", access.table),
-                    rejection.reason,
-                )
-            })
+            .map_err(|rejection| EngineError::new(ErrorKind::Row, during(), rejection.reason))
     };
-    let mut conditions = Vec::new();
-    for (column, value) in access.key_columns().iter().zip(&key) {
-        conditions.push(format!("{} = {}", ident(&column.name), written(column, value)?));
-    }
-    let conditions = conditions.join(" AND ");
-    let target = table(&access.table);
+    let conditions = || {
+        let mut all = Vec::new();
+        for (column, value) in access.key_columns().iter().zip(&key) {
+            let Some(one) = condition(column, value, &written(column, value)?, shape) else {
+                let what = format!(
+                    "key column {} ({}) may hold this key in several spellings, and no condition of SQL finds all of them",
+                    column.name, column.declared
+                );
+                return Err(EngineError::new(ErrorKind::Row, during(), what)
+                    .with_hint("let trueup write it, without --sql"));
+            };
+            all.push(one);
+        }
+        Ok(all.join(" AND "))
+    };
+    let (target, from) = (table(&access.table), from(&access.table, shape.only));
     let after = match &change.after {
         Some(after) => decode_row(&access.row_types(), after.as_bytes()).map_err(|_| malformed(access))?,
         None => Vec::new(),
     };
     match change.operation() {
-        Operation::Delete => Ok(format!("DELETE FROM {target} WHERE {conditions};")),
+        Operation::Delete => Ok(format!("DELETE FROM {from} WHERE {};", conditions()?)),
         Operation::Insert => {
             let (mut names, mut values, mut identity) = (Vec::new(), Vec::new(), false);
             for (column, value) in access.columns.iter().zip(key.iter().chain(&after)) {
                 if writable(column) {
                     identity |= column.filled == Filled::IdentityAlways;
                     names.push(ident(&column.name));
-                    values.push(written(column, value)?);
+                    values.push(cast_array(column, &written(column, value)?));
                 }
             }
             let overriding = if identity { " OVERRIDING SYSTEM VALUE" } else { "" };
@@ -143,13 +218,14 @@ pub(super) fn statement(access: &TableAccess, change: &Change) -> Result<String,
                     continue;
                 };
                 if column.filled == Filled::ByWriter {
-                    sets.push(format!("{} = {}", ident(&column.name), written(column, value)?));
+                    let value = cast_array(column, &written(column, value)?);
+                    sets.push(format!("{} = {value}", ident(&column.name)));
                 }
             }
             if sets.is_empty() {
                 return Ok(format!("-- {target}: only columns that the database fills itself differ;"));
             }
-            Ok(format!("UPDATE {target} SET {} WHERE {conditions};", sets.join(", ")))
+            Ok(format!("UPDATE {from} SET {} WHERE {};", sets.join(", "), conditions()?))
         }
     }
 }

@@ -30,6 +30,14 @@ pub(super) struct CatalogType {
     pub modifier: i32,
     /// `format_type` without modifier, fit for a cast that cannot cut a value.
     pub bare: String,
+    /// Its arrays' elements are parted by commas when they are written as text.
+    pub comma: bool,
+}
+
+impl CatalogType {
+    pub(super) fn is_citext(&self) -> bool {
+        self.name == "citext" && !self.builtin
+    }
 }
 
 pub(super) type Types = HashMap<i64, CatalogType>;
@@ -50,6 +58,11 @@ pub(super) fn base_of(types: &Types, mut oid: i64, mut modifier: i32) -> Option<
         oid = ty.base;
     }
     None
+}
+
+/// The type of an array's elements, behind any domains; `None` of another type.
+pub(super) fn element_of<'a>(types: &'a Types, array: &CatalogType) -> Option<&'a CatalogType> {
+    (array.element != 0).then(|| base_of(types, array.element, -1).map(|(ty, _)| ty)).flatten()
 }
 
 pub(super) fn column_type(types: &Types, oid: i64, modifier: i32, declared: &str) -> ColumnType {
@@ -128,6 +141,7 @@ mod tests {
             base: 0,
             modifier: -1,
             bare: name.into(),
+            comma: true,
         }
     }
 

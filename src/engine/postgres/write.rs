@@ -2,13 +2,16 @@
 
 use std::collections::HashSet;
 
+use sqlx::Executor;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Executor};
 
-use super::fetch::{Target, decoded, unnest};
-use super::statement::{ident, select, writable};
+use super::fetch::{Place, decoded, unnest};
+use super::meaning::PLACE_MATCH;
+use super::session::unnamed;
+use super::statement::{ident, writable};
+use super::target::Target;
 use crate::engine::EngineError;
-use crate::model::{AccessColumn, ColumnType, Filled, Key, Operation};
+use crate::model::{AccessColumn, Filled, Key, Operation};
 
 /// A change as texts, one for each of the access's columns (a delete has the key's only).
 pub(super) struct Prepared {
@@ -20,23 +23,8 @@ pub(super) struct Prepared {
     pub changed: Vec<usize>,
     /// Of a replacement: the columns outside the access, as they were.
     pub kept: Vec<Option<String>>,
-}
-
-/// The text of one column as a value that is assigned to it. Casts are to types without modifiers, and text is
-/// assigned as text: an explicit cast to `varchar(3)` would cut, an assignment refuses.
-pub(super) fn assigned(column: &AccessColumn, bare: &str, value: &str) -> String {
-    if matches!(bare, "text" | "character varying" | "bpchar") {
-        return value.to_owned();
-    }
-    if !column.as_text {
-        if bare == "money" {
-            return format!("{value}::numeric::money");
-        }
-        if bare == "money[]" && matches!(column.ty, ColumnType::Array(_)) {
-            return format!("{value}::numeric[]::money[]");
-        }
-    }
-    format!("{value}::{bare}")
+    /// Where its row lies, where its key does not address it.
+    pub place: Option<Place>,
 }
 
 /// How inserts are kept from touching rows that exist.
@@ -46,10 +34,6 @@ pub(super) enum Guard {
     Arbiter,
     /// The key's constraint is deferrable, or the relation knows no such clause: a duplicate is an error.
     Refusal,
-}
-
-fn returning(target: &Target<'_>) -> String {
-    target.access.key_columns().iter().map(|column| select("t", column)).collect::<Vec<_>>().join(", ")
 }
 
 /// Inserts the rows that have no equal key; `kept` names columns outside the access that are written too.
@@ -68,7 +52,7 @@ pub(super) async fn insert(
     for (place, (at, column)) in written.iter().enumerate() {
         arrays.push(group.iter().map(|row| row.texts.get(*at).cloned().flatten()).collect());
         names.push(ident(&column.name));
-        values.push(assigned(column, target.live_of(column), &format!("v.c{place}")));
+        values.push(target.assigned(column, &format!("v.c{place}")));
     }
     for (at, name) in kept.iter().enumerate() {
         let bare =
@@ -94,13 +78,27 @@ pub(super) async fn insert(
     };
     let sql = format!(
         "INSERT INTO {} AS t ({}){overriding} SELECT {} FROM {}{conflict} RETURNING {}",
-        target.from(),
+        target.into(),
         names.join(", "),
         values.join(", "),
         unnest(arrays.len(), &[]),
-        returning(target)
+        target.select_key("t")
     );
     execute(connection, sql, arrays, Vec::new()).await
+}
+
+/// The arrays that address rows, and the condition: by their places if they have them, and by their keys else.
+fn address(target: &Target<'_>, group: &[&Prepared]) -> (Vec<Vec<Option<String>>>, String) {
+    let places: Option<Vec<&Place>> = group.iter().map(|row| row.place.as_ref()).collect();
+    if let Some(places) = places {
+        let tables = places.iter().map(|place| Some(place.table.clone())).collect();
+        let ctids = places.iter().map(|place| Some(place.ctid.clone())).collect();
+        return (vec![tables, ctids], PLACE_MATCH.to_owned());
+    }
+    let arrays = (0..target.access.key_len)
+        .map(|at| group.iter().map(|row| row.texts.get(at).cloned().flatten()).collect())
+        .collect();
+    (arrays, target.key_match())
 }
 
 /// Updates the changed columns of rows that are locked.
@@ -110,9 +108,7 @@ pub(super) async fn update(
     group: &[&Prepared],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     let access = target.access;
-    let mut arrays: Vec<Vec<Option<String>>> = (0..access.key_len)
-        .map(|at| group.iter().map(|row| row.texts.get(at).cloned().flatten()).collect())
-        .collect();
+    let (mut arrays, rows) = address(target, group);
     let mut flags: Vec<usize> = Vec::new();
     let mut flag_arrays: Vec<Vec<bool>> = Vec::new();
     let mut sets = Vec::new();
@@ -122,7 +118,7 @@ pub(super) async fn update(
             continue;
         }
         let name = ident(&column.name);
-        let value = assigned(column, target.live_of(column), &format!("v.c{}", arrays.len()));
+        let value = target.assigned(column, &format!("v.c{}", arrays.len()));
         arrays.push(group.iter().map(|row| row.texts.get(at).cloned().flatten()).collect());
         if writes == group.len() {
             sets.push(format!("{name} = {value}"));
@@ -138,8 +134,8 @@ pub(super) async fn update(
         target.from(),
         sets.join(", "),
         unnest(arrays.len(), &flags),
-        target.key_match(),
-        returning(target)
+        rows,
+        target.select_key("t")
     );
     execute(connection, sql, arrays, flag_arrays).await
 }
@@ -149,15 +145,12 @@ pub(super) async fn delete(
     target: &Target<'_>,
     group: &[&Prepared],
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let arrays: Vec<Vec<Option<String>>> = (0..target.access.key_len)
-        .map(|at| group.iter().map(|row| row.texts.get(at).cloned().flatten()).collect())
-        .collect();
+    let (arrays, rows) = address(target, group);
     let sql = format!(
-        "DELETE FROM {} AS t USING {} WHERE {} RETURNING {}",
+        "DELETE FROM {} AS t USING {} WHERE {rows} RETURNING {}",
         target.from(),
         unnest(arrays.len(), &[]),
-        target.key_match(),
-        returning(target)
+        target.select_key("t")
     );
     execute(connection, sql, arrays, Vec::new()).await
 }
@@ -168,7 +161,7 @@ async fn execute(
     texts: Vec<Vec<Option<String>>>,
     flags: Vec<Vec<bool>>,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = unnamed(sql);
     for array in texts {
         query = query.bind(array);
     }

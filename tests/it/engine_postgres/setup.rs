@@ -25,9 +25,19 @@ pub(super) struct Db {
 
 impl Db {
     pub(super) async fn new(setup: &str) -> Self {
+        Self::made(setup, "TEMPLATE template0").await
+    }
+
+    /// A database of this encoding.
+    pub(super) async fn encoded(encoding: &str, setup: &str) -> Self {
+        let options = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+        Self::made(setup, &options).await
+    }
+
+    async fn made(setup: &str, options: &str) -> Self {
         let name = format!("pg_it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = PgConnection::connect(&admin_url()).await.unwrap();
-        admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"))).await.unwrap();
+        admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} {options}"))).await.unwrap();
         let mut url = url::Url::parse(&admin_url()).unwrap();
         url.set_path(&name);
         let url = url.to_string();
@@ -79,23 +89,50 @@ impl Db {
         access: &Arc<TableAccess>,
         readers: usize,
     ) -> Result<BTreeMap<Key, CanonicalRow>, EngineError> {
-        let snapshot = self.engine.snapshot(access.clone(), readers).await?;
-        let (send, mut receive) = tokio::sync::mpsc::channel(8);
-        let scan = tokio::spawn(scan_in_batches(snapshot, send));
-        let mut rows = BTreeMap::new();
-        while let Some(batch) = receive.recv().await {
-            let batch = keyed_rows(batch.as_ref()).unwrap();
-            for row in batch {
-                assert!(rows.insert(row.key, row.row).is_none(), "a row came twice");
-            }
-        }
-        scan.await.unwrap()?;
-        Ok(rows)
+        scanned(&self.engine, access, readers).await
     }
 
     pub(super) async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Vec<ChangeOutcome> {
         self.engine.apply(access, changes).await.unwrap()
     }
+}
+
+/// A database through something else than its own address.
+pub(super) struct Through {
+    pub(super) url: String,
+    pub(super) engine: PgEngine,
+}
+
+impl Through {
+    pub(super) async fn scan(
+        &self,
+        access: &Arc<TableAccess>,
+        readers: usize,
+    ) -> BTreeMap<Key, CanonicalRow> {
+        match scanned(&self.engine, access, readers).await {
+            Ok(rows) => rows,
+            Err(error) => panic!("{}: {error}", self.url),
+        }
+    }
+}
+
+async fn scanned(
+    engine: &PgEngine,
+    access: &Arc<TableAccess>,
+    readers: usize,
+) -> Result<BTreeMap<Key, CanonicalRow>, EngineError> {
+    let snapshot = engine.snapshot(access.clone(), readers).await?;
+    let (send, mut receive) = tokio::sync::mpsc::channel(8);
+    let scan = tokio::spawn(scan_in_batches(snapshot, send));
+    let mut rows = BTreeMap::new();
+    while let Some(batch) = receive.recv().await {
+        let batch = keyed_rows(batch.as_ref()).unwrap();
+        for row in batch {
+            assert!(rows.insert(row.key, row.row).is_none(), "a row came twice");
+        }
+    }
+    scan.await.unwrap()?;
+    Ok(rows)
 }
 
 impl Drop for Db {

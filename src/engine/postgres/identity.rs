@@ -1,0 +1,68 @@
+//! Which table this is, and whether this login sees all of it.
+
+use sqlx::postgres::PgConnection;
+
+use super::errors::engine_error;
+use super::live::{Relation, get};
+use super::session::ask;
+use crate::engine::EngineError;
+
+/// Another value than before: the table, or one that its rows lie in, was dropped and made again, truncated or rewritten.
+/// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Of a view the tables that it reads count.
+pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Result<String, EngineError> {
+    let tree = match relation.kind {
+        'v' => format!(
+            "WITH RECURSIVE tree(oid) AS (SELECT {}::oid UNION SELECT n.oid FROM tree, LATERAL ( \
+               SELECT d.refobjid AS oid FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d \
+                   ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass \
+                WHERE w.ev_class = tree.oid AND w.ev_type = '1' \
+               UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = tree.oid) n)",
+            relation.oid
+        ),
+        _ => relation.tree(),
+    };
+    let sql = format!(
+        "{tree}, leaf AS (SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) AS file, \
+                CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END AS words \
+              FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid) \
+         SELECT COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(':', oid, file, \
+                pg_catalog.hashtext(words), pg_catalog.hashtext(pg_catalog.reverse(words))), ',' ORDER BY oid), '') FROM leaf"
+    );
+    let failed = |e: sqlx::Error| engine_error(format!("look at the files of {}", relation.table), &e);
+    let rows = ask(connection, sql).await.map_err(failed)?;
+    rows.first().map_or_else(|| Ok(String::new()), |row| get(row, 0))
+}
+
+/// Why this login may not see all rows. A view shows what the policies show to its owner, or to the login where the view
+/// is made so.
+pub(super) async fn hidden_rows(
+    connection: &mut PgConnection,
+    relation: &Relation,
+) -> Result<Option<String>, EngineError> {
+    let oid = relation.oid;
+    let sql = match relation.kind {
+        'v' => format!(
+            "WITH RECURSIVE reads(oid, role) AS ( \
+               SELECT {oid}::oid, (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user) \
+               UNION SELECT d.refobjid, CASE WHEN v.reloptions::text ~* 'security_invoker=(t|on|1|y)' THEN reads.role ELSE v.relowner END \
+                 FROM reads JOIN pg_catalog.pg_class v ON v.oid = reads.oid AND v.relkind = 'v' \
+                 JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid AND w.ev_type = '1' \
+                 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid \
+                      AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> v.oid) \
+             SELECT c.relname::text FROM reads JOIN pg_catalog.pg_class c ON c.oid = reads.oid \
+               JOIN pg_catalog.pg_roles u ON u.oid = reads.role \
+              WHERE c.relrowsecurity AND NOT u.rolsuper AND NOT u.rolbypassrls \
+                AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role(u.oid, c.relowner, 'USAGE')) ORDER BY 1 LIMIT 1"
+        ),
+        _ => format!(
+            "SELECT relname::text FROM pg_catalog.pg_class WHERE oid = {oid}::oid AND pg_catalog.row_security_active(oid)"
+        ),
+    };
+    let failed = |e: sqlx::Error| engine_error(format!("look at the policies of {}", relation.table), &e);
+    let rows = ask(connection, sql).await.map_err(failed)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let table: String = get(row, 0)?;
+    Ok(Some(format!(
+        "row-level security of table {table} is active: only the rows that its policies show to this login are compared"
+    )))
+}
