@@ -94,7 +94,7 @@ pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
             max_lag: args.max_lag,
             max_running: args.max_running,
         },
-        manners: Manners { statement_timeout: args.statement_timeout },
+        manners: Manners { statement_timeout: args.statement_timeout, ..Manners::default() },
     })
 }
 

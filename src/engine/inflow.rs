@@ -4,7 +4,9 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, TcpKeepalive};
 
 /// A buffer is handed on when it holds this much; a row may make it longer.
 pub(super) const PIECE_BYTES: usize = 512 * 1024;
@@ -19,6 +21,19 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// So often a thread that waits looks whether anyone still wants its rows.
 const LOOK_UP: Duration = Duration::from_millis(200);
 
+/// A connection that sends nothing for so long, while rows are awaited, is taken for dead.
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(600);
+/// A peer that no longer answers is found out by the kernel: after a minute of silence it is asked, four times.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMES: u32 = 4;
+
+/// What is told of a connection that was silent for so long.
+pub(super) fn silence(limit: Duration) -> io::Error {
+    let what = format!("the server sent nothing for {} s, and rows are awaited", limit.as_secs_f32());
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
 pub(super) trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
@@ -27,8 +42,14 @@ pub(super) fn tcp(host: &str, port: u16, patience: Duration) -> Option<Box<dyn S
     let mut addresses = (host, port).to_socket_addrs().ok()?;
     let stream = addresses.find_map(|to| TcpStream::connect_timeout(&to, patience).ok())?;
     stream.set_nodelay(true).ok()?;
+    keep_alive(&stream).ok()?;
     stream.set_read_timeout(Some(LOOK_UP)).ok()?;
     Some(Box::new(stream))
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let alive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    SockRef::from(stream).set_tcp_keepalive(&alive.with_retries(KEEPALIVE_TIMES))
 }
 
 /// As `tcp`, by a path.
@@ -56,6 +77,7 @@ pub(super) struct Inflow {
     spare: Spare,
     /// Asked while nothing comes.
     give_up: Box<dyn Fn() -> bool + Send>,
+    idle_limit: Duration,
 }
 
 /// A buffer that is handed on.
@@ -83,7 +105,13 @@ impl Drop for Frames {
 
 impl Inflow {
     pub(super) fn new(stream: Box<dyn Stream>, give_up: Box<dyn Fn() -> bool + Send>) -> Self {
-        Self { stream, read: vec![0; BUFFER_BYTES], filled: 0, spare: Spare::default(), give_up }
+        let (read, spare) = (vec![0; BUFFER_BYTES], Spare::default());
+        Self { stream, read, filled: 0, spare, give_up, idle_limit: IDLE_LIMIT }
+    }
+
+    /// How long `fill` waits for a byte.
+    pub(super) fn wait_at_most(&mut self, idle_limit: Duration) {
+        self.idle_limit = idle_limit;
     }
 
     pub(super) fn give_up_when(&mut self, give_up: Box<dyn Fn() -> bool + Send>) {
@@ -106,11 +134,12 @@ impl Inflow {
         self.filled -= length;
     }
 
-    /// Reads what is there, or waits for more.
+    /// Reads what is there, or waits for more. The time between two calls, in which nobody asks for bytes, is not counted.
     pub(super) fn fill(&mut self) -> io::Result<()> {
         if self.filled == self.read.len() {
             self.read.resize(self.read.len() * 2, 0);
         }
+        let since = Instant::now();
         loop {
             match self.stream.read(self.read.get_mut(self.filled..).unwrap_or_default()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -122,6 +151,9 @@ impl Inflow {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     if (self.give_up)() {
                         return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    if since.elapsed() >= self.idle_limit {
+                        return Err(silence(self.idle_limit));
                     }
                 }
                 Err(error) => return Err(error),
@@ -154,5 +186,42 @@ impl Inflow {
         self.filled = rest.len();
         let bytes = std::mem::replace(&mut self.read, next);
         Frames { bytes, filled: at, spare: Arc::clone(&self.spare) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_waited_for_no_longer_than_its_limit_and_only_while_bytes_are_awaited() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let stream = tcp("127.0.0.1", port, Duration::from_secs(5)).unwrap();
+        let (mut peer, _) = server.accept().unwrap();
+        let mut inflow = Inflow::new(stream, Box::new(|| false));
+        let limit = Duration::from_millis(300);
+        inflow.wait_at_most(limit);
+        peer.write_all(b"a").unwrap();
+        inflow.fill().unwrap();
+        // Who is busy elsewhere does not wait.
+        thread::sleep(2 * limit);
+        let since = Instant::now();
+        let error = inflow.fill().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("nothing for 0.3 s"), "{error}");
+        assert!(since.elapsed() >= limit);
+        assert_eq!(inflow.known(0), b"a");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_kernel_asks_a_silent_peer_whether_it_lives() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        assert!(keep_alive(&client).is_ok());
+        let socket = SockRef::from(&client);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
     }
 }

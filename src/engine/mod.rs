@@ -36,6 +36,16 @@ const KEYS_PER_QUERY: usize = 500;
 pub struct Manners {
     /// The server ends a statement that takes longer. SQLite has no such thing.
     pub statement_timeout: Option<std::time::Duration>,
+    /// A connection that sends nothing for so long, while rows are awaited, is taken for dead; `None`: ten minutes.
+    pub idle_limit: Option<std::time::Duration>,
+}
+
+impl Manners {
+    /// How long rows are awaited: no shorter than a statement may take.
+    fn silence(&self) -> std::time::Duration {
+        let limit = self.idle_limit.unwrap_or(inflow::IDLE_LIMIT);
+        self.statement_timeout.map_or(limit, |most| limit.max(most + std::time::Duration::from_secs(5)))
+    }
 }
 
 /// How hard a server is pressed at this moment, as far as it can tell.

@@ -36,16 +36,6 @@ impl TableAccess {
         &self.columns[self.key_len..]
     }
 
-    /// Whether a canonical key can be spelled in one way only in this table. A uuid in text, or text whose trailing blanks
-    /// are not part of the key, may be stored otherwise: a read by key that finds nothing then proves nothing.
-    pub fn keys_are_exact(&self) -> bool {
-        self.key_columns().iter().all(|column| match (&column.comparison, &column.ty) {
-            (ComparisonType::Uuid, ColumnType::Text { .. }) => false,
-            (ComparisonType::Text { trim: true }, ColumnType::Text { padded }) => *padded,
-            _ => true,
-        })
-    }
-
     pub fn key_types(&self) -> Vec<ComparisonType> {
         self.key_columns().iter().map(|column| column.comparison.clone()).collect()
     }

@@ -48,6 +48,8 @@ pub enum ComparisonType {
     Interval,
     /// JSON with sorted keys and canonical numbers.
     Json,
+    /// Labels between commas, each once and in byte order: the order in which a SET declares them means nothing.
+    Set,
     Array(Box<ComparisonType>),
     /// SQLite against SQLite: the stored class and value, whatever the column was declared as.
     Dynamic,

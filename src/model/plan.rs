@@ -391,6 +391,8 @@ impl Agreement<'_> {
         let (left_side, right_side) = (side(left, self.source.1), side(right, self.target.1));
         let comparison = if as_text {
             Ok(ComparisonType::Text { trim: false })
+        } else if are_sets_of_other_orders((left, self.source.1), (right, self.target.1)) {
+            Ok(ComparisonType::Set)
         } else {
             comparison_for(
                 Side { ty: &left_side.0, rounding: left_side.1, dynamic: left_side.2 },
@@ -421,6 +423,16 @@ impl Agreement<'_> {
             ),
         }
     }
+}
+
+/// MySQL's SETs, whose text has the labels in the order in which they are declared: where that differs, it must mean nothing.
+fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &ServerInfo)) -> bool {
+    let labels = |(column, server): (&Column, &ServerInfo)| {
+        let (word, labels) = column.declared.split_at_checked(4)?;
+        let is_set = server.engine == EngineKind::MySql && word.eq_ignore_ascii_case("set(");
+        is_set.then(|| labels.rsplit_once(')').map_or(labels, |(labels, _)| labels).to_owned())
+    };
+    labels(source).zip(labels(target)).is_some_and(|(source, target)| source != target)
 }
 
 /// A key that is compared more coarsely than it is stored is not the key of one row any more.

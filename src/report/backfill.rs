@@ -217,7 +217,9 @@ impl BackfillTable {
                 format!("{gaps} in what has a {noun}{range}, {proof}{}", left_out())
             }
             Verdict::Same => format!("{gaps}{range}, {proof}"),
-            Verdict::Different if self.columns.differs() && !self.steps.iter().any(StepRow::differs_after) => {
+            Verdict::Different
+                if self.columns.differs() && !self.steps.iter().any(StepRow::differs_after) =>
+            {
                 format!("columns differ{}", left_out())
             }
             Verdict::Different if dry_run => {

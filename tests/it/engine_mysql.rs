@@ -15,6 +15,11 @@ use trueup::model::{
     TableAccess, TableName, TableSchema, Value, Wishes,
 };
 
+mod keys;
+mod names;
+mod sets;
+mod silence;
+
 /// A database of the test's own.
 struct Db {
     admin: url::Url,
@@ -777,7 +782,10 @@ async fn errors_in_mid_scan_are_told_as_the_drivers_are() {
     let db = Db::create().await;
     db.execute("CREATE TABLE a (id INT PRIMARY KEY, v INT); INSERT INTO a SELECT seq, 1 FROM seq_1_to_50000")
         .await;
-    let manners = trueup::engine::Manners { statement_timeout: Some(std::time::Duration::from_millis(300)) };
+    let manners = trueup::engine::Manners {
+        statement_timeout: Some(std::time::Duration::from_millis(300)),
+        ..trueup::engine::Manners::default()
+    };
     let hurried = MySqlEngine::connect_with(db.url().as_str(), &manners).await.unwrap();
     let mut access = (*db.access("a").await).clone();
     access.filter = Some("id < 49000 OR SLEEP(0.1) = 0".into());

@@ -7,11 +7,11 @@
 use sqlx::Arguments as _;
 use sqlx::mysql::MySqlArguments;
 
-use super::types::{is, labels, length_of};
+use super::types::{is, is_geometry, labels, length_of};
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{date_text, time_text, timestamp_text};
 use crate::model::value::uuid_text;
-use crate::model::{AccessColumn, ColumnType, StoredClass, Value};
+use crate::model::{AccessColumn, ColumnType, ComparisonType, StoredClass, Value};
 
 #[derive(Clone, PartialEq)]
 pub(super) enum Bind {
@@ -21,6 +21,8 @@ pub(super) enum Bind {
     Float(f64),
     Text(String),
     Bytes(Vec<u8>),
+    /// SRID and well-known text: two parameters.
+    Geometry(Option<(u32, String)>),
 }
 
 impl std::fmt::Debug for Bind {
@@ -38,6 +40,10 @@ impl Bind {
             Self::Float(value) => to.add(*value),
             Self::Text(value) => to.add(value.as_str()),
             Self::Bytes(value) => to.add(value.as_slice()),
+            Self::Geometry(value) => {
+                let (srid, text) = value.as_ref().map(|(srid, text)| (*srid, text.as_str())).unzip();
+                to.add(text).and_then(|()| to.add(srid.unwrap_or_default()))
+            }
         }
         .map_err(sqlx::Error::Encode)
     }
@@ -49,6 +55,7 @@ impl Bind {
             Self::Int(_) | Self::UInt(_) | Self::Float(_) => 8,
             Self::Text(text) => text.len() + 9,
             Self::Bytes(bytes) => bytes.len() + 9,
+            Self::Geometry(value) => value.as_ref().map_or(2, |(_, text)| text.len() + 17),
         }
     }
 }
@@ -62,7 +69,7 @@ const MISFIT: &str = "cannot be held by its type";
 
 fn convert(column: &AccessColumn, value: &Value) -> Result<Bind, &'static str> {
     if *value == Value::Null {
-        return Ok(Bind::Null);
+        return Ok(if is_geometry_text(column) { Bind::Geometry(None) } else { Bind::Null });
     }
     if column.as_text {
         return match value {
@@ -155,17 +162,47 @@ fn text(column: &AccessColumn, value: &str) -> Result<Bind, &'static str> {
         return Err("is too long");
     }
     if let Some(labels) = labels(declared) {
-        let fits = if is(declared, "set") {
-            let mut from = labels.iter();
-            value.is_empty() || value.split(',').all(|one| from.any(|label| label == one))
-        } else {
-            labels.iter().any(|label| label == value)
-        };
-        if !fits {
-            return Err("is none of its type's labels");
+        const FOREIGN: &str = "is none of its type's labels";
+        if !is(declared, "set") {
+            return if labels.iter().any(|label| label == value) {
+                Ok(Bind::Text(value.to_owned()))
+            } else {
+                Err(FOREIGN)
+            };
+        }
+        if column.comparison == ComparisonType::Set {
+            return in_order(&labels, value).map(Bind::Text).ok_or(FOREIGN);
+        }
+        let mut from = labels.iter();
+        if !value.is_empty() && !value.split(',').all(|one| from.any(|label| label == one)) {
+            return Err(FOREIGN);
         }
     }
     Ok(Bind::Text(value.to_owned()))
+}
+
+/// The labels of a set's value in the order in which they are declared.
+fn in_order(labels: &[String], value: &str) -> Option<String> {
+    if value.is_empty() {
+        return Some(String::new());
+    }
+    let wanted: Vec<&str> = value.split(',').collect();
+    let found: Vec<&str> = labels.iter().map(String::as_str).filter(|label| wanted.contains(label)).collect();
+    (found.len() == wanted.len()).then(|| found.join(","))
+}
+
+/// A geometry that is compared as text.
+pub(super) fn is_geometry_text(column: &AccessColumn) -> bool {
+    column.as_text && is_geometry(&column.declared)
+}
+
+/// `SRID=3857;POINT(1 2)`, or without an SRID where it is none.
+fn geometry(text: &str) -> Option<Bind> {
+    let Some(rest) = text.strip_prefix("SRID=") else {
+        return Some(Bind::Geometry(Some((0, text.to_owned()))));
+    };
+    let (srid, text) = rest.split_once(';')?;
+    Some(Bind::Geometry(Some((srid.parse().ok()?, text.to_owned()))))
 }
 
 fn bytes(column: &AccessColumn, value: &[u8]) -> Result<Bind, &'static str> {
@@ -200,6 +237,7 @@ fn from_text(column: &AccessColumn, value: &str) -> Result<Bind, &'static str> {
         ColumnType::Decimal { scale, .. } => decimal(&Decimal::parse(value).ok_or("is no decimal")?, *scale)?,
         ColumnType::Float { .. } => float(value.parse().map_err(|_| "is no number")?)?,
         ColumnType::Bits => bits(column, value)?,
+        ColumnType::Bytes if is_geometry_text(column) => geometry(value).ok_or("is no geometry")?,
         ColumnType::Bytes => bytes(column, &from_hex(value).ok_or("is no \\x and hex digits")?)?,
         ColumnType::Text { .. } => text(column, value)?,
         _ => Bind::Text(value.to_owned()),
@@ -290,6 +328,18 @@ mod tests {
         ] {
             assert!(bind(&column(ty, declared), &value) == Ok(expected), "{declared}");
         }
+        let mut set = column(T::Text { padded: false }, "set('b','a','c')");
+        set.comparison = ComparisonType::Set;
+        assert!(bind(&set, &Value::Text("a,b".into())) == Ok(Bind::Text("b,a".into())));
+        assert!(bind(&set, &Value::Text(String::new())) == Ok(Bind::Text(String::new())));
+        assert!(bind(&set, &Value::Text("a,d".into())).is_err());
+        let mut point = column(T::Bytes, "point");
+        point.as_text = true;
+        let written = |text: &str| bind(&point, &Value::Text(text.to_owned()));
+        assert!(written("SRID=3857;POINT(1 2)") == Ok(Bind::Geometry(Some((3857, "POINT(1 2)".to_owned())))));
+        assert!(written("POINT(1 2)") == Ok(Bind::Geometry(Some((0, "POINT(1 2)".to_owned())))));
+        assert!(written("SRID=x;POINT(1 2)").is_err() && written("SRID=4").is_err());
+        assert!(bind(&point, &Value::Null) == Ok(Bind::Geometry(None)));
         let mut as_text = column(T::Bytes, "blob");
         as_text.as_text = true;
         assert!(bind(&as_text, &Value::Text("\\x01ff".into())) == Ok(Bind::Bytes(vec![1, 255])));

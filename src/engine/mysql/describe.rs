@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use sqlx::mysql::MySqlConnection;
 
+use super::catalogue::{named, of_table, texts};
+use super::identity::identity;
 use super::types::{Declared, collation_folds, column_type};
-use super::{Facts, errors, texts};
+use super::{Facts, errors};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Column, ColumnType, Filled, Referrer, TableName, TableSchema, UniqueKey};
 
@@ -21,11 +23,15 @@ fn number<T: std::str::FromStr>(row: &[Option<String>], at: usize) -> Option<T> 
 
 pub(super) async fn tables(
     connection: &mut MySqlConnection,
+    facts: &Facts,
     schema: &str,
 ) -> Result<Vec<TableName>, sqlx::Error> {
-    let sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? \
-               AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY 1";
-    let rows = texts(connection, sql, &[schema]).await?;
+    let sql = format!(
+        "SELECT table_name FROM information_schema.tables WHERE {} \
+         AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY CAST(table_name AS BINARY)",
+        named(facts, &[("table_schema", schema)])
+    );
+    let rows = texts(connection, &sql).await?;
     Ok(rows.iter().map(|row| TableName::new(Some(schema), text(row, 0))).collect())
 }
 
@@ -37,13 +43,16 @@ pub(super) async fn describe(
 ) -> Result<TableSchema, EngineError> {
     let during = format!("describe {schema}.{name}");
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
-    let sql = "SELECT table_schema, table_name, table_type, engine, table_rows \
-               FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
-    let found = texts(connection, sql, &[schema, name]).await.map_err(failed)?;
-    let exact = found.iter().find(|row| text(row, 1) == name);
+    let sql = format!(
+        "SELECT table_schema, table_name, table_type, engine, table_rows, create_time \
+         FROM information_schema.tables WHERE {}",
+        of_table(facts, schema, name)
+    );
+    let found = texts(connection, &sql).await.map_err(failed)?;
+    let exact = found.iter().find(|row| text(row, 0) == schema && text(row, 1) == name);
     let folded = found.first().filter(|_| !facts.case_sensitive);
     let Some(row) = exact.or(folded) else {
-        let near = nearest(name, &tables(connection, schema).await.map_err(failed)?);
+        let near = nearest(name, &tables(connection, facts, schema).await.map_err(failed)?);
         return Err(EngineError::new(
             ErrorKind::NoSuchTable,
             during,
@@ -52,7 +61,7 @@ pub(super) async fn describe(
         .with_hint(near));
     };
     let (schema, name) = (text(row, 0).to_owned(), text(row, 1).to_owned());
-    let of = [schema.as_str(), name.as_str()];
+    let of = of_table(facts, &schema, &name);
     let mut described = TableSchema {
         table: TableName::new(Some(&schema), &name),
         is_view: text(row, 2).ends_with("VIEW"),
@@ -78,27 +87,43 @@ pub(super) async fn describe(
         described.notes.push("system-versioned: the current rows are compared, not their history".to_owned());
     }
 
-    let json = if facts.mariadb { checked_json(connection, &of).await.map_err(failed)? } else { Vec::new() };
-    let sql = "SELECT column_name, data_type, column_type, is_nullable, column_default, extra, numeric_precision, \
-               numeric_scale, datetime_precision, collation_name, generation_expression \
-               FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position";
-    let rows = texts(connection, sql, &of).await.map_err(failed)?;
-    described.columns = rows.iter().map(|row| column(row, &json)).collect();
+    let json = if facts.mariadb {
+        checked_json(connection, facts, &schema, &name).await.map_err(failed)?
+    } else {
+        Vec::new()
+    };
+    let sql = format!(
+        "SELECT column_name, data_type, column_type, is_nullable, column_default, extra, numeric_precision, \
+         numeric_scale, datetime_precision, collation_name, generation_expression \
+         FROM information_schema.columns WHERE {of} ORDER BY ordinal_position"
+    );
+    let columns = texts(connection, &sql).await.map_err(failed)?;
+    described.columns = columns.iter().map(|row| column(row, &json)).collect();
 
-    let sql = "SELECT index_name, column_name, sub_part, nullable FROM information_schema.statistics \
-               WHERE table_schema = ? AND table_name = ? AND non_unique = 0 ORDER BY index_name, seq_in_index";
-    described.keys = keys(&texts(connection, sql, &of).await.map_err(failed)?, &described.columns);
+    let sql = format!(
+        "SELECT index_name, column_name, sub_part, nullable FROM information_schema.statistics \
+         WHERE {of} AND non_unique = 0 ORDER BY index_name, seq_in_index"
+    );
+    let indexes = texts(connection, &sql).await.map_err(failed)?;
+    described.keys = keys(&indexes, &described.columns);
+    if !described.is_view {
+        let definition = [columns.as_slice(), indexes.as_slice()];
+        let identity = identity(connection, facts, &schema, &name, text(row, 5), &definition).await;
+        described.identity = Some(identity);
+    }
 
-    let sql = "SELECT DISTINCT referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage \
-               WHERE table_schema = ? AND table_name = ? AND referenced_table_name IS NOT NULL ORDER BY 1, 2";
-    let rows = texts(connection, sql, &of).await.map_err(failed)?;
+    let sql = format!(
+        "SELECT DISTINCT referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage \
+         WHERE {of} AND referenced_table_name IS NOT NULL ORDER BY 1, 2"
+    );
+    let rows = texts(connection, &sql).await.map_err(failed)?;
     described.references = rows.iter().map(|row| TableName::new(Some(text(row, 0)), text(row, 1))).collect();
 
-    described.referrers = referrers(connection, &of).await.map_err(failed)?;
+    described.referrers = referrers(connection, facts, &schema, &name).await.map_err(failed)?;
 
-    let sql = "SELECT trigger_name FROM information_schema.triggers \
-               WHERE event_object_schema = ? AND event_object_table = ? ORDER BY 1";
-    let rows = texts(connection, sql, &of).await.map_err(failed)?;
+    let of = named(facts, &[("event_object_schema", &schema), ("event_object_table", &name)]);
+    let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} ORDER BY 1");
+    let rows = texts(connection, &sql).await.map_err(failed)?;
     described.triggers = rows.iter().map(|row| text(row, 0).to_owned()).collect();
     Ok(described)
 }
@@ -106,20 +131,26 @@ pub(super) async fn describe(
 /// The foreign keys that point here.
 pub(super) async fn referrers(
     connection: &mut MySqlConnection,
-    of: &[&str; 2],
+    facts: &Facts,
+    schema: &str,
+    name: &str,
 ) -> Result<Vec<Referrer>, sqlx::Error> {
-    let sql = "SELECT constraint_schema, table_name, delete_rule FROM information_schema.referential_constraints \
-               WHERE unique_constraint_schema = ? AND referenced_table_name = ? ORDER BY 1, 2, 3";
-    let rows = texts(connection, sql, of).await?;
-    let mut found: BTreeMap<TableName, bool> = BTreeMap::new();
+    let of = named(facts, &[("unique_constraint_schema", schema), ("referenced_table_name", name)]);
+    let sql = format!(
+        "SELECT constraint_schema, table_name, delete_rule, update_rule \
+         FROM information_schema.referential_constraints WHERE {of} ORDER BY 1, 2, 3, 4"
+    );
+    let rows = texts(connection, &sql).await?;
+    let mut found: BTreeMap<TableName, Referrer> = BTreeMap::new();
     for row in &rows {
-        let spreads = matches!(text(row, 2), "CASCADE" | "SET NULL" | "SET DEFAULT");
-        *found.entry(TableName::new(Some(text(row, 0)), text(row, 1))).or_default() |= spreads;
+        let spreads = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
+        let table = TableName::new(Some(text(row, 0)), text(row, 1));
+        let new = Referrer { table: table.clone(), delete_spreads: false, update_spreads: false };
+        let referrer = found.entry(table).or_insert(new);
+        referrer.delete_spreads |= spreads(text(row, 2));
+        referrer.update_spreads |= spreads(text(row, 3));
     }
-    Ok(found
-        .into_iter()
-        .map(|(table, delete_spreads)| Referrer { table, delete_spreads, update_spreads: false })
-        .collect())
+    Ok(found.into_values().collect())
 }
 
 pub(super) fn is_transactional(engine: &str) -> bool {
@@ -151,7 +182,10 @@ fn column(row: &[Option<String>], json: &[String]) -> Column {
     let padded = ty == ColumnType::Text { padded: true };
     let default = row.get(4).and_then(Option::as_deref).filter(|value| *value != "NULL");
     Column {
-        declared: text(row, 2).to_owned(),
+        declared: match collation.as_deref().filter(|_| textual && ty != ColumnType::Json) {
+            Some(name) => format!("{} COLLATE {name}", text(row, 2)),
+            None => text(row, 2).to_owned(),
+        },
         nullable: text(row, 3) == "YES",
         filled: if is_generated(extra, text(row, 10)) { Filled::Generated } else { Filled::ByWriter },
         has_default: default.is_some() || extra.contains("auto_increment"),
@@ -163,10 +197,15 @@ fn column(row: &[Option<String>], json: &[String]) -> Column {
 }
 
 /// The columns that MariaDB keeps as text with the check that it is JSON.
-async fn checked_json(connection: &mut MySqlConnection, of: &[&str; 2]) -> Result<Vec<String>, sqlx::Error> {
-    let sql = "SELECT check_clause FROM information_schema.check_constraints \
-               WHERE constraint_schema = ? AND table_name = ?";
-    let rows = texts(connection, sql, of).await?;
+async fn checked_json(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    name: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let of = named(facts, &[("constraint_schema", schema), ("table_name", name)]);
+    let sql = format!("SELECT check_clause FROM information_schema.check_constraints WHERE {of}");
+    let rows = texts(connection, &sql).await?;
     let name = |row: &Vec<Option<String>>| {
         let inner = text(row, 0).trim().strip_prefix("json_valid(`")?.strip_suffix("`)")?.replace("``", "`");
         Some(inner)

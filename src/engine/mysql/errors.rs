@@ -82,6 +82,11 @@ pub(super) fn database(during: impl Into<String>, error: &sqlx::Error) -> Engine
 }
 
 fn judge(during: String, server: Told<'_>) -> EngineError {
+    // MySQL 9 says so with numbers that a write has too, and quotes the text.
+    if let number @ (3854 | 3988) = server.number {
+        let what = format!("a text has letters that a column's character set lacks (error {number})");
+        return EngineError::new(ErrorKind::Database, during, what);
+    }
     if let Some(rejection) = rejection_of(server) {
         // Errors about values can quote them.
         return EngineError::new(ErrorKind::Database, during, rejection.reason);
@@ -158,7 +163,9 @@ fn blame(
 
 /// Text that one side's character set cannot hold was compared.
 pub(super) fn is_collation_mix(error: &EngineError) -> bool {
-    ["(error 1267)", "(error 1270)", "(error 1271)"].iter().any(|number| error.what.ends_with(number))
+    ["(error 1267)", "(error 1270)", "(error 1271)", "(error 3854)", "(error 3988)"]
+        .iter()
+        .any(|number| error.what.ends_with(number))
 }
 
 /// A refusal of one row, as against a failure of the operation.
@@ -208,10 +215,12 @@ fn classify(number: u16, state: &str, message: &str) -> Option<Rejection> {
         1366 => (K::Value, format!("the value{} cannot be held by its type or character set", column())),
         1264 => (K::Value, format!("the value{} is out of range", column())),
         1406 => (K::Value, format!("the value{} is too long", column())),
-        1265 | 1292 | 1367 | 1411 | 3988 | 1300 => {
+        1265 | 1292 | 1367 | 1411 | 3854 | 3988 | 1300 => {
             (K::Value, format!("the value{} does not fit its type", column()))
         }
         3140..=3147 | 3156 => (K::Value, format!("the value{} is not JSON the server takes", column())),
+        3643 => (K::Value, "the geometry's SRID is not its column's".to_owned()),
+        3548 => (K::Value, "the server knows no such SRID".to_owned()),
         1416 | 1690 | 1426 | 1441 => (K::Value, "a value is not valid for its column".to_owned()),
         1118 | 1153 => (K::Value, "the row is larger than the server takes".to_owned()),
         1526 => (K::Value, "no partition of the table takes the row".to_owned()),

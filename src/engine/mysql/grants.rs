@@ -3,22 +3,25 @@
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
+use super::catalogue::{of_table, texts};
 use super::describe::is_transactional;
-use super::statement::{insert, select, update};
-use super::{errors, texts};
+use super::statement::{insert, is_writable, key_condition, select, update};
+use super::{Facts, errors};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::TableAccess;
 
 pub(super) async fn check_writable(
     connection: &mut MySqlConnection,
+    facts: &Facts,
     schema: &str,
     access: &TableAccess,
 ) -> Result<(), EngineError> {
     let during = format!("write {}", access.table);
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
     check_read_only(connection, &during).await?;
-    let sql = "SELECT engine FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
-    let rows = texts(connection, sql, &[schema, access.table.name.as_str()]).await.map_err(failed)?;
+    let of = of_table(facts, schema, &access.table.name);
+    let sql = format!("SELECT engine FROM information_schema.tables WHERE {of}");
+    let rows = texts(connection, &sql).await.map_err(failed)?;
     if let Some(engine) = rows.first().and_then(|row| row.first()).and_then(Option::as_deref)
         && !is_transactional(engine)
     {
@@ -29,9 +32,12 @@ pub(super) async fn check_writable(
         )
         .with_hint("ALTER TABLE ... ENGINE=InnoDB, or let trueup write the SQL and run it yourself"));
     }
-    let statements =
-        [Some(format!("{} FOR UPDATE", select(access))), Some(insert(access, 1)), update(access, &[])];
-    for sql in statements.into_iter().flatten() {
+    let mut statements = vec![format!("{} FOR UPDATE", select(access)), insert(access, 1)];
+    let written: Vec<_> = access.row_columns().iter().filter(|column| is_writable(column)).collect();
+    if !written.is_empty() {
+        statements.push(update(access, &written, &[], &key_condition(access)));
+    }
+    for sql in statements {
         connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map_err(|error| {
             let found = errors::database(during.as_str(), &error);
             if found.kind == ErrorKind::Permission {
@@ -50,7 +56,7 @@ async fn check_read_only(connection: &mut MySqlConnection, during: &str) -> Resu
     let failed = |error: sqlx::Error| errors::database(during, &error);
     let sql =
         "SHOW GLOBAL VARIABLES WHERE variable_name IN ('read_only', 'super_read_only', 'innodb_read_only')";
-    let rows = texts(connection, sql, &[]).await.map_err(failed)?;
+    let rows = texts(connection, sql).await.map_err(failed)?;
     let on: Vec<&str> = rows
         .iter()
         .filter_map(|row| match row.as_slice() {
@@ -59,7 +65,7 @@ async fn check_read_only(connection: &mut MySqlConnection, during: &str) -> Resu
         })
         .collect();
     let Some(blocking) = on.first() else { return Ok(()) };
-    let grants = texts(connection, "SHOW GRANTS", &[]).await.map_err(failed)?;
+    let grants = texts(connection, "SHOW GRANTS").await.map_err(failed)?;
     let passes = grants.iter().flatten().flatten().any(|grant| {
         ["ALL PRIVILEGES ON *.*", "READ ONLY ADMIN", "READ_ONLY ADMIN", "SUPER", "CONNECTION_ADMIN"]
             .iter()

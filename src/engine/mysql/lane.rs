@@ -11,6 +11,7 @@ pub(super) mod packets;
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 use self::login::Credentials;
 use self::packets::{Definition, ERROR, HEAD, OK};
@@ -97,6 +98,11 @@ impl Lane {
 
     pub(super) fn give_up_when(&mut self, give_up: Box<dyn Fn() -> bool + Send>) {
         self.inflow.give_up_when(give_up);
+    }
+
+    /// How long bytes are awaited.
+    pub(super) fn wait_at_most(&mut self, idle_limit: Duration) {
+        self.inflow.wait_at_most(idle_limit);
     }
 
     /// Goes on in an exchange.
@@ -263,7 +269,7 @@ mod tests {
             sent
         });
         Lane::new(Inflow::new(
-            inflow::tcp("127.0.0.1", port, std::time::Duration::from_secs(5)).unwrap(),
+            inflow::tcp("127.0.0.1", port, Duration::from_secs(5)).unwrap(),
             Box::new(|| false),
         ))
     }

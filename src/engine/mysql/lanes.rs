@@ -93,6 +93,7 @@ pub(super) fn read(
     over: impl Fn() -> bool + Clone + Send + 'static,
 ) -> Result<(), EngineError> {
     lane.give_up_when(Box::new(over.clone()));
+    lane.wait_at_most(source.idle_limit);
     match read_parts(&mut lane, number, source, &over, sinks) {
         Ok(true) => lane.close(),
         Ok(false) => {}

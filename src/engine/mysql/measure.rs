@@ -5,6 +5,7 @@ use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Executor as _, Row as _, SqlSafeStr as _, TypeInfo as _,
 };
 
+use super::catalogue::{self, column_named, of_table};
 use super::session::execute;
 use super::statement::{quote, quote_table};
 use super::{MySqlEngine, errors, wire};
@@ -210,11 +211,12 @@ impl MySqlEngine {
         let during = format!("look for an index of {table}");
         let mut connection = self.connection(&during).await?;
         let schema = self.schema_or_default(table.schema.as_deref())?;
-        let sql = "SELECT COUNT(*) > 0 FROM information_schema.statistics \
-                   WHERE table_schema = ? AND table_name = ? AND column_name = ? AND seq_in_index = 1";
-        super::texts(&mut connection, sql, &[schema, &table.name, column])
-            .await
-            .map_err(|error| errors::database(during.as_str(), &error))
+        let (of, column) = (of_table(&self.facts, schema, &table.name), column_named("column_name", column));
+        let sql = format!(
+            "SELECT COUNT(*) > 0 FROM information_schema.statistics WHERE {of} AND {column} AND seq_in_index = 1"
+        );
+        let found = catalogue::texts(&mut connection, &sql).await;
+        found.map_err(|error| errors::database(during.as_str(), &error))
     }
 }
 

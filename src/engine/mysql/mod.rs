@@ -2,14 +2,18 @@
 
 mod apply;
 mod bind;
+mod catalogue;
 mod column;
 mod describe;
 mod digits;
 mod errors;
 mod fetch;
 mod grants;
+mod identity;
+mod keys;
 mod lane;
 mod lanes;
+mod locate;
 pub(in crate::engine) mod measure;
 mod pressure;
 mod scan;
@@ -17,14 +21,16 @@ mod session;
 mod statement;
 mod types;
 mod wire;
+mod writer;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnection, MySqlPool};
+use sqlx::MySql;
+use sqlx::mysql::MySqlPool;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, MySql};
 
+use self::catalogue::texts;
 use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
@@ -72,11 +78,21 @@ impl MySqlEngine {
     }
 
     async fn connection(&self, during: &str) -> Result<PoolConnection<MySql>, EngineError> {
-        self.pool.acquire().await.map_err(|error| match errors::server_error(&error) {
+        // A connection that is used again answers first that it lives.
+        let acquired = session::bounded(self.target.idle_limit, self.pool.acquire()).await;
+        acquired.map_err(|error| match errors::server_error(&error) {
             Some(_) => errors::connecting(&self.target.shown, &error),
             None => errors::database(during, &error),
         })
     }
+}
+
+/// A connection that broke, or went silent, is not given back: the pool would wait for its answer.
+fn given_back<T>(connection: PoolConnection<MySql>, done: Result<T, EngineError>) -> Result<T, EngineError> {
+    if done.as_ref().is_err_and(|error| error.kind == ErrorKind::Lost) {
+        drop(connection.detach());
+    }
+    done
 }
 
 impl Facts {
@@ -88,7 +104,6 @@ impl Facts {
             &mut connection,
             "SELECT VERSION(), @@global.sql_mode, DATABASE(), @@lower_case_table_names, @@max_allowed_packet, \
              @@global.log_bin, @@session.binlog_format",
-            &[],
         )
         .await
         .map_err(lost)?
@@ -100,10 +115,9 @@ impl Facts {
         let mariadb = version.contains("MariaDB");
         let logs = text(5).as_deref() == Some("1");
         let positions = mariadb && logs && {
-            let updates =
-                texts(&mut connection, "SELECT @@global.log_slave_updates, @@session.sql_log_bin", &[])
-                    .await
-                    .map_err(lost)?;
+            let updates = texts(&mut connection, "SELECT @@global.log_slave_updates, @@session.sql_log_bin")
+                .await
+                .map_err(lost)?;
             updates.first().is_some_and(|row| row.iter().all(|value| value.as_deref() == Some("1")))
         };
         Ok(Self {
@@ -137,28 +151,6 @@ impl Facts {
     }
 }
 
-/// The rows of a catalogue query, every value as text.
-async fn texts(
-    connection: &mut MySqlConnection,
-    sql: &str,
-    parameters: &[&str],
-) -> Result<Vec<Vec<Option<String>>>, sqlx::Error> {
-    use sqlx::Row as _;
-    // The text protocol renders every type; parameters are names, and go as hex.
-    let mut parts = sql.split('?');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for (part, parameter) in parts.zip(parameters) {
-        let hex = crate::model::value::hex(parameter.as_bytes());
-        text.push_str(&format!("CONVERT(X'{hex}' USING utf8mb4)"));
-        text.push_str(part);
-    }
-    let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(connection).await?;
-    let value = |row: &sqlx::mysql::MySqlRow, at| {
-        wire::raw(row, at).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-    };
-    Ok(rows.iter().map(|row| (0..row.len()).map(|at| value(row, at)).collect()).collect())
-}
-
 #[async_trait]
 impl Engine for MySqlEngine {
     fn kind(&self) -> EngineKind {
@@ -176,15 +168,16 @@ impl Engine for MySqlEngine {
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError> {
         let during = "list the tables";
         let mut connection = self.connection(during).await?;
-        describe::tables(&mut connection, self.schema_or_default(schema)?)
-            .await
-            .map_err(|error| errors::database(during, &error))
+        let schema = self.schema_or_default(schema)?;
+        let found = describe::tables(&mut connection, &self.facts, schema).await;
+        given_back(connection, found.map_err(|error| errors::database(during, &error)))
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let mut connection = self.connection(&format!("describe {table}")).await?;
         let schema = self.schema_or_default(table.schema.as_deref())?;
-        describe::describe(&mut connection, &self.facts, schema, &table.name).await
+        let found = describe::describe(&mut connection, &self.facts, schema, &table.name).await;
+        given_back(connection, found)
     }
 
     async fn snapshot(
@@ -201,8 +194,8 @@ impl Engine for MySqlEngine {
             return Ok(Lookup::default());
         }
         let mut connection = self.connection(&format!("read {}", access.table)).await?;
-        let rows = fetch::fetch(&mut connection, access, keys).await?;
-        Ok(Lookup::of_statement(keys, rows, |_| false))
+        let found = fetch::lookup(&mut connection, access, keys, self.target.idle_limit).await;
+        given_back(connection, found)
     }
 
     async fn apply(
@@ -214,7 +207,8 @@ impl Engine for MySqlEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.connection(&format!("write {}", access.table)).await?;
-        apply::apply(&mut connection, &self.facts, access, changes).await
+        let done = apply::apply(&mut connection, &self.facts, access, changes).await;
+        given_back(connection, done)
     }
 
     async fn replace(
@@ -226,7 +220,8 @@ impl Engine for MySqlEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.connection(&format!("write {}", access.table)).await?;
-        apply::replace(&mut connection, &self.facts, access, changes).await
+        let done = apply::replace(&mut connection, &self.facts, access, changes).await;
+        given_back(connection, done)
     }
 
     fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
@@ -239,13 +234,15 @@ impl Engine for MySqlEngine {
 
     async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError> {
         let mut connection = self.connection("ask the server how busy it is").await?;
-        pressure::ask(&mut connection, &self.facts, lag, running).await
+        let found = pressure::ask(&mut connection, &self.facts, lag, running).await;
+        given_back(connection, found)
     }
 
     async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
         let mut connection = self.connection(&format!("check {}", access.table)).await?;
         let schema = self.schema_or_default(access.table.schema.as_deref())?;
-        grants::check_writable(&mut connection, schema, access).await
+        let found = grants::check_writable(&mut connection, &self.facts, schema, access).await;
+        given_back(connection, found)
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Facts, errors, texts, wire};
+use super::catalogue::texts;
+use super::{Facts, errors, wire};
 use crate::engine::{EngineError, ErrorKind, Pressure};
 
 pub(super) async fn ask(
@@ -17,7 +18,7 @@ pub(super) async fn ask(
     let mut pressure = Pressure::default();
     if running {
         let during = "ask the server how busy it is";
-        let rows = texts(connection, "SHOW GLOBAL STATUS LIKE 'Threads_running'", &[])
+        let rows = texts(connection, "SHOW GLOBAL STATUS LIKE 'Threads_running'")
             .await
             .map_err(|error| errors::database(during, &error))?;
         let count =

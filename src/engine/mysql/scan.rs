@@ -10,17 +10,19 @@
 //! (or one that serves the filter), that is faster, and nothing above relies on the order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _};
 use tokio::task::JoinSet;
 
+use super::catalogue::{of_table, texts};
 use super::lane::Lane;
 use super::lanes::{self, Ended};
 use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
-use super::{Facts, errors, fetch, texts};
+use super::{Facts, errors, fetch};
 use crate::engine::places::Encoding;
 use crate::engine::shares::{Next, Shares};
 use crate::engine::{EngineError, ErrorKind, RowSinks, Snapshot};
@@ -50,6 +52,8 @@ enum Readers {
 pub(super) struct Source {
     pub access: Arc<TableAccess>,
     pub during: String,
+    /// How long a row is awaited.
+    pub idle_limit: Duration,
     /// Conditions that part the table, in the order of its keys; one that holds for all rows is the empty one.
     ranges: Vec<Option<String>>,
     shares: Shares,
@@ -110,7 +114,7 @@ impl MySqlSnapshot {
         };
         let during = format!("read {}", access.table);
         let shares = Shares::new(ranges.len() as u64, count, 1);
-        let source = Source { access, during, ranges, shares };
+        let source = Source { access, during, idle_limit: target.idle_limit, ranges, shares };
         Ok(Self { source, readers })
     }
 }
@@ -176,7 +180,7 @@ async fn beside(
 }
 
 async fn position(connection: &mut MySqlConnection) -> Result<Option<(String, String)>, sqlx::Error> {
-    Ok(position_of(&texts(connection, POSITION, &[]).await?))
+    Ok(position_of(&texts(connection, POSITION).await?))
 }
 
 pub(super) fn position_of(rows: &[Vec<Option<String>>]) -> Option<(String, String)> {
@@ -191,7 +195,7 @@ pub(super) fn position_of(rows: &[Vec<Option<String>>]) -> Option<(String, Strin
 
 /// The log leaves no database out, as far as the login may know.
 async fn logs_everything(connection: &mut MySqlConnection) -> bool {
-    match texts(connection, "SHOW MASTER STATUS", &[]).await {
+    match texts(connection, "SHOW MASTER STATUS").await {
         Ok(rows) => rows.first().is_some_and(|row| {
             row.get(2..4)
                 .is_some_and(|lists| lists.iter().all(|list| list.as_deref().unwrap_or_default().is_empty()))
@@ -213,8 +217,9 @@ async fn is_large(
     access: &TableAccess,
 ) -> Result<bool, sqlx::Error> {
     let schema = access.table.schema.as_deref().or(facts.database.as_deref()).unwrap_or_default();
-    let sql = "SELECT table_rows FROM information_schema.tables WHERE table_schema = ? AND table_name = ?";
-    let rows = texts(connection, sql, &[schema, access.table.name.as_str()]).await?;
+    let of = of_table(facts, schema, &access.table.name);
+    let sql = format!("SELECT table_rows FROM information_schema.tables WHERE {of}");
+    let rows = texts(connection, &sql).await?;
     let count: Option<u64> = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
     Ok(count.is_some_and(|count| count >= PARALLEL_FROM))
 }
@@ -228,7 +233,7 @@ async fn part(
     let Some(column) = access.key_columns().first() else { return Ok(vec![None]) };
     let name = quote(&column.name);
     let sql = format!("SELECT MIN({name}), MAX({name}) FROM {}", quote_table(&access.table));
-    let rows = texts(connection, &sql, &[]).await?;
+    let rows = texts(connection, &sql).await?;
     let end = |at: usize| rows.first()?.get(at)?.as_deref()?.parse::<i128>().ok();
     let (Some(low), Some(high)) = (end(0), end(1)) else { return Ok(vec![None]) };
     Ok(ranges(&name, low, high, count))
@@ -293,6 +298,7 @@ async fn read_ranges(
         let arguments = MySqlArguments::default();
         let mut reading =
             fetch::Reading::start(&mut connection, access, &source.during, filtered, sql, arguments);
+        reading.idle_limit = source.idle_limit;
         while let Some(batch) = reading.next().await? {
             if !encoding.push(batch, std::mem::replace(&mut goes_on, true)).await {
                 // Dropped, not closed: the rest of the rows is not worth reading.

@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use url::Url;
 
 use super::errors;
+use crate::engine::inflow::{self, IDLE_LIMIT};
 use crate::engine::{EngineError, ErrorKind, Manners};
 
 /// The options of a URL that mean something here. Others would be ignored in silence, and a character set or a time
@@ -48,6 +49,8 @@ pub(super) struct Target {
     pub password: Vec<u8>,
     pub shown: String,
     pub timeout: Duration,
+    /// How long rows are awaited.
+    pub idle_limit: Duration,
     /// What every session begins with.
     pub settings: String,
 }
@@ -107,11 +110,13 @@ impl Target {
             options.get_database().unwrap_or_default()
         );
         let password = percent_encoding::percent_decode_str(url.password().unwrap_or_default()).collect();
-        Ok(Self { options, password, shown, timeout, settings: SETTINGS.to_owned() })
+        let (idle_limit, settings) = (IDLE_LIMIT, SETTINGS.to_owned());
+        Ok(Self { options, password, shown, timeout, idle_limit, settings })
     }
 
     /// With what limits the server sets; each of the two products reads its own comment.
     pub(super) fn with(mut self, manners: &Manners) -> Self {
+        self.idle_limit = manners.silence();
         if let Some(most) = manners.statement_timeout {
             let (seconds, milliseconds) = (most.as_secs_f64(), most.as_millis().max(1));
             self.settings.push_str(&format!(
@@ -157,7 +162,19 @@ impl Target {
 
 /// A statement without parameters and without result.
 pub(super) async fn execute(connection: &mut MySqlConnection, sql: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
+    let executing = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection);
+    bounded(IDLE_LIMIT, executing).await.map(drop)
+}
+
+/// A server's answer, or the error that none came in this time: the connection may have died without a word.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(sqlx::Error::Io(inflow::silence(limit))),
+    }
 }
 
 #[cfg(test)]

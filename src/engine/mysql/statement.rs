@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 
-use super::bind::{Bind, bind};
-use super::types::length_of;
+use super::bind::{Bind, bind, is_geometry_text};
+use super::keys::{bind_key, holds_uuid_text, is_exact, uuid_spellings};
+use super::types::{charset_of, collation_of, is, is_geometry, length_of};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::canonical::{decode_key, decode_row};
+use crate::model::canonical::{DecodeError, decode_key, decode_row, split_cells};
+use crate::model::temporal::{MICROS_PER_DAY, MICROS_PER_SECOND, is_ordinary};
 use crate::model::value::hex;
-use crate::model::{AccessColumn, Change, ColumnType, TableAccess, TableName, Value};
+use crate::model::{
+    AccessColumn, CanonicalRow, Change, ColumnType, ComparisonType, TableAccess, TableName, Value,
+};
 
 pub(super) fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
@@ -21,12 +25,18 @@ pub(super) fn quote_table(table: &TableName) -> String {
 }
 
 /// A column as it is read.
-fn reading(column: &AccessColumn) -> String {
+pub(super) fn reading(column: &AccessColumn) -> String {
     let name = quote(&column.name);
     let text = |of: &str| format!("CAST({of} AS CHAR CHARACTER SET utf8mb4)");
     match (&column.ty, column.as_text) {
         (ColumnType::Named(_), _) => text(&name),
+        // The driver knows no vectors.
+        (ColumnType::Bytes, false) if is(&column.declared, "vector") => format!("CAST({name} AS BINARY)"),
         (_, false) => name,
+        // As PostGIS writes it, with the axes in their order of storage, which MySQL would exchange.
+        (ColumnType::Bytes, _) if is_geometry(&column.declared) => text(&format!(
+            "CONCAT(IF(ST_SRID({name}) = 0, '', CONCAT('SRID=', ST_SRID({name}), ';')), ST_AsText({name}{AXES}))"
+        )),
         (ColumnType::Bytes, _) => text(&format!("CONCAT('\\\\x', LOWER(HEX({name})))")),
         (ColumnType::Bits, _) => {
             let width = length_of(&column.declared).unwrap_or(1);
@@ -34,42 +44,37 @@ fn reading(column: &AccessColumn) -> String {
         }
         // A FLOAT's own text has six digits only.
         (ColumnType::Float { bits: 32 }, _) => text(&format!("({name} + 0e0)")),
-        (ColumnType::Unsupported(ty), _) if is_geometry(ty) => text(&format!("ST_AsText({name})")),
         _ => text(&name),
     }
 }
 
-fn is_geometry(ty: &str) -> bool {
-    [
-        "geometry",
-        "point",
-        "linestring",
-        "polygon",
-        "multipoint",
-        "multilinestring",
-        "multipolygon",
-        "geometrycollection",
-        "geomcollection",
-    ]
-    .contains(&ty)
-}
+/// MariaDB has no such option, and does not read what is written for these versions.
+const AXES: &str = " /*!80000 , 'axis-order=long-lat' */";
 
 /// The place of a parameter where it is stored.
-fn place(column: &AccessColumn) -> &'static str {
-    match &column.ty {
-        ColumnType::Unsupported(ty) if is_geometry(ty) => "ST_GeomFromText(?)",
-        _ => "?",
-    }
+fn place(column: &AccessColumn) -> String {
+    if is_geometry_text(column) { format!("ST_GeomFromText(?, ?{AXES})") } else { "?".to_owned() }
 }
 
 /// The place of a parameter that a key is compared with. Decimals are sent as text, and a decimal and a text would be
-/// compared as floats.
-fn key_place(column: &AccessColumn) -> String {
+/// compared as floats. Of dates that are sent as text, MySQL 9.7 prunes all partitions when a statement is run first.
+pub(super) fn key_place(column: &AccessColumn) -> String {
     match &column.ty {
+        ColumnType::Date if !column.as_text => "CAST(? AS DATE)".to_owned(),
+        ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. } if !column.as_text => {
+            "CAST(? AS DATETIME(6))".to_owned()
+        }
         ColumnType::Decimal { precision: Some(precision), scale: Some(scale) } => {
             format!("CAST(? AS DECIMAL({precision},{scale}))")
         }
         ColumnType::Decimal { .. } => "CAST(? AS DECIMAL(65,30))".to_owned(),
+        // MariaDB finds no row of a key of several columns where a parameter's character set is another than its column's.
+        ColumnType::Text { .. } => match collation_of(&column.declared) {
+            Some(collation) if charset_of(collation) != "utf8mb4" => {
+                format!("CONVERT(? USING {}) COLLATE {collation}", charset_of(collation))
+            }
+            _ => "?".to_owned(),
+        },
         _ => "?".to_owned(),
     }
 }
@@ -102,14 +107,14 @@ pub(super) fn keys_condition(access: &TableAccess, count: usize) -> String {
 }
 
 /// The condition that one row has this key.
-fn key_condition(access: &TableAccess) -> String {
+pub(super) fn key_condition(access: &TableAccess) -> String {
     let one = |column: &AccessColumn| format!("{} = {}", quote(&column.name), key_place(column));
     access.key_columns().iter().map(one).collect::<Vec<_>>().join(" AND ")
 }
 
 pub(super) fn insert(access: &TableAccess, rows: usize) -> String {
     let columns: Vec<String> = writable(access).map(|column| quote(&column.name)).collect();
-    let places: Vec<&str> = writable(access).map(place).collect();
+    let places: Vec<String> = writable(access).map(place).collect();
     let row = format!("({})", places.join(","));
     format!(
         "INSERT INTO {} ({}) VALUES {}",
@@ -119,28 +124,26 @@ pub(super) fn insert(access: &TableAccess, rows: usize) -> String {
     )
 }
 
-/// One row's update; `kept` are columns that the server would otherwise set by itself.
-/// `None` where there is nothing to set.
-pub(super) fn update(access: &TableAccess, kept: &[String]) -> Option<String> {
-    let set = access
-        .row_columns()
-        .iter()
-        .filter(|column| is_writable(column))
-        .map(|column| format!("{} = {}", quote(&column.name), place(column)));
-    let kept = kept.iter().map(|name| format!("{0} = {0}", quote(name)));
+/// One row's update of these columns; `kept` are those that the server sets by itself where they are not set.
+pub(super) fn update(
+    access: &TableAccess,
+    columns: &[&AccessColumn],
+    kept: &[String],
+    condition: &str,
+) -> String {
+    let set = columns.iter().map(|column| format!("{} = {}", quote(&column.name), place(column)));
+    let kept = kept.iter().filter(|name| !columns.iter().any(|column| column.name == **name));
+    let kept = kept.map(|name| format!("{0} = {0}", quote(name)));
     let set: Vec<String> = set.chain(kept).collect();
-    (!set.is_empty()).then(|| {
-        format!(
-            "UPDATE {} SET {} WHERE {}",
-            quote_table(&access.table),
-            set.join(", "),
-            key_condition(access)
-        )
-    })
+    format!("UPDATE {} SET {} WHERE {condition}", quote_table(&access.table), set.join(", "))
 }
 
 pub(super) fn delete(access: &TableAccess, rows: usize) -> String {
-    format!("DELETE FROM {} WHERE {}", quote_table(&access.table), keys_condition(access, rows))
+    delete_where(access, &keys_condition(access, rows))
+}
+
+pub(super) fn delete_where(access: &TableAccess, condition: &str) -> String {
+    format!("DELETE FROM {} WHERE {condition}", quote_table(&access.table))
 }
 
 pub(super) fn is_writable(column: &AccessColumn) -> bool {
@@ -155,50 +158,103 @@ pub(super) fn writable(access: &TableAccess) -> impl Iterator<Item = &AccessColu
 /// The change as a statement of its own.
 pub(super) fn spelled(access: &TableAccess, change: &Change) -> Result<String, EngineError> {
     let during = || format!("write a statement for {}", access.table);
-    let malformed = |error: crate::model::canonical::DecodeError| {
-        EngineError::new(ErrorKind::Row, during(), error.to_string())
-    };
-    let literals = |columns: &[AccessColumn], values: &[Value]| {
-        let one = |(column, value): (&AccessColumn, &Value)| {
-            bind(column, value)
-                .map(|bound| literal(column, &bound))
-                .map_err(|why| EngineError::new(ErrorKind::Row, during(), why))
-        };
-        columns.iter().zip(values).map(one).collect::<Result<Vec<String>, EngineError>>()
+    let malformed = |error: DecodeError| EngineError::new(ErrorKind::Row, during(), error.to_string());
+    let refused = |why: String| EngineError::new(ErrorKind::Row, during(), why);
+    let written = |(column, value): &(&AccessColumn, &Value)| {
+        bind(column, value).map(|bound| literal(column, &bound)).map_err(refused)
     };
     let key = decode_key(&access.key_types(), change.key.as_bytes()).map_err(malformed)?;
-    let key = literals(access.key_columns(), &key)?;
-    let pairs = |columns: &[AccessColumn], values: &[String], between: &str| {
-        let pair = |(column, value): (&AccessColumn, &String)| format!("{} = {value}", quote(&column.name));
-        let written = columns.iter().zip(values).filter(|(column, _)| is_writable(column));
-        written.map(pair).collect::<Vec<_>>().join(between)
+    let found = || {
+        let conditions =
+            access.key_columns().iter().zip(&key).map(|(column, value)| addressed(column, value));
+        conditions.collect::<Result<Vec<String>, String>>().map(|all| all.join(" AND ")).map_err(refused)
     };
-    let found: Vec<String> = access
-        .key_columns()
-        .iter()
-        .zip(&key)
-        .map(|(column, value)| format!("{} = {value}", quote(&column.name)))
-        .collect();
     let table = quote_table(&access.table);
-    let condition = found.join(" AND ");
     let Some(after) = &change.after else {
-        return Ok(format!("DELETE FROM {table} WHERE {condition};"));
+        return Ok(format!("DELETE FROM {table} WHERE {};", found()?));
     };
     let row = decode_row(&access.row_types(), after.as_bytes()).map_err(malformed)?;
-    let row = literals(access.row_columns(), &row)?;
-    if change.before.is_some() {
-        let set = pairs(access.row_columns(), &row, ", ");
-        return Ok(format!("UPDATE {table} SET {set} WHERE {condition};"));
+    if let Some(before) = &change.before {
+        let differs = differing(before, after).map_err(malformed)?;
+        let all = !differs.contains(&true);
+        let columns = access.row_columns().iter().zip(&row).zip(differs);
+        let set = columns.filter(|((column, _), differs)| is_writable(column) && (*differs || all));
+        let pair = |(one, _): ((&AccessColumn, &Value), bool)| {
+            Ok(format!("{} = {}", quote(&one.0.name), written(&one)?))
+        };
+        let set = set.map(pair).collect::<Result<Vec<String>, EngineError>>()?;
+        return Ok(format!("UPDATE {table} SET {} WHERE {};", set.join(", "), found()?));
     }
-    let all: Vec<(&AccessColumn, String)> = access
-        .columns
-        .iter()
-        .zip(key.into_iter().chain(row))
-        .filter(|(column, _)| is_writable(column))
-        .collect();
+    let all: Vec<(&AccessColumn, &Value)> =
+        access.columns.iter().zip(key.iter().chain(&row)).filter(|(column, _)| is_writable(column)).collect();
     let names: Vec<String> = all.iter().map(|(column, _)| quote(&column.name)).collect();
-    let values: Vec<&str> = all.iter().map(|(_, value)| value.as_str()).collect();
+    let values = all.iter().map(written).collect::<Result<Vec<String>, EngineError>>()?;
     Ok(format!("INSERT INTO {table} ({}) VALUES ({});", names.join(", "), values.join(", ")))
+}
+
+/// Which cells of two rows differ.
+pub(super) fn differing(before: &CanonicalRow, after: &CanonicalRow) -> Result<Vec<bool>, DecodeError> {
+    let (before, after) = (split_cells(before.as_bytes())?, split_cells(after.as_bytes())?);
+    Ok(after.iter().enumerate().map(|(at, cell)| before.get(at) != Some(cell)).collect())
+}
+
+/// The condition that a column of a key holds this value, however it is stored.
+fn addressed(column: &AccessColumn, value: &Value) -> Result<String, String> {
+    let name = quote(&column.name);
+    match value {
+        Value::Uuid(uuid) if holds_uuid_text(column) => {
+            let spellings = uuid_spellings(column, uuid);
+            let folds = collation_of(&column.declared).is_some_and(|collation| collation.ends_with("_ci"));
+            let (read, spellings) = if folds {
+                (name, spellings)
+            } else {
+                let small = spellings.into_iter().filter(|text| !text.contains(char::is_uppercase));
+                (format!("LOWER({name})"), small.collect())
+            };
+            let spellings: Vec<String> = spellings.iter().map(|text| quoted(text)).collect();
+            Ok(format!("{read} IN ({})", spellings.join(", ")))
+        }
+        Value::Timestamp(micros) | Value::TimestampTz(micros)
+            if is_exact(column, value)
+                && matches!(column.ty, ColumnType::TimestampTz { .. })
+                && is_ordinary(*micros) =>
+        {
+            moment(column, *micros)
+        }
+        _ if is_exact(column, value) => {
+            Ok(format!("{name} = {}", literal(column, &bind_key(column, value)?)))
+        }
+        // As it is read.
+        Value::Text(text)
+            if column.as_text
+                || matches!(
+                    (&column.ty, &column.comparison),
+                    (ColumnType::Text { .. }, ComparisonType::Text { .. })
+                ) =>
+        {
+            let mut read = format!("CONVERT({} USING utf8mb4)", reading(column));
+            if matches!(column.comparison, ComparisonType::Text { trim: true }) {
+                read = format!("TRIM(TRAILING ' ' FROM {read})");
+            }
+            Ok(format!("CAST({read} AS BINARY) = X'{}'", hex(text.as_bytes())))
+        }
+        _ => Err(format!("a statement cannot tell the row by column {}", column.name)),
+    }
+}
+
+/// The condition that a TIMESTAMP is this moment, also where the session's clock shows it twice. A wide range, which no zone
+/// shifts out of, lets the index find it.
+fn moment(column: &AccessColumn, micros: i64) -> Result<String, String> {
+    const LAST: i64 = (1 << 31) * MICROS_PER_SECOND - 2 * MICROS_PER_DAY;
+    let name = quote(&column.name);
+    let (seconds, parts) = (micros.div_euclid(MICROS_PER_SECOND), micros.rem_euclid(MICROS_PER_SECOND));
+    let exact = format!("UNIX_TIMESTAMP({name}) = {seconds}.{parts:06}");
+    if !(2 * MICROS_PER_DAY..LAST).contains(&micros) {
+        return Ok(exact);
+    }
+    let border = |at: i64| Ok::<_, String>(literal(column, &bind_key(column, &Value::TimestampTz(at))?));
+    let (from, to) = (border(micros - MICROS_PER_DAY)?, border(micros + MICROS_PER_DAY)?);
+    Ok(format!("{name} BETWEEN {from} AND {to} AND {exact}"))
 }
 
 /// The same under every sql_mode and time zone of the session that runs it.
@@ -209,6 +265,8 @@ fn literal(column: &AccessColumn, value: &Bind) -> String {
         Bind::UInt(value) => value.to_string(),
         Bind::Float(value) => format!("{value:e}"),
         Bind::Bytes(value) => format!("X'{}'", hex(value)),
+        Bind::Geometry(None) => "NULL".to_owned(),
+        Bind::Geometry(Some((srid, text))) => format!("ST_GeomFromText({}, {srid}{AXES})", quoted(text)),
         Bind::Text(value) => {
             let quoted = quoted(value);
             match &column.ty {
@@ -217,7 +275,6 @@ fn literal(column: &AccessColumn, value: &Bind) -> String {
                     format!("CONVERT_TZ({quoted}, '+00:00', @@session.time_zone)")
                 }
                 ColumnType::Decimal { .. } if !column.as_text => value.clone(),
-                ColumnType::Unsupported(ty) if is_geometry(ty) => format!("ST_GeomFromText({quoted})"),
                 _ => quoted,
             }
         }
@@ -227,7 +284,7 @@ fn literal(column: &AccessColumn, value: &Bind) -> String {
 /// Backslashes mean different things under different sql_modes: text that has one goes as hex.
 fn quoted(text: &str) -> String {
     if text.contains('\\') || text.chars().any(char::is_control) {
-        return format!("CONVERT(X'{}' USING utf8mb4)", hex(text.as_bytes()));
+        return format!("_utf8mb4 X'{}'", hex(text.as_bytes()));
     }
     let mut out = String::with_capacity(text.len() + 2);
     let _ = write!(out, "'{}'", text.replace('\'', "''"));
@@ -290,7 +347,7 @@ mod tests {
         change.after = None;
         assert_eq!(text(&change), "DELETE FROM `sh``op`.`order` WHERE `id` = 7;");
         let odd = change_to("a\\'b");
-        assert!(text(&odd).ends_with("CONVERT(X'615c2762' USING utf8mb4));"));
+        assert!(text(&odd).ends_with("_utf8mb4 X'615c2762');"));
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! | date, time, datetime, timestamp | `Date`, `Time`, `Timestamp`, `TimestampTz` (stored as UTC) |
 //! | uuid (MariaDB) | `Uuid` |
 //! | inet4, inet6 (MariaDB) | `Named`, by their text |
-//! | geometry and its kin, vector, anything else | `Unsupported`; geometry can be compared as text |
+//! | geometry and its kin, vector | `Bytes`, as they are stored: of a geometry its SRID and its WKB |
+//! | anything else | `Unsupported` |
 
 use crate::model::ColumnType;
 
@@ -53,6 +54,8 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
         }
         "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => T::Bytes,
         "bit" => T::Bits,
+        "vector" => T::Bytes,
+        name if is_geometry(name) => T::Bytes,
         "date" => T::Date,
         "time" => T::Time { digits: declared.digits },
         "datetime" => T::Timestamp { digits: declared.digits },
@@ -61,6 +64,38 @@ pub(super) fn column_type(declared: &Declared<'_>) -> ColumnType {
         name @ ("inet4" | "inet6") => T::Named(name.to_owned()),
         name => T::Unsupported(name.to_owned()),
     }
+}
+
+/// A geometry, of one kind or of any.
+pub(super) fn is_geometry(declared: &str) -> bool {
+    [
+        "geometry",
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+        "geomcollection",
+    ]
+    .iter()
+    .any(|name| is(declared, name))
+}
+
+/// The collation that `describe` puts behind the type of a column that holds text.
+pub(super) fn collation_of(declared: &str) -> Option<&str> {
+    declared.rsplit_once(" COLLATE ").map(|(_, name)| name)
+}
+
+/// The character set of a collation: `utf8mb4` of `utf8mb4_bin`.
+pub(super) fn charset_of(collation: &str) -> &str {
+    collation.split('_').next().unwrap_or(collation)
+}
+
+/// Trailing blanks mean nothing to this collation.
+pub(super) fn pads(collation: &str) -> bool {
+    collation != "binary" && !(collation.contains("_nopad_") || collation.contains("_0900_"))
 }
 
 /// The number in the first parentheses: 16 of `varchar(16)`.
@@ -94,6 +129,14 @@ pub(super) fn labels(declared: &str) -> Option<Vec<String>> {
                     label.push('\'');
                 }
                 '\'' => break,
+                // The catalogue escapes what a line of text cannot show.
+                '\\' => label.push(match chars.next()? {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    '0' => '\0',
+                    c => c,
+                }),
                 c => label.push(c),
             }
         }
@@ -112,9 +155,7 @@ pub(super) fn collation_folds(collation: &str, padded: bool) -> bool {
     if collation == "binary" {
         return false;
     }
-    let bytewise = collation.ends_with("_bin");
-    let pads = !(collation.contains("_nopad_") || collation.contains("_0900_"));
-    !bytewise || (pads && !padded)
+    !collation.ends_with("_bin") || (pads(collation) && !padded)
 }
 
 #[cfg(test)]
@@ -146,15 +187,17 @@ mod tests {
         assert_eq!(ty("longtext", "longtext"), T::Text { padded: false });
         assert_eq!(column_type_of("longtext", "longtext", true), T::Json);
         assert_eq!(ty("timestamp", "timestamp(3)"), T::TimestampTz { digits: 3 });
-        assert_eq!(ty("point", "point"), T::Unsupported("point".into()));
-        assert_eq!(ty("vector", "vector(3)"), T::Unsupported("vector".into()));
+        assert_eq!(ty("point", "point"), T::Bytes);
+        assert_eq!(ty("vector", "vector(3)"), T::Bytes);
+        assert_eq!(ty("polar", "polar"), T::Unsupported("polar".into()));
     }
 
     #[test]
     fn labels_with_quotes_and_commas() {
         let found = labels("enum('a','it''s','x,y)','')").unwrap();
         assert_eq!(found, ["a", "it's", "x,y)", ""]);
-        assert_eq!(labels("set('a')").unwrap(), ["a"]);
+        assert_eq!(labels("set('a') COLLATE latin1_bin").unwrap(), ["a"]);
+        assert_eq!(labels(r"enum('a\\b','x\ny')").unwrap(), ["a\\b", "x\ny"]);
         assert_eq!(labels("varchar(3)"), None);
         assert_eq!(labels("enum('a"), None);
     }
@@ -172,6 +215,15 @@ mod tests {
         ] {
             assert_eq!(collation_folds(name, padded), folds, "{name}");
         }
+    }
+
+    #[test]
+    fn collations_of_declared_types() {
+        assert_eq!(collation_of("varchar(20) COLLATE cp932_japanese_ci"), Some("cp932_japanese_ci"));
+        assert_eq!(collation_of("int(11)"), None);
+        assert_eq!(charset_of("utf8mb4_0900_ai_ci"), "utf8mb4");
+        assert!(pads("latin1_swedish_ci") && !pads("utf8mb4_0900_bin") && !pads("utf8mb4_nopad_bin"));
+        assert!(!pads("binary") && is_geometry("point") && !is_geometry("pointer"));
     }
 
     #[test]

@@ -35,7 +35,13 @@ pub(super) struct RowDecoder {
 impl RowDecoder {
     /// From the driver's account of a row.
     pub(super) fn of(access: &TableAccess, row: &MySqlRow) -> Result<Self, String> {
-        let found: Vec<_> = row.columns().iter().map(|column| Wire::of(column.type_info())).collect();
+        Self::of_first(access, row, row.columns().len())
+    }
+
+    /// As `of`, where the row goes on behind so many columns.
+    pub(super) fn of_first(access: &TableAccess, row: &MySqlRow, columns: usize) -> Result<Self, String> {
+        let columns = row.columns().iter().take(columns);
+        let found: Vec<_> = columns.map(|column| Wire::of(column.type_info())).collect();
         Self::new(access, &found)
     }
 

@@ -93,7 +93,7 @@ pub fn decode_cell(ty: &ComparisonType, input: &mut &[u8]) -> Result<Value, Deco
 
 fn delimits_itself(ty: &ComparisonType) -> bool {
     use ComparisonType as C;
-    !matches!(ty, C::Text { .. } | C::Bytes | C::Bits | C::Json | C::Array(_) | C::Dynamic)
+    !matches!(ty, C::Text { .. } | C::Bytes | C::Bits | C::Json | C::Set | C::Array(_) | C::Dynamic)
 }
 
 fn whole(ty: &ComparisonType, mut bytes: &[u8]) -> Result<Value, DecodeError> {
@@ -115,7 +115,7 @@ fn payload(ty: &ComparisonType, input: &mut &[u8]) -> Result<Value, DecodeError>
             }))
         }
         C::Float { .. } => Value::Float64(take_f64(input)?),
-        C::Text { .. } => Value::Text(take_utf8(input)?),
+        C::Text { .. } | C::Set => Value::Text(take_utf8(input)?),
         C::Bytes => Value::Bytes(std::mem::take(input).to_vec()),
         C::Bits => Value::Bits(take_utf8(input)?),
         C::Json => Value::Json(take_utf8(input)?),

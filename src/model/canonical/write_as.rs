@@ -6,6 +6,14 @@ use crate::model::decimal::Decimal;
 use crate::model::temporal::{self, parse_date, parse_time, parse_timestamp, round_micros, round_time};
 use crate::model::value::{ArrayValue, StoredClass, Value, parse_uuid};
 
+/// The labels of a SET, each once and in byte order.
+fn set_text(text: &str) -> String {
+    let mut labels: Vec<&str> = text.split(',').collect();
+    labels.sort_unstable();
+    labels.dedup();
+    labels.join(",")
+}
+
 impl CellWriter<'_> {
     /// Text under any comparison type: read as that type, irregular where it cannot be.
     pub fn text_as(self, comparison: &ComparisonType, text: &str) {
@@ -13,6 +21,7 @@ impl CellWriter<'_> {
         match comparison {
             C::Text { trim } => return self.text(text.as_bytes(), *trim),
             C::Json => return self.json(text),
+            C::Set => return self.bytes(set_text(text).as_bytes()),
             C::Dynamic => return self.dynamic(StoredClass::Text, text.as_bytes()),
             C::Integer => {
                 if let Ok(value) = text.parse::<i128>() {

@@ -136,7 +136,7 @@ async fn a_pooler_in_transaction_mode_changes_no_verdict_and_is_left_as_it_was()
     let Some(pooler) = Pooler::start(&[&a, &b], 6).await else { return };
     let urls = [pooler.url(&a), pooler.url(&b)];
     let busy = Busy::on(&urls, 12);
-    let manners = Manners { statement_timeout: Some(Duration::from_secs(20)) };
+    let manners = Manners { statement_timeout: Some(Duration::from_secs(20)), ..Manners::default() };
     let engines = [
         PgEngine::connect_with(&urls[0], &manners).await.unwrap(),
         PgEngine::connect_with(&urls[1], &manners).await.unwrap(),

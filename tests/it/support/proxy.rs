@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,6 +14,7 @@ pub(crate) struct CountingProxy {
     pub(crate) address: SocketAddr,
     to_server: Arc<AtomicU64>,
     to_client: Arc<AtomicU64>,
+    silent: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
 }
 
@@ -22,6 +24,8 @@ impl CountingProxy {
         let address = listener.local_addr().unwrap();
         let (to_server, to_client) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let counters = (to_server.clone(), to_client.clone());
+        let silent = Arc::<AtomicBool>::default();
+        let hushed = silent.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(server).await.unwrap();
@@ -29,11 +33,16 @@ impl CountingProxy {
                 server.set_nodelay(true).unwrap();
                 let ((client_rx, client_tx), (server_rx, server_tx)) =
                     (client.into_split(), server.into_split());
-                tokio::spawn(copy(client_rx, server_tx, counters.0.clone()));
-                tokio::spawn(copy(server_rx, client_tx, counters.1.clone()));
+                tokio::spawn(copy(client_rx, server_tx, counters.0.clone(), hushed.clone()));
+                tokio::spawn(copy(server_rx, client_tx, counters.1.clone(), hushed.clone()));
             }
         });
-        Self { address, to_server, to_client, accepting }
+        Self { address, to_server, to_client, silent, accepting }
+    }
+
+    /// Passes nothing on any more, and closes nothing: as where a cable is cut.
+    pub(crate) fn fall_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
     }
 
     /// Takes no new connection; those it has go on.
@@ -48,9 +57,17 @@ impl CountingProxy {
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, count: Arc<AtomicU64>) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    count: Arc<AtomicU64>,
+    silent: Arc<AtomicBool>,
+) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        while silent.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         count.fetch_add(read as u64, Ordering::Relaxed);
         if to.write_all(&buffer[..read]).await.is_err() {
             return;

@@ -1,0 +1,68 @@
+//! What changes when a table is dropped and made again, truncated or rewritten, and else does not.
+//!
+//! InnoDB gives a table a new number then, and each of its partitions one. Only logins with PROCESS may read it; for others
+//! there is the second in which the table was made, which a TRUNCATE leaves as it was.
+
+use std::fmt::Write as _;
+
+use sqlx::mysql::MySqlConnection;
+
+use super::Facts;
+use super::catalogue::texts;
+use crate::model::value::hex;
+
+type Rows = [Vec<Option<String>>];
+
+/// `created`: when, as the catalogue tells it; `definition`: the catalogue's rows of the columns and the keys.
+pub(super) async fn identity(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    name: &str,
+    created: &str,
+    definition: &[&Rows],
+) -> String {
+    let numbers = numbers(connection, facts, schema, name).await.unwrap_or_default();
+    let mut hasher = blake3::Hasher::new();
+    for cell in definition.iter().copied().flatten().flatten() {
+        let cell = cell.as_deref().map_or(&b"\xff"[..], str::as_bytes);
+        hasher.update(&(cell.len() as u64).to_le_bytes()).update(cell);
+    }
+    let hash = hasher.finalize();
+    let hash = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
+    format!("{created} {} {}", numbers.join(","), hex(&hash))
+}
+
+/// Of the table or of its partitions; `None` where this login may not see them.
+async fn numbers(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    name: &str,
+) -> Option<Vec<String>> {
+    let tables =
+        if facts.mariadb || facts.version.starts_with("5.") { "innodb_sys_tables" } else { "innodb_tables" };
+    let file = format!("{}/{}", file_name(facts, schema)?, file_name(facts, name)?);
+    // A partition is called `database/table#p#partition`.
+    let sql = format!(
+        "SELECT table_id FROM information_schema.{tables} \
+         WHERE CAST(SUBSTRING_INDEX(REPLACE(name, '#P#', '#p#'), '#p#', 1) AS BINARY) = X'{}' ORDER BY table_id",
+        hex(file.as_bytes())
+    );
+    let rows = texts(connection, &sql).await.ok()?;
+    Some(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+/// A name as InnoDB keeps it; `None` for letters beyond ASCII, of which some have codes of their own.
+fn file_name(facts: &Facts, name: &str) -> Option<String> {
+    let mut file = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            'A'..='Z' if !facts.case_sensitive => file.push(c.to_ascii_lowercase()),
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => file.push(c),
+            c if c.is_ascii() => write!(file, "@{:04x}", u32::from(c)).ok()?,
+            _ => return None,
+        }
+    }
+    Some(file)
+}
