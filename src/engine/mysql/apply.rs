@@ -268,7 +268,7 @@ impl Decision<'_> {
         let mut rows = rows.into_iter();
         Ok(match (rows.next(), rows.next()) {
             (None, _) => None,
-            (Some(row), None) => (row.key == *key).then(|| Now::Row(row.row, Place::At(address))),
+            (Some(row), None) => (row.key == *key).then_some(Now::Row(row.row, Place::At(address))),
             (Some(_), Some(_)) => Some(Now::Several),
         })
     }

@@ -106,11 +106,19 @@ pub(super) async fn describe(
     );
     let indexes = texts(connection, &sql).await.map_err(failed)?;
     described.keys = keys(&indexes, &described.columns);
-    if !described.is_view {
-        let definition = [columns.as_slice(), indexes.as_slice()];
-        let identity = identity(connection, facts, &schema, &name, text(row, 5), &definition).await;
-        described.identity = Some(identity);
-    }
+    // A login that may not see a view's words is told nothing of them.
+    let view = match described.is_view {
+        true => {
+            let sql = format!(
+                "SELECT view_definition, definer, security_type FROM information_schema.views WHERE {of}"
+            );
+            texts(connection, &sql).await.map_err(failed)?
+        }
+        false => Vec::new(),
+    };
+    let definition = [columns.as_slice(), indexes.as_slice(), view.as_slice()];
+    let identity = identity(connection, facts, &schema, &name, text(row, 5), &definition).await;
+    described.identity = Some(identity);
 
     let sql = format!(
         "SELECT DISTINCT referenced_table_schema, referenced_table_name FROM information_schema.key_column_usage \

@@ -96,7 +96,8 @@ fn judge(during: String, server: Told<'_>) -> EngineError {
         1205 | 1206 | 1213 | 3572 | 1969 | 3024 | 1040 | 1203 | 1226 | 1317 => ErrorKind::Busy,
         1044 | 1142 | 1143 | 1227 | 1370 | 1410 | 1290 | 1836 | 1792 => ErrorKind::Permission,
         1045 | 1049 | 1130 | 1820 | 1862 => ErrorKind::Login,
-        1146 | 1051 | 1109 => ErrorKind::NoSuchTable,
+        // 1102 and 1103: a name that no database, no table can have.
+        1146 | 1051 | 1109 | 1102 | 1103 => ErrorKind::NoSuchTable,
         1054 | 1412 | 1356 => ErrorKind::Changed,
         1053 | 1080 | 1927 | 1152 | 1158..=1161 => ErrorKind::Lost,
         _ => ErrorKind::Database,

@@ -193,9 +193,9 @@ async fn read_rows(
     keys: &[&[Bind]],
 ) -> Result<Read, EngineError> {
     let mut read = Read::default();
-    let mut stack = vec![0..keys.len()];
-    while let Some(range) = stack.pop() {
-        let some = keys.get(range.clone()).unwrap_or_default();
+    let mut stack = Vec::from([(0, keys.len())]);
+    while let Some((from, to)) = stack.pop() {
+        let some = keys.get(from..to).unwrap_or_default();
         if some.is_empty() {
             continue;
         }
@@ -203,8 +203,8 @@ async fn read_rows(
             Ok(rows) => read.rows.extend(rows),
             Err(error) if errors::is_collation_mix(&error) => {
                 if some.len() > 1 {
-                    let middle = range.start + some.len() / 2;
-                    stack.extend([middle..range.end, range.start..middle]);
+                    let middle = from + some.len() / 2;
+                    stack.extend([(middle, to), (from, middle)]);
                     continue;
                 }
                 if query.filter.is_some() {
@@ -215,7 +215,7 @@ async fn read_rows(
                         Ok(_) => return Err(error),
                     }
                 }
-                read.refused.push(range.start);
+                read.refused.push(from);
             }
             Err(error) => return Err(error),
         }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use sha2::{Digest as _, Sha256};
 use sqlx::mysql::MySqlConnection;
 
 use super::Facts;
@@ -23,14 +24,14 @@ pub(super) async fn identity(
     definition: &[&Rows],
 ) -> String {
     let numbers = numbers(connection, facts, schema, name).await.unwrap_or_default();
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = Sha256::new();
     for cell in definition.iter().copied().flatten().flatten() {
         let cell = cell.as_deref().map_or(&b"\xff"[..], str::as_bytes);
-        hasher.update(&(cell.len() as u64).to_le_bytes()).update(cell);
+        hasher.update((cell.len() as u64).to_le_bytes());
+        hasher.update(cell);
     }
-    let hash = hasher.finalize();
-    let hash = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-    format!("{created} {} {}", numbers.join(","), hex(&hash))
+    let hash = hex(hasher.finalize().as_slice());
+    format!("{created} {} {hash}", numbers.join(","))
 }
 
 /// Of the table or of its partitions; `None` where this login may not see them.

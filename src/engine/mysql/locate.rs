@@ -150,7 +150,8 @@ fn part(
         }
         Stored::Number => {
             let number = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok());
-            Ok((format!("{name} = ?"), vec![Bind::UInt(number.ok_or_else(lost)?)]))
+            // Not as it is: in an update MySQL refuses a number that none of the labels has.
+            Ok((format!("{name} + 0 = ?"), vec![Bind::UInt(number.ok_or_else(lost)?)]))
         }
         Stored::Read => {
             let bytes = Bind::Bytes(bytes.ok_or_else(lost)?.to_vec());

@@ -186,18 +186,20 @@ async fn relations(
     connection: &mut PgConnection,
     relation: &Relation,
 ) -> Result<(Vec<TableName>, Vec<Referrer>), EngineError> {
-    // Of a constraint on partitions only the one on the whole is named.
-    let oid = relation.oid;
+    // Of a constraint that the whole table has, its copies on partitions are left out. One that a partition has by itself
+    // counts as the table's: what is written goes to partitions.
+    let (oid, tree) = (relation.oid, tree(relation));
     let sql = format!(
-        "SELECT c.confrelid = {oid}::oid, n.nspname::text, r.relname::text, \
+        "{tree} SELECT v.points_here, n.nspname::text, r.relname::text, \
                 pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')), pg_catalog.bool_or(c.confupdtype IN ('c', 'n', 'd')) \
          FROM pg_catalog.pg_constraint c \
-         CROSS JOIN LATERAL (VALUES (c.conrelid, c.confrelid), (c.confrelid, c.conrelid)) v(mine, other) \
-         JOIN pg_catalog.pg_class r ON r.oid = v.other JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
-         WHERE c.contype = 'f' AND v.mine = {oid}::oid \
+         CROSS JOIN LATERAL (VALUES (c.conrelid, c.confrelid, false), (c.confrelid, c.conrelid, true)) v(mine, other, points_here) \
+         JOIN pg_catalog.pg_class r \
+           ON r.oid = CASE WHEN v.other IN (SELECT tree.oid FROM tree) THEN {oid}::oid ELSE v.other END \
+         JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
+         WHERE c.contype = 'f' AND v.mine IN (SELECT tree.oid FROM tree) \
            AND COALESCE((pg_catalog.to_jsonb(c) ->> 'conparentid')::int8, 0) = 0 \
-           AND (c.confrelid <> c.conrelid OR c.conrelid = {oid}::oid) \
-         GROUP BY 1, 2, 3, v.mine = c.conrelid ORDER BY 2, 3"
+         GROUP BY 1, 2, 3 ORDER BY 2, 3"
     );
     let rows = ask(connection, sql)
         .await
@@ -218,12 +220,25 @@ async fn relations(
     Ok((references, referrers))
 }
 
+/// The table and its partitions, at every depth, as `tree(oid)`: what is written goes to them.
+fn tree(relation: &Relation) -> String {
+    format!(
+        "WITH RECURSIVE tree(oid) AS (SELECT {}::oid UNION \
+           SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid \
+             JOIN pg_catalog.pg_class k ON k.oid = i.inhrelid AND k.relispartition)",
+        relation.oid
+    )
+}
+
+/// What else a write does: triggers, of partitions too, and rewrite rules.
 async fn triggers(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<String>, EngineError> {
     // Disabled ones, and those for replication sessions only, do not fire here.
     let sql = format!(
-        "SELECT tgname::text FROM pg_catalog.pg_trigger \
-         WHERE tgrelid = {}::oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname",
-        relation.oid
+        "{} SELECT DISTINCT g.tgname::text FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
+           WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') \
+         UNION SELECT DISTINCT 'rule ' || w.rulename::text FROM pg_catalog.pg_rewrite w JOIN tree ON w.ev_class = tree.oid \
+           WHERE w.ev_type <> '1' AND w.ev_enabled IN ('O', 'A') ORDER BY 1",
+        tree(relation)
     );
     let rows = ask(connection, sql)
         .await

@@ -8,7 +8,8 @@ use super::session::ask;
 use crate::engine::EngineError;
 
 /// Another value than before: the table, or one that its rows lie in, was dropped and made again, truncated or rewritten.
-/// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Of a view the tables that it reads count.
+/// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Columns, policies and children are in it
+/// too: a column that was renamed into another's place has its name and type. Of a view the tables that it reads count.
 pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Result<String, EngineError> {
     let tree = match relation.kind {
         'v' => format!(
@@ -23,7 +24,16 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
     };
     let sql = format!(
         "{tree}, leaf AS (SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) AS file, \
-                CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END AS words \
+                pg_catalog.concat_ws('|', CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, \
+                  c.relrowsecurity, c.relforcerowsecurity, \
+                  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped, \
+                            a.attnotnull, pg_catalog.to_jsonb(a) ->> 'attmissingval'), ',' ORDER BY a.attnum) \
+                     FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), \
+                  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', p.polname, p.polcmd, p.polroles, \
+                            pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.to_jsonb(p) ->> 'polpermissive'), ',' ORDER BY p.polname) \
+                     FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid), \
+                  (SELECT pg_catalog.string_agg(i.inhrelid::text, ',' ORDER BY i.inhrelid) \
+                     FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)) AS words \
               FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid) \
          SELECT COALESCE(pg_catalog.string_agg(pg_catalog.concat_ws(':', oid, file, \
                 pg_catalog.hashtext(words), pg_catalog.hashtext(pg_catalog.reverse(words))), ',' ORDER BY oid), '') FROM leaf"

@@ -21,6 +21,8 @@ pub(super) struct TableShape {
     pub(super) utf8: bool,
     /// The table's rows lie in the order of a collation that only the application has.
     pub(super) ordered_by: Option<String>,
+    /// A constraint of the table says `ON CONFLICT`: left alone, a write may delete other rows, or be passed over.
+    pub(super) resolves_conflicts: bool,
 }
 
 impl TableShape {
@@ -41,7 +43,9 @@ impl TableShape {
         check_columns(connection, access, during)?;
         let encoding: String =
             connection.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(failed)?;
+        let resolves_conflicts = says_on_conflict(connection, name).map_err(failed)?;
         Ok(Self {
+            resolves_conflicts,
             rowid: rowid(connection, name).map_err(failed)?,
             is_table: kind.is_table,
             utf8: encoding == "UTF-8",
@@ -139,4 +143,14 @@ fn check_columns(connection: &Connection, access: &TableAccess, during: &str) ->
         }
     }
     Ok(())
+}
+
+/// Whether the words stand in the table's definition. A comment or a name that holds them costs nothing but the default.
+fn says_on_conflict(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let definition: Option<String> =
+        connection.query_row(sql, [table], |row| row.get(0)).optional()?.flatten();
+    let words = definition.unwrap_or_default().to_ascii_lowercase();
+    let words: Vec<&str> = words.split_ascii_whitespace().collect();
+    Ok(words.windows(2).any(|pair| pair[0].ends_with("on") && pair[1].starts_with("conflict")))
 }

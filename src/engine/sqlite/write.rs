@@ -34,6 +34,12 @@ impl Writing<'_> {
         quote(&self.reading.access.table.name)
     }
 
+    /// Overrides what the table's constraints say of conflicts: `REPLACE` would delete other rows. Only where they say
+    /// something, for it holds for the statements of triggers too.
+    fn or_abort(&self) -> &'static str {
+        if self.reading.shape.resolves_conflicts { " OR ABORT" } else { "" }
+    }
+
     /// `address`: where the row is now.
     pub(super) fn write(
         &self,
@@ -65,8 +71,8 @@ impl Writing<'_> {
 
     fn insert_values(&self, names: &[String], values: Vec<Stored>) -> Result<(), Refused> {
         let places: Vec<String> = (1..=values.len()).map(|at| format!("?{at}")).collect();
-        let sql =
-            format!("INSERT INTO {} ({}) VALUES ({})", self.table(), names.join(", "), places.join(", "));
+        let (or, table) = (self.or_abort(), self.table());
+        let sql = format!("INSERT{or} INTO {table} ({}) VALUES ({})", names.join(", "), places.join(", "));
         self.execute(&sql, values).map(|_| ())
     }
 
@@ -86,7 +92,8 @@ impl Writing<'_> {
         }
         let (condition, place) = self.reading.condition(address, bound.len() + 1);
         bound.extend(place);
-        let sql = format!("UPDATE {} SET {} WHERE {condition}", self.table(), sets.join(", "));
+        let sql =
+            format!("UPDATE{} {} SET {} WHERE {condition}", self.or_abort(), self.table(), sets.join(", "));
         self.only_one(self.execute(&sql, bound)?)
     }
 
