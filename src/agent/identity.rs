@@ -24,22 +24,30 @@ pub(super) async fn check_columns(
     Ok(schema)
 }
 
-/// The table must be the very one that was scanned: one that was dropped and made again, truncated or rewritten is another.
+/// The table must be the very one that was scanned: one that was dropped and made again, truncated or rewritten is another,
+/// and so is one with other columns, keys, triggers, foreign keys or policies.
 pub(super) async fn check_identity(
     agent: &LocalAgent,
     access: &TableAccess,
-    identity: Option<&String>,
+    then: &TableSchema,
     side: Role,
 ) -> Result<(), AgentError> {
     let now = check_columns(agent, access, side).await?;
-    if now.identity.as_ref() == identity {
-        return Ok(());
+    if now.identity != then.identity {
+        let what = "it was truncated, rewritten or made anew, or its columns were";
+        return Err(altered(changed(access, side, what)).on(side));
     }
-    let what = format!(
-        "the {side} table {} was altered while the run went on: it was truncated, rewritten or made anew",
-        access.table
-    );
-    Err(altered(what).on(side))
+    // Estimates come and go.
+    let definition = |schema: &TableSchema| TableSchema { estimated_rows: None, ..schema.clone() };
+    if definition(&now) != definition(then) {
+        let what = "its definition, a trigger, a foreign key or a policy is another";
+        return Err(altered(changed(access, side, what)).on(side));
+    }
+    Ok(())
+}
+
+fn changed(access: &TableAccess, side: Role, what: &str) -> String {
+    format!("the {side} table {} was altered while the run went on: {what}", access.table)
 }
 
 fn altered(what: String) -> AgentError {

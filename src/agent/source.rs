@@ -27,8 +27,8 @@ use super::session::wire::{
 };
 use super::session::{Exchanged, Session, locate_error, out_of_order, session_key};
 use crate::locate::{self, LocateOptions, Locator};
-use crate::merkle::{DigestRun, RowDigest, RunView, SessionKey};
-use crate::model::{CanonicalRow, Key, Role, RowRun, TableAccess};
+use crate::merkle::{DigestRun, RootDigest, RowDigest, RunView, SessionKey};
+use crate::model::{CanonicalRow, Key, Role, RowRun, TableAccess, TableSchema};
 
 /// A target may be busy this long between two questions before the source gives its session up.
 const TARGET_SILENCE_MAX: Duration = Duration::from_secs(6 * 3600);
@@ -76,14 +76,14 @@ async fn converse(agent: &LocalAgent, session: &mut Session) -> Result<(), Agent
     let Some(scanned) = scan(agent, session, &access, &key).await? else { return Ok(()) };
     let Scanned { run, tree, row_bytes } = scanned;
     let (run, tree) = (Arc::new(run), Arc::new(tree));
-    let root = tree.root().as_bytes().to_vec().into();
-    session.send(Kind::Scanned(ScannedFrame { root, count: tree.count() })).await?;
+    let root = tree.root();
+    let scanned = ScannedFrame { root: root.as_bytes().to_vec().into(), count: tree.count() };
+    session.send(Kind::Scanned(scanned)).await?;
     let mut locator =
         Locator::new(locate::Role::Source, run, tree, LocateOptions::default()).map_err(locate_error)?;
     locator.start().map_err(locate_error)?;
     let witnesses = witnesses(locator.view())?;
-    let identity = schema.identity;
-    Source { agent, access, key, identity, locator, witnesses, row_bytes }.answer(session).await
+    Source { agent, access, key, schema, root, locator, witnesses, row_bytes }.answer(session).await
 }
 
 /// Scans, telling progress, and hears the peer meanwhile: `None` if it left. It may have asked its first question.
@@ -123,7 +123,9 @@ struct Source<'a> {
     access: Arc<TableAccess>,
     key: SessionKey,
     /// Of the table that was scanned.
-    identity: Option<String>,
+    schema: TableSchema,
+    /// What it held.
+    root: RootDigest,
     locator: Locator<DigestRun>,
     /// Keys that the scan saw: a lookup that finds them works.
     witnesses: Vec<Key>,
@@ -145,8 +147,7 @@ impl Source<'_> {
                 Kind::StreamRun(run) => self.stream_run(session, run.run_id).await?,
                 Kind::Rescan(Rescan {}) => self.rescan(session).await?,
                 Kind::Conclude(_) => {
-                    let identity = self.identity.as_ref();
-                    let check = check_identity(self.agent, &self.access, identity, Role::Source);
+                    let check = check_identity(self.agent, &self.access, &self.schema, Role::Source);
                     session.working(check).await?;
                     session.send(Kind::Concluded(Concluded {})).await?;
                 }
@@ -306,7 +307,15 @@ impl Source<'_> {
     async fn rescan(&self, session: &mut Session) -> Result<(), AgentError> {
         let rows = Arc::new(AtomicU64::new(0));
         let scan = scan_table(self.agent, &self.access, &self.key, &self.agent.limits, &rows);
-        let Scanned { run: now, .. } = session.working(scan).await?;
+        let Scanned { run: now, tree, .. } = session.working(scan).await?;
+        if tree.root() != self.root {
+            self.send_moved(session, now).await?;
+        }
+        session.send(Kind::Moved(Moved { keys: pack_keys([].iter())?.into(), last: true })).await
+    }
+
+    /// The keys that the first scan and another one do not hold alike.
+    async fn send_moved(&self, session: &mut Session, now: DigestRun) -> Result<(), AgentError> {
         let (keys, mut moved) = mpsc::channel::<Vec<Key>>(2);
         let before = Arc::clone(self.locator.view());
         let compare = tokio::task::spawn_blocking(move || {
@@ -324,11 +333,9 @@ impl Source<'_> {
             let keys = pack_keys(part.iter())?.into();
             session.send(Kind::Moved(Moved { keys, last: false })).await?;
         }
-        let compared = compare
-            .await
-            .unwrap_or_else(|_| Err(crate::merkle::RunError::Misuse("a comparison of two runs ended early")));
-        compared.map_err(|error| run_error("compare two scans", &error))?;
-        session.send(Kind::Moved(Moved { keys: pack_keys([].iter())?.into(), last: true })).await
+        let early = Err(crate::merkle::RunError::Misuse("a comparison of two runs ended early"));
+        let compared = compare.await.unwrap_or(early);
+        compared.map_err(|error| run_error("compare two scans", &error))
     }
 }
 

@@ -81,7 +81,7 @@ impl Target<'_> {
 
     /// The target table is still the one that was scanned.
     pub(super) async fn check_identity(&self) -> Result<(), AgentError> {
-        check_identity(self.agent, &self.access, self.schema.identity.as_ref(), Role::Target).await
+        check_identity(self.agent, &self.access, &self.schema, Role::Target).await
     }
 
     /// Scans while the source scans; ends when both are done. With what the source has: its root, and how many rows.

@@ -61,7 +61,13 @@ pub(super) async fn run(
         let mut table = Table::new(agent, &task, store, reader, events).await?;
         table.tell(Event::UndoTable { table: table.name.clone() }).await?;
         while let Some(batch) = table.reader.previous()? {
-            table.put_back(batch.rows, batch.replace).await?;
+            let mut rows = batch.rows;
+            while !rows.is_empty() {
+                // An exchange is made whole; other rows are written as the pace allows.
+                let most = if batch.replace { rows.len() } else { agent.pace.together_max() };
+                let rest = rows.split_off(rows.len().min(most));
+                table.put_back(std::mem::replace(&mut rows, rest), batch.replace).await?;
+            }
         }
         refused.push(table);
     }

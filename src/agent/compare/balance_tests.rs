@@ -1,3 +1,5 @@
+//! Accounts of made-up runs, honest and tampered with.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -40,6 +40,7 @@ impl Settlement<'_, '_> {
             self.parts.add(range.first.as_bytes(), range.count);
             return Ok(());
         }
+        self.check_tables().await?;
         self.target.session.send(Kind::StreamRun(StreamRun { run_id: range.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
         // A batch is announced and begun before the one before it has ended, and the one behind it unpacked meanwhile.

@@ -100,10 +100,13 @@ async fn moved_keys(settlement: &mut Settlement<'_, '_>) -> Result<[Spool; 2], A
         }
     };
     let both = async { tokio::try_join!(scan, receive) };
-    let (Scanned { run: now, .. }, ()) = tokio::select! {
+    let (Scanned { run: now, tree, .. }, ()) = tokio::select! {
         done = both => done?,
         () = report => return Err(AgentError::protocol("the reporting of a scan ended")),
     };
+    if tree.root() == settlement.located.tree.root() {
+        return Ok([theirs, ours]);
+    }
     let compared = tokio::task::spawn_blocking(move || {
         let mut failed = None;
         let mut keep = |key: &[u8]| {

@@ -21,6 +21,7 @@ use super::super::event::{Allow, Event};
 use super::super::scan::run_error;
 use super::super::target::{Located, Target};
 use super::super::trail::Trail;
+use super::limits::share;
 use super::overlay::Overlay;
 use super::row_requests::{How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS};
 use crate::engine::ErrorKind;
@@ -28,8 +29,6 @@ use crate::model::{Change, Key, Operation};
 
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
-/// Rows that a share may always overwrite.
-const OVERWRITES_ALWAYS: u64 = 1_000;
 
 /// What a pass does with a stable suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +87,6 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let overlay = Overlay::new(&target.agent.limits);
         let spool = || Spool::new(target.agent.limits.scratch.as_deref());
         let [refused, again, unproven, outside] = [spool(), spool(), spool(), spool()];
-        if target.writes() {
-            // Nothing is written into a table that is not the one that was scanned.
-            target.check_identity().await?;
-        }
         let trail =
             Trail::of_repair(target.agent, &target.task, target.events, &target.key, &target.schema).await?;
         let deletes_spread = target.schema.referrers.iter().any(|referrer| referrer.delete_spreads);
@@ -146,6 +141,16 @@ impl<'a, 'b> Settlement<'a, 'b> {
         std::mem::replace(&mut self.again, empty)
     }
 
+    /// Before rows are written both tables must be those that were scanned: what is read of another one would be written
+    /// over this one. No request may be on its way.
+    pub(crate) async fn check_tables(&mut self) -> Result<(), AgentError> {
+        if self.writes() {
+            self.target.check_identity().await?;
+            self.target.session.conclude().await?;
+        }
+        Ok(())
+    }
+
     /// Watches the suspects as often as asked, then confirms; what still changes gets a few passes more.
     pub(crate) async fn passes(&mut self, mut suspects: Spool) -> Result<(), AgentError> {
         let rechecks = self.target.task.options.recheck;
@@ -158,6 +163,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
             if rechecks > 0 {
                 tokio::time::sleep_until(not_before).await;
             }
+            self.check_tables().await?;
             self.pass(suspects, if pass < rechecks { Pass::Watch } else { Pass::Confirm }).await?;
             suspects = self.take_again();
             not_before = after(Instant::now(), delay.saturating_mul(2u32.saturating_pow(pass.min(16) - 1)));
@@ -483,15 +489,4 @@ pub(crate) fn take_some(unanswered: &mut VecDeque<Vec<Suspect>>, most: usize) ->
         unanswered.push_front(rest);
     }
     Some(suspects)
-}
-
-/// A percentage of rows, but never so small that a small table could not be repaired.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a share is approximate"
-)]
-fn share(rows: u64, percent: f64) -> u64 {
-    ((rows as f64 * percent / 100.0) as u64).max(OVERWRITES_ALWAYS)
 }

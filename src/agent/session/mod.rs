@@ -16,7 +16,7 @@
 //!                                             ◄──   Rows …, Unfound …, Rows (empty)
 //!   Rescan                                    ──►
 //!                                             ◄──   Progress …; Moved …
-//!   Conclude                                  ──►
+//!   Conclude (before writes, and at the end)  ──►
 //!                                             ◄──   Concluded
 //!   Close                                     ──►
 //! ```

@@ -1,3 +1,5 @@
+//! Two ends of a session in one test, over links as narrow as they can be made.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ use tokio::io::AsyncWriteExt;
 use super::super::error::{AgentError, FailureKind};
 use super::super::intents::RowOutcome;
 use super::head::JournalHead;
-use super::store::{UndoKey, cannot};
+use super::key::{UndoKey, cannot};
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{CanonicalRow, Change, Key};
 

@@ -8,9 +8,11 @@
 
 mod head;
 pub(super) mod journal;
+mod key;
 pub(super) mod own;
 mod store;
 
 pub(super) use head::{DigestSecret, JournalHead};
 pub(super) use journal::Journal;
-pub use store::{UndoKey, UndoStore};
+pub use key::UndoKey;
+pub use store::UndoStore;

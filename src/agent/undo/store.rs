@@ -1,40 +1,18 @@
 //! Where journals lie, and the key they are encrypted with.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::error::{AgentError, FailureKind};
-use super::super::secret_file::{parse_secret, private_folder, secret_file};
+use super::super::secret_file::private_folder;
 use super::head::JournalHead;
 use super::journal::Journal;
+use super::key::{UndoKey, cannot};
 
 /// Longer than any id of a run.
 const RUN_ID_MAX: usize = 64;
 /// Tables and rounds of one run, each with a file.
 const FILES_MAX: u32 = 1_000_000;
-
-/// The key of a folder of journals. Whoever has it and the files has the rows.
-#[derive(Clone)]
-pub struct UndoKey(pub(crate) [u8; 32]);
-
-impl fmt::Debug for UndoKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UndoKey(secret)")
-    }
-}
-
-impl UndoKey {
-    /// 64 hex digits.
-    pub fn parse(text: &str, whence: &str) -> Result<Self, AgentError> {
-        parse_secret(text, whence).map(Self)
-    }
-
-    /// Reads the key from a file; makes one, for its owner's eyes alone, where there is none.
-    pub fn load_or_make(path: &Path) -> Result<Self, AgentError> {
-        secret_file(path).map(Self)
-    }
-}
 
 /// A folder of journals: `RUN.NUMBER.undo`, one file for each table and round of a run.
 #[derive(Debug, Clone)]
@@ -115,10 +93,4 @@ fn check_run(run: &str) -> Result<(), AgentError> {
         return Ok(());
     }
     Err(AgentError::protocol("the id of the run is none"))
-}
-
-pub(crate) fn cannot(path: &Path, what: &str, error: &dyn fmt::Display) -> AgentError {
-    let what = format!("cannot {what} the undo journal {}: {error}", path.display());
-    AgentError::new(FailureKind::Resource, what)
-        .with_hint("check --undo-dir and the disk, or go without with --no-undo")
 }
