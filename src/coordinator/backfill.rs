@@ -9,11 +9,12 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
+use super::backfill_account::{add_chunk, tell_elsewhere};
 use super::chunks::join;
 use super::pairs::{self, TablePair};
 use super::proofs::{Proofs, Wrote};
 use super::steps::{Grid, Ruler};
-use super::survey::{self, Extent, Subject, usage};
+use super::survey::{self, Subject, usage};
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
 use crate::model::measure::{Axis, Step};
@@ -23,7 +24,6 @@ use crate::report::{TableError, TableReport, Verdict};
 
 /// Steps that differ after they were filled are tried again this often: rows may move meanwhile.
 const ROUNDS_MAX: usize = 3;
-const SET_ASIDE_KEPT: usize = 1_000;
 /// Rows of a piece where an order or a rate asks for pieces, and no size was given.
 const CHUNK_ROWS: u64 = 100_000;
 
@@ -97,7 +97,7 @@ pub async fn backfill(
     for at in pairs::parents_first(&pairs.pairs) {
         let Some(pair) = pairs.pairs.get(at) else { continue };
         let mut range = None;
-        let table = context.table(pair, &mut range).await;
+        let table = Box::pin(context.table(pair, &mut range)).await;
         let failed = table.error.is_some() || table.chunks.iter().any(|chunk| chunk.error.is_some());
         let wrote = Wrote::of(&table.outcome, failed && table.plan.is_some());
         if table.chunks.len() > 1 {
@@ -473,69 +473,4 @@ impl Context<'_> {
         let cancelled = |_| AgentError::new(FailureKind::Cancelled, "the backfill was cancelled");
         self.events.send(event).await.map_err(cancelled)
     }
-}
-
-/// Counts and names the rows that are in no step.
-fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(Extent, Extent)) {
-    let noun = if subject.axis == Axis::Integer { "value" } else { "time" };
-    for (role, extent) in [(Role::Source, &extents.0), (Role::Target, &extents.1)] {
-        let elsewhere = Elsewhere { misfits: extent.misfits, outside: extent.outside() };
-        let name = subject.measured(role).name;
-        if elsewhere.misfits.total() > 0 {
-            report.warnings.push(format!(
-                "{role}: rows that have no {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
-                elsewhere.misfits.words()
-            ));
-        }
-        if elsewhere.outside > 0 {
-            report.warnings.push(format!("{role}: rows outside of --from and --to: {}", elsewhere.outside));
-        }
-        match role {
-            Role::Source => report.source_elsewhere = elsewhere,
-            Role::Target => report.target_elsewhere = elsewhere,
-        }
-    }
-}
-
-fn add_chunk(
-    report: &mut BackfillTable,
-    table: TableReport,
-    (from, to): (String, String),
-    took: Duration,
-) -> ChunkReport {
-    let outcome = &table.outcome;
-    let chunk = ChunkReport {
-        from,
-        to,
-        verdict: table.verdict,
-        source_rows: outcome.source_rows,
-        missing: outcome.missing,
-        changed: outcome.changed,
-        extra: outcome.extra,
-        inserted: outcome.inserted,
-        updated: outcome.updated,
-        deleted: outcome.deleted,
-        left: outcome.left,
-        set_aside: outcome.set_aside,
-        proved: outcome.proved,
-        source_root: outcome.source_root.clone(),
-        target_root: outcome.target_root.clone(),
-        repaired_root: outcome.repaired_root.clone(),
-        error: table.error,
-        seconds: took.as_secs_f64(),
-    };
-    report.outcome.add(outcome);
-    report.inserted += chunk.inserted;
-    report.updated += chunk.updated;
-    report.deleted += chunk.deleted;
-    report.left += chunk.left;
-    report.set_aside += chunk.set_aside;
-    report.tolerated += outcome.tolerated;
-    let room = SET_ASIDE_KEPT.saturating_sub(report.rows_set_aside.len());
-    report.rows_set_aside.extend(table.rows_set_aside.into_iter().take(room));
-    if outcome.over_limit {
-        report.warnings.push(format!("{} .. {}: not filled, over --max-changes", chunk.from, chunk.to));
-    }
-    report.chunks.push(chunk.clone());
-    chunk
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod backfill;
+mod backfill_account;
 mod chunks;
 mod pairs;
 mod proofs;

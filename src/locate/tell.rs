@@ -10,7 +10,9 @@ use crate::merkle::{EntryBatch, RunView};
 
 /// Shorter stretches that face no row are listed all the same.
 pub(super) const BULK_ROWS: u64 = 1024;
-const READ_ENTRIES: u64 = 64;
+/// Entries that are read together at the most, and the bytes that each is thought to take.
+const READ_ENTRIES: usize = 1_024;
+const ENTRY_BYTES: usize = 24;
 
 /// What is left to be told.
 pub(super) struct Telling {
@@ -46,7 +48,9 @@ impl<V: RunView> Locator<V> {
                     last,
                 }));
             }
-            let end = span.rows.end.min(span.rows.start + READ_ENTRIES);
+            // About as many as there is room for: what is read and does not fit is read again.
+            let room = MESSAGE_BYTES.saturating_sub(chunk.key_bytes() + chunk.len() * 16) / ENTRY_BYTES;
+            let end = span.rows.end.min(span.rows.start + room.clamp(16, READ_ENTRIES) as u64);
             let mut taken = 0;
             self.own.view.for_each_entry(span.rows.start..end, &mut |key, digest| {
                 if chunk.key_bytes() + chunk.len() * 16 < MESSAGE_BYTES {

@@ -193,6 +193,81 @@ async fn a_table_in_which_every_row_differs_ends_in_one_process_and_in_two() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
+/// Alters a table when the rows are located, and gives what the repair came to.
+async fn altered(urls: [String; 2], at: impl Fn()) -> Result<TableOutcome, String> {
+    let [from, to] = [open(&urls[0]).await, open(&urls[1]).await];
+    let mut task = repair(task(&from, &to, "t").await);
+    task.options.recheck_delay_ms = 1_500;
+    let mut events = start(&from, &to, task).await.unwrap();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Located { .. } => at(),
+            Event::Done { outcome } => return Ok(*outcome),
+            Event::Failed { message, .. } => return Err(message),
+            _ => {}
+        }
+    }
+    panic!("the run ended without a word");
+}
+
+async fn open(url: &str) -> AgentHandle {
+    AgentHandle::Local(local(trueup::engine::open(url).await.unwrap()))
+}
+
+const COLUMNS: &str = "CREATE TABLE t (id int PRIMARY KEY, k int NOT NULL UNIQUE, v int, w int)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_altered_in_mid_run_is_not_written() {
+    let swap = "ALTER TABLE t RENAME COLUMN id TO x; ALTER TABLE t RENAME COLUMN k TO id; ALTER TABLE t RENAME COLUMN x TO k";
+    let values = "ALTER TABLE t RENAME COLUMN v TO x; ALTER TABLE t RENAME COLUMN w TO v; ALTER TABLE t RENAME COLUMN x TO w";
+    let fresh = "ALTER TABLE t DROP COLUMN v; ALTER TABLE t ADD COLUMN v int DEFAULT 7";
+    let trigger = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
+    let policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (id < 3)";
+    let child = "CREATE TABLE u () INHERITS (t); INSERT INTO u VALUES (1, 1, 1, 1)";
+    for (sql, of_source) in
+        [swap, values, fresh, policy, child, trigger].into_iter().flat_map(|sql| [(sql, true), (sql, false)])
+    {
+        let (source, target) = (PostgresDb::create(), PostgresDb::create());
+        for db in [&source, &target] {
+            db.execute(COLUMNS);
+            db.execute("INSERT INTO t SELECT g, g + 10, g, 100 FROM generate_series(1, 4) g");
+        }
+        target.execute(
+            "UPDATE t SET v = 0 WHERE id = 2; DELETE FROM t WHERE id = 4; INSERT INTO t VALUES (9, 19, 9, 9)",
+        );
+        let before = "SELECT count(*) || ' ' || count(*) FILTER (WHERE id = 9 OR k = 9) FROM ONLY t";
+        let found = altered([source.url(), target.url()], || {
+            if of_source { source.execute(sql) } else { target.execute(sql) }
+        })
+        .await;
+        let error = found.expect_err(sql);
+        assert!(error.contains("altered while the run went on"), "{sql}: {error}");
+        assert_eq!(target.scalar(before).as_deref(), Some("4 1"), "{sql}: something was written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_or_view_that_is_made_anew_in_mid_run_is_seen() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    for db in [&source, &target] {
+        db.execute(TABLE);
+        rows(db, 1, 9, "row ");
+    }
+    target.execute("DELETE FROM t WHERE id = 5");
+    let trigger = "CREATE TRIGGER g AFTER INSERT ON t BEGIN UPDATE t SET a = 'x' WHERE id = 1; END";
+    let found = altered([source.url(), target.url()], || target.execute(trigger)).await;
+    assert!(found.is_err() || !found.as_ref().unwrap().proved, "{found:?}");
+    let (source, target) = (MysqlDb::create(), MysqlDb::create());
+    source.execute("CREATE TABLE b (id int PRIMARY KEY, v int, w int); INSERT INTO b VALUES (1, 1, 101), (2, 2, 2); CREATE VIEW t AS SELECT id, v FROM b");
+    target.execute("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 0)");
+    let found = altered([source.url(), target.url()], || {
+        source.execute("CREATE OR REPLACE VIEW t AS SELECT id, w AS v FROM b");
+    })
+    .await;
+    assert!(found.expect_err("a view").contains("altered while the run went on"));
+    assert_eq!(target.scalar("SELECT sum(v) FROM t").as_deref(), Some("1"));
+}
+
 fn filtered(command: &str, source: &str, target: &str, more: &[&str]) -> (Output, Value) {
     let mut args = vec![command, source, target, "--format", "json", "--quiet", "--recheck-delay", "10ms"];
     args.extend(["--where", "status = 'open'"]);
@@ -239,11 +314,9 @@ fn a_row_outside_of_the_condition_is_changed_and_not_missing_or_extra() {
     let (source, target) = (SqliteDb::create(), SqliteDb::create());
     let (pg_source, pg_target) = (PostgresDb::create(), PostgresDb::create());
     let (my_source, my_target) = (MysqlDb::create(), MysqlDb::create());
-    for run in [|db: &SqliteDb, sql: &str| db.execute(sql)] {
-        run(&source, ORDERS);
-        run(&source, SOURCE);
-        run(&target, ORDERS);
-        run(&target, TARGET);
+    for (db, rows) in [(&source, SOURCE), (&target, TARGET)] {
+        db.execute(ORDERS);
+        db.execute(rows);
     }
     for (db, rows) in [(&pg_source, SOURCE), (&pg_target, TARGET)] {
         db.execute(ORDERS);

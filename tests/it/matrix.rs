@@ -401,6 +401,10 @@ fn cases(source: On, target: On, databases: (&Databases, &Databases)) -> Vec<Cas
         let spellings = || families().into_iter().find(|f| f.name == family.name).unwrap().spellings;
         for (i, left) in family.spellings.iter().enumerate().filter(|(_, s)| s.on == source) {
             for (j, right) in spellings().into_iter().enumerate().filter(|(_, s)| s.on == target) {
+                // Of two SQLite files what is stored is compared, not what it means.
+                if source == S && target == S && i != j {
+                    continue;
+                }
                 for key in [true, false].into_iter().filter(|key| !key || family.key) {
                     let case = Case {
                         table: format!("t{}", all.len()),
@@ -508,7 +512,8 @@ async fn try_pair(source: On, target: On) -> (usize, usize, Vec<String>) {
     (allowed.len(), refused, wrong)
 }
 
-/// Pairs of types that the plans of one pair of engines must allow at least: fewer means that the matrix has shrunk.
+/// `at_least` so many pairs of types must be allowed by the plans: fewer means that the matrix has shrunk.
+#[allow(clippy::print_stdout, reason = "the number goes to docs/reliability.md")]
 async fn check(source: On, target: On, at_least: usize) {
     let (tried, refused, wrong) = try_pair(source, target).await;
     println!("{source:?} -> {target:?}: {tried} pairs of types tried, {refused} refused by the plan");
@@ -518,45 +523,45 @@ async fn check(source: On, target: On, at_least: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_postgres() {
-    check(P, P, 1).await;
+    check(P, P, 140).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_mysql() {
-    check(P, M, 1).await;
+    check(P, M, 130).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_to_sqlite() {
-    check(P, S, 1).await;
+    check(P, S, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_to_postgres() {
-    check(M, P, 1).await;
+    check(M, P, 140).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_to_mysql() {
-    check(M, M, 1).await;
+    check(M, M, 150).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_to_sqlite() {
-    check(M, S, 1).await;
+    check(M, S, 105).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_to_postgres() {
-    check(S, P, 1).await;
+    check(S, P, 80).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_to_mysql() {
-    check(S, M, 1).await;
+    check(S, M, 105).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_to_sqlite() {
-    check(S, S, 1).await;
+    check(S, S, 40).await;
 }

@@ -228,3 +228,62 @@ fn rules_and_a_shared_target_reach_back_too() {
     let output = run("repair", [&source.url(), &target.url()], &["-t", "s1=x", "-t", "s2=x"]);
     assert_eq!((output.status, &table(&output, "s1")["proved"]), (1, &json!(false)), "{output:?}");
 }
+
+/// A constraint of SQLite may say that other rows are deleted instead: a repair does not follow it.
+#[test]
+fn a_conflict_is_not_resolved_by_deleting_another_row() {
+    for unique in [
+        "u int UNIQUE ON CONFLICT REPLACE",
+        "u int, UNIQUE (u)\n ON\n CONFLICT\tREPLACE",
+        "u int UNIQUE ON CONFLICT IGNORE",
+    ] {
+        let (source, target) = (SqliteDb::create(), SqliteDb::create());
+        source.execute("CREATE TABLE t (id integer PRIMARY KEY, u int); INSERT INTO t VALUES (1, 1), (2, 1)");
+        target.execute(&format!(
+            "CREATE TABLE t (id integer PRIMARY KEY, {unique}); INSERT INTO t VALUES (1, 1)"
+        ));
+        let output = run("repair", [&source.url(), &target.url()], &["-t", "t"]);
+        assert_eq!((output.status, &table(&output, "t")["set_aside"]), (1, &json!(1)), "{output:?}");
+        assert_eq!(target.scalar("SELECT group_concat(id) FROM t").as_deref(), Some("1"), "{unique}");
+    }
+}
+
+/// What a partition has by itself counts as the whole table's: triggers, rules, and keys that point to it.
+#[test]
+fn a_partitions_triggers_and_referrers_are_the_tables() {
+    const PARTS: &str = "CREATE TABLE t (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10); CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)";
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute(PARTS);
+        db.execute("INSERT INTO t VALUES (1, 1), (11, 3)");
+    }
+    source.execute("INSERT INTO t VALUES (2, 2)");
+    target.execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE t SET v = v + 1 WHERE id = 11; RETURN NULL; END';
+        CREATE TRIGGER q AFTER INSERT ON t1 FOR EACH ROW EXECUTE FUNCTION f()");
+    let repaired = run("repair", [&source.url(), &target.url()], &["-t", "t"]);
+    assert_ne!(repaired.status, 2, "{repaired:?}");
+    let sum = "SELECT string_agg(id || ':' || v, ' ' ORDER BY id) FROM t";
+    let output = run("diff", [&source.url(), &target.url()], &["-t", "t"]);
+    assert_eq!(source.scalar(sum) == target.scalar(sum), output.status == 0, "{output:?}");
+    assert_eq!(output.status, 0, "the row that the trigger changed was put back: {output:?}");
+    // A key that refers to a partition spreads its deletes as one that refers to the whole does.
+    target.execute("DROP TRIGGER q ON t1; INSERT INTO t VALUES (9, 9); CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t1 ON DELETE CASCADE); INSERT INTO c VALUES (9, 9)");
+    let output =
+        run("repair", [&source.url(), &target.url()], &["-t", "t", "--allow", "insert,update,delete"]);
+    assert_eq!(output.status, 2, "{output:?}");
+    assert_eq!(target.scalar("SELECT count(*) FROM c").as_deref(), Some("1"));
+}
+
+/// A rewrite rule changes other rows of the table as a trigger does.
+#[test]
+fn a_rule_on_the_table_itself_is_looked_behind() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)");
+    }
+    target.execute("UPDATE t SET v = 7 WHERE id = 2; CREATE RULE x AS ON UPDATE TO t DO ALSO DELETE FROM t WHERE id <> new.id");
+    let output = run("repair", [&source.url(), &target.url()], &["-t", "t"]);
+    let same = source.scalar("SELECT count(*) FROM t") == target.scalar("SELECT count(*) FROM t");
+    assert!(output.status != 0 || same, "{output:?}");
+}

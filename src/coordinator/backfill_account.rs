@@ -1,0 +1,78 @@
+//! What a backfill's report holds of a piece that was compared, and of the rows that are in no step.
+
+use tokio::time::Duration;
+
+use super::survey::{Extent, Subject};
+use crate::model::Role;
+use crate::model::measure::Axis;
+use crate::report::TableReport;
+use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere};
+
+/// Rows set aside that are named in the report.
+const SET_ASIDE_KEPT: usize = 1_000;
+
+/// Counts and names the rows that are in no step.
+pub(super) fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(Extent, Extent)) {
+    let noun = if subject.axis == Axis::Integer { "value" } else { "time" };
+    for (role, extent) in [(Role::Source, &extents.0), (Role::Target, &extents.1)] {
+        let elsewhere = Elsewhere { misfits: extent.misfits, outside: extent.outside() };
+        let name = subject.measured(role).name;
+        if elsewhere.misfits.total() > 0 {
+            report.warnings.push(format!(
+                "{role}: rows that have no {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
+                elsewhere.misfits.words()
+            ));
+        }
+        if elsewhere.outside > 0 {
+            report.warnings.push(format!("{role}: rows outside of --from and --to: {}", elsewhere.outside));
+        }
+        match role {
+            Role::Source => report.source_elsewhere = elsewhere,
+            Role::Target => report.target_elsewhere = elsewhere,
+        }
+    }
+}
+
+/// Adds what became of one piece.
+pub(super) fn add_chunk(
+    report: &mut BackfillTable,
+    table: TableReport,
+    (from, to): (String, String),
+    took: Duration,
+) -> ChunkReport {
+    let outcome = &table.outcome;
+    let chunk = ChunkReport {
+        from,
+        to,
+        verdict: table.verdict,
+        source_rows: outcome.source_rows,
+        missing: outcome.missing,
+        changed: outcome.changed,
+        extra: outcome.extra,
+        inserted: outcome.inserted,
+        updated: outcome.updated,
+        deleted: outcome.deleted,
+        left: outcome.left,
+        set_aside: outcome.set_aside,
+        proved: outcome.proved,
+        source_root: outcome.source_root.clone(),
+        target_root: outcome.target_root.clone(),
+        repaired_root: outcome.repaired_root.clone(),
+        error: table.error,
+        seconds: took.as_secs_f64(),
+    };
+    report.outcome.add(outcome);
+    report.inserted += chunk.inserted;
+    report.updated += chunk.updated;
+    report.deleted += chunk.deleted;
+    report.left += chunk.left;
+    report.set_aside += chunk.set_aside;
+    report.tolerated += outcome.tolerated;
+    let room = SET_ASIDE_KEPT.saturating_sub(report.rows_set_aside.len());
+    report.rows_set_aside.extend(table.rows_set_aside.into_iter().take(room));
+    if outcome.over_limit {
+        report.warnings.push(format!("{} .. {}: not filled, over --max-changes", chunk.from, chunk.to));
+    }
+    report.chunks.push(chunk.clone());
+    chunk
+}
