@@ -44,7 +44,7 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
 }
 
 /// Why this login may not see all rows. A view shows what the policies show to its owner, or to the login where the view
-/// is made so.
+/// is made so, also where it is read by another view.
 pub(super) async fn hidden_rows(
     connection: &mut PgConnection,
     relation: &Relation,
@@ -54,7 +54,8 @@ pub(super) async fn hidden_rows(
         'v' => format!(
             "WITH RECURSIVE reads(oid, role) AS ( \
                SELECT {oid}::oid, (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user) \
-               UNION SELECT d.refobjid, CASE WHEN v.reloptions::text ~* 'security_invoker=(t|on|1|y)' THEN reads.role ELSE v.relowner END \
+               UNION SELECT d.refobjid, CASE WHEN v.reloptions::text ~* 'security_invoker=(t|on|1|y)' \
+                      THEN (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user) ELSE v.relowner END \
                  FROM reads JOIN pg_catalog.pg_class v ON v.oid = reads.oid AND v.relkind = 'v' \
                  JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid AND w.ev_type = '1' \
                  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid \
