@@ -1,5 +1,6 @@
 //! What a table's description says of it beside its columns: which table it is, whose rows are hidden, what an update spreads to.
 
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use trueup::engine::Engine;
 use trueup::engine::postgres::PgEngine;
 use trueup::model::TableName;
@@ -65,20 +66,23 @@ async fn hidden_rows_are_told_to_whom_they_are_hidden_from() {
     let db = Db::new(&format!(
         "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD 'pw';
          CREATE TABLE rl (id int PRIMARY KEY, tenant text); ALTER TABLE rl ENABLE ROW LEVEL SECURITY;
-         CREATE POLICY p ON rl USING (tenant = 'a');
-         CREATE TABLE off (id int PRIMARY KEY); CREATE POLICY p ON off USING (id > 1);
+         CREATE POLICY p ON rl USING (tenant = 'a'); INSERT INTO rl VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE off (id int PRIMARY KEY); CREATE POLICY p ON off USING (id > 1); INSERT INTO off VALUES (1), (2);
          CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE part1 PARTITION OF part DEFAULT; ALTER TABLE part ENABLE ROW LEVEL SECURITY;
+         INSERT INTO part VALUES (1);
          CREATE VIEW of_owner AS SELECT * FROM rl; CREATE VIEW of_login WITH (security_invoker = true) AS SELECT * FROM rl;
-         CREATE VIEW of_view AS SELECT * FROM of_login; CREATE VIEW of_off AS SELECT * FROM off;
+         CREATE VIEW of_view AS SELECT * FROM of_login; CREATE VIEW of_off AS SELECT * FROM off; CREATE VIEW of_of_owner WITH (security_invoker = true) AS SELECT * FROM of_owner;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
          CREATE TABLE forced (id int PRIMARY KEY); ALTER TABLE forced OWNER TO {role}; ALTER TABLE forced ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-         CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO {role}; ALTER TABLE own ENABLE ROW LEVEL SECURITY;"
+         CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO {role}; ALTER TABLE own ENABLE ROW LEVEL SECURITY;
+         INSERT INTO forced VALUES (1); INSERT INTO own VALUES (1);"
     ))
     .await;
     let mut url = url::Url::parse(&db.url).unwrap();
     url.set_username(&role).unwrap();
     url.set_password(Some("pw")).unwrap();
     let reader = PgEngine::connect(url.as_str()).await.unwrap();
+    let mut login = PgConnection::connect(url.as_str()).await.unwrap();
     for (table, hidden) in [
         ("rl", true),
         ("off", false),
@@ -87,9 +91,16 @@ async fn hidden_rows_are_told_to_whom_they_are_hidden_from() {
         ("own", false),
         ("of_owner", false),
         ("of_login", true),
-        ("of_view", false),
+        // The login's policies, though the view around it runs with its owner's rights.
+        ("of_view", true),
+        ("of_of_owner", false),
         ("of_off", false),
     ] {
+        // The database is the judge of what the login sees.
+        let counts = format!("SELECT count(*) FROM {table}");
+        let all = db.count(&counts).await;
+        let by_login: i64 = login.fetch_one(AssertSqlSafe(counts)).await.unwrap().get(0);
+        assert_eq!(all != by_login, hidden, "{table}: {all} of an administrator, {by_login} of the login");
         let name = TableName::parse(table).unwrap();
         let seen = reader.describe(&name).await.unwrap();
         assert_eq!(seen.hidden_rows.is_some(), hidden, "{table}");
@@ -97,7 +108,7 @@ async fn hidden_rows_are_told_to_whom_they_are_hidden_from() {
         // An administrator sees them all.
         assert_eq!(db.engine.describe(&name).await.unwrap().hidden_rows, None, "{table}");
     }
-    drop(reader);
+    drop((reader, login));
     db.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
