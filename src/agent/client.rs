@@ -23,7 +23,7 @@ use super::proto::{
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::session::link::{FRAMES_IN_FLIGHT, Link};
-use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
+use super::session::wire::{Described, LEFT_OUT_MAX, pack_json, unpack_json, version_mismatch};
 use super::status::{causes, from_status};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
@@ -132,10 +132,15 @@ impl RemoteAgent {
         self.may_write
     }
 
-    pub(super) async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
+    pub(super) async fn tables(
+        &self,
+        schema: Option<&str>,
+    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
         let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
-        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
-        reply.tables.iter().map(|table| parse(table, &self.address)).collect()
+        let mut reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
+        reply.left_out.truncate(LEFT_OUT_MAX);
+        let tables: Result<_, _> = reply.tables.iter().map(|table| parse(table, &self.address)).collect();
+        Ok((tables?, reply.left_out))
     }
 
     pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {

@@ -43,6 +43,17 @@ impl AgentHandle {
     pub async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
         match self {
             Self::Local(agent) => agent.tables(schema).await,
+            Self::Remote(agent) => Ok(agent.tables(schema).await?.0),
+        }
+    }
+
+    /// The tables, and what a comparison of all of them does not look at.
+    pub async fn tables_and_left_out(
+        &self,
+        schema: Option<&str>,
+    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
+        match self {
+            Self::Local(agent) => Ok((agent.tables(schema).await?, agent.left_out(schema).await?)),
             Self::Remote(agent) => agent.tables(schema).await,
         }
     }

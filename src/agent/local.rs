@@ -8,6 +8,7 @@ use futures::StreamExt;
 
 use super::error::{AgentError, FailureKind};
 use super::pace::{Courtesy, Pace};
+use super::session::wire::LEFT_OUT_MAX;
 use super::undo::UndoStore;
 use crate::engine::{Engine, Manners};
 use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
@@ -106,6 +107,16 @@ impl LocalAgent {
         let mut tables = self.engine.tables(schema).await?;
         tables.retain(|table| self.serves.permits(table));
         Ok(tables)
+    }
+
+    /// What a comparison of all tables does not look at. Of an agent that serves some tables only, nothing is told of others.
+    pub async fn left_out(&self, schema: Option<&str>) -> Result<Vec<String>, AgentError> {
+        if self.serves.tables.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut names = self.engine.left_out(schema).await?;
+        names.truncate(LEFT_OUT_MAX);
+        Ok(names)
     }
 
     pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {

@@ -207,8 +207,10 @@ impl Agent for Service {
     async fn tables(&self, request: Request<TablesRequest>) -> Result<Response<TablesReply>, Status> {
         let schema = request.into_inner().schema;
         let reply = async {
-            let tables = self.agent.tables((!schema.is_empty()).then_some(schema.as_str())).await?;
-            Ok(TablesReply { tables: tables.iter().map(json).collect::<Result<_, _>>()? })
+            let schema = (!schema.is_empty()).then_some(schema.as_str());
+            let tables = self.agent.tables(schema).await?;
+            let left_out = self.agent.left_out(schema).await?;
+            Ok(TablesReply { tables: tables.iter().map(json).collect::<Result<_, _>>()?, left_out })
         };
         reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
     }

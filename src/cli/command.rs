@@ -306,6 +306,7 @@ impl Job<'_> {
             tables: outcome.tables,
             only_in_source: outcome.only_in_source,
             only_in_target: outcome.only_in_target,
+            left_out: outcome.left_out,
         }
     }
 

@@ -74,6 +74,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         verdict: coordinator::verdict(&outcome),
         tables: outcome.tables,
         only_in_source: Vec::new(),
+        left_out: Vec::new(),
         only_in_target: Vec::new(),
     };
     recorder.finish_report(&mut report).await?;

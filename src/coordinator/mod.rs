@@ -22,7 +22,9 @@ pub use pairs::{PairRequest, TablePair, TablePairs, find as find_pairs};
 pub use undo::undo;
 pub use written::Written;
 
-use proofs::{Proofs, Wrote};
+pub use proofs::{Wrote, may_change};
+
+use proofs::Proofs;
 
 use crate::agent::{AgentError, AgentHandle, Allow, TaskOptions, error::FailureKind};
 use crate::model::{Role, Wishes};
@@ -60,6 +62,8 @@ pub struct RunOutcome {
     pub tables: Vec<TableReport>,
     pub only_in_source: Vec<String>,
     pub only_in_target: Vec<String>,
+    /// What was not compared though all tables were asked for: side, kind and name, as "source: view v".
+    pub left_out: Vec<String>,
 }
 
 /// The rounds that rows refused for a foreign key are tried again after the other tables were repaired.
@@ -115,7 +119,12 @@ pub async fn run(
         let _ = events.send(RunEvent::Finished { table: at, report: Box::new(report.clone()) }).await;
         tables.push(report);
     }
-    Ok(RunOutcome { tables, only_in_source: pairs.only_in_source, only_in_target: pairs.only_in_target })
+    Ok(RunOutcome {
+        tables,
+        only_in_source: pairs.only_in_source,
+        only_in_target: pairs.only_in_target,
+        left_out: pairs.left_out,
+    })
 }
 
 /// A table without a plan was not begun.

@@ -21,6 +21,8 @@ pub struct TablePairs {
     pub pairs: Vec<TablePair>,
     pub only_in_source: Vec<String>,
     pub only_in_target: Vec<String>,
+    /// What was not compared though all tables were asked for: side, kind and name.
+    pub left_out: Vec<String>,
 }
 
 /// A pair with what both sides know of it; a side's error is the pair's, not the run's.
@@ -38,11 +40,16 @@ pub async fn find(
     request: &PairRequest,
 ) -> Result<TablePairs, AgentError> {
     let mut only = (Vec::new(), Vec::new());
+    let mut left_out = Vec::new();
     let names = if request.tables.is_empty() {
-        let left =
-            source.tables(request.source_schema.as_deref()).await.map_err(|error| error.on(Role::Source))?;
-        let right =
-            target.tables(request.target_schema.as_deref()).await.map_err(|error| error.on(Role::Target))?;
+        let (source_schema, target_schema) =
+            (request.source_schema.as_deref(), request.target_schema.as_deref());
+        let of_source = source.tables_and_left_out(source_schema).await;
+        let (left, source_left_out) = of_source.map_err(|error| error.on(Role::Source))?;
+        let of_target = target.tables_and_left_out(target_schema).await;
+        let (right, target_left_out) = of_target.map_err(|error| error.on(Role::Target))?;
+        left_out.extend(source_left_out.iter().map(|name| format!("source: {name}")));
+        left_out.extend(target_left_out.iter().map(|name| format!("target: {name}")));
         let (shared, left, right) = shared(left, right);
         if shared.is_empty() {
             return Err(AgentError::new(FailureKind::Usage, "the two sides share no table")
@@ -76,7 +83,7 @@ pub async fn find(
             pairs.push(TablePair { source, target, schemas });
         }
     }
-    Ok(TablePairs { pairs, only_in_source: only.0, only_in_target: only.1 })
+    Ok(TablePairs { pairs, only_in_source: only.0, only_in_target: only.1, left_out })
 }
 
 type Shared = (Vec<(TableName, TableName)>, Vec<String>, Vec<String>);

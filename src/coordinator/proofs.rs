@@ -3,27 +3,38 @@
 
 use super::pairs::TablePair;
 use crate::agent::TableOutcome;
+use crate::model::TableSchema;
 
 /// What a table's run wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wrote {
-    pub(super) inserted: bool,
+pub struct Wrote {
+    pub inserted: bool,
     /// Updated or deleted.
-    pub(super) overwrote: bool,
+    pub overwrote: bool,
 }
 
 impl Wrote {
     /// `failed`: the run broke off, so that its counts may be too low.
-    pub(super) fn of(outcome: &TableOutcome, failed: bool) -> Self {
+    pub fn of(outcome: &TableOutcome, failed: bool) -> Self {
         Self {
             inserted: failed || outcome.inserted > 0,
             overwrote: failed || outcome.updated + outcome.deleted > 0,
         }
     }
 
-    fn anything(self) -> bool {
+    pub fn anything(self) -> bool {
         self.inserted || self.overwrote
     }
+}
+
+/// Whether what was written into `by` may have changed other rows of `table`, beside those that were written.
+pub fn may_change(by: &TableSchema, wrote: Wrote, table: &TableSchema) -> bool {
+    let spreads = by.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads);
+    // What the engine notes of a table may be rules that change what a write does.
+    let is_plain = by.triggers.is_empty() && by.notes.is_empty();
+    // A spreading change fires triggers and spreads on from tables that need not be part of this run. And where a
+    // table refers to another, what keeps the two in step need not be a trigger that this login sees.
+    !is_plain || (spreads && wrote.overwrote) || by.references.contains(&table.table)
 }
 
 /// The order in which the tables of a run were proved and written.
@@ -84,15 +95,7 @@ impl<'a> Proofs<'a> {
         let schema = |at: usize| self.pairs.get(at).and_then(|pair| pair.schemas.as_ref().ok());
         let is_other = by != table;
         let (Some((_, by)), Some((_, table))) = (schema(by), schema(table)) else { return true };
-        let spreads = by.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads);
-        // What the engine notes of a table may be rules that change what a write does.
-        let is_plain = by.triggers.is_empty() && by.notes.is_empty();
-        // A spreading change fires triggers and spreads on from tables that need not be part of this run. And where a
-        // table refers to another, what keeps the two in step need not be a trigger that this login sees.
-        !is_plain
-            || (spreads && wrote.overwrote)
-            || by.references.contains(&table.table)
-            || (is_other && by.table == table.table)
+        may_change(by, wrote, table) || (is_other && by.table == table.table)
     }
 }
 
@@ -116,7 +119,7 @@ mod tests {
         [0, 1, 2].map(|table| proofs.doubted_by(table))
     }
 
-    fn with(change: impl Fn(&mut crate::model::TableSchema)) -> [TablePair; 3] {
+    fn with(change: impl Fn(&mut TableSchema)) -> [TablePair; 3] {
         let mut pairs = tables();
         change(&mut pairs[1].schemas.as_mut().unwrap().1);
         pairs

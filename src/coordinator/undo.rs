@@ -108,7 +108,7 @@ pub async fn undo(
         };
         let _ = events.send(RunEvent::Finished { table, report: Box::new(report.clone()) }).await;
     }
-    Ok(RunOutcome { tables, only_in_source: Vec::new(), only_in_target: Vec::new() })
+    Ok(RunOutcome { tables, only_in_source: Vec::new(), only_in_target: Vec::new(), left_out: Vec::new() })
 }
 
 /// What was put back is told at the end alone: of a table that failed, nobody knows how far it came.

@@ -67,6 +67,10 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// The base tables (not views, not system tables) of the schema named, or of the default one.
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, EngineError>;
 
+    /// What holds or shows rows in that schema and is not among `tables`: kind and name, as "view v". A comparison of all
+    /// tables is not one of these.
+    async fn left_out(&self, schema: Option<&str>) -> Result<Vec<String>, EngineError>;
+
     /// Everything known about a table or view. A name without schema is looked up as the engine would.
     /// `ErrorKind::NoSuchTable` where there is none, with the nearest names in the hint.
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError>;

@@ -37,6 +37,9 @@ pub struct RunReport {
     /// Tables that only one side has, where all tables were asked for.
     pub only_in_source: Vec<String>,
     pub only_in_target: Vec<String>,
+    /// What was not compared though all tables were asked for: side, kind and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -38,6 +38,9 @@ pub(crate) fn heat_level(count: u64, most: u64) -> usize {
     }
 }
 
+/// What was not compared and is named in the text; JSON has all.
+const LEFT_OUT_NAMED: usize = 10;
+
 /// How the text is marked; nothing depends on colour alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
@@ -61,6 +64,12 @@ pub fn text(report: &RunReport, style: Style, repaired: bool) -> String {
         for name in names {
             let _ = writeln!(out, "{}: only in the {side}, not in the {other}", style.paint(name, "1"));
         }
+    }
+    if !report.left_out.is_empty() {
+        let named: Vec<&str> = report.left_out.iter().take(LEFT_OUT_NAMED).map(String::as_str).collect();
+        let more = report.left_out.len() - named.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ = writeln!(out, "not compared: {}{more}", named.join(", "));
     }
     if report.tables.len() > 1 {
         let count = |verdict| report.tables.iter().filter(|table| table.verdict == verdict).count();

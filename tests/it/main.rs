@@ -33,6 +33,7 @@ mod grpc_hostile;
 mod grpc_tls;
 mod kills;
 mod kills_recorded;
+mod left_out;
 mod live;
 mod many;
 mod matrix;

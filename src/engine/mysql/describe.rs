@@ -35,6 +35,21 @@ pub(super) async fn tables(
     Ok(rows.iter().map(|row| TableName::new(Some(schema), text(row, 0))).collect())
 }
 
+/// Views, and what else is no base table. Of sequences nothing is told: they are no rows.
+pub(super) async fn left_out(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let sql = format!(
+        "SELECT table_type, table_name FROM information_schema.tables WHERE {} \
+         AND table_type NOT IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE') ORDER BY CAST(table_name AS BINARY)",
+        named(facts, &[("table_schema", schema)])
+    );
+    let rows = texts(connection, &sql).await?;
+    Ok(rows.iter().map(|row| format!("{} {}", text(row, 0).to_lowercase(), text(row, 1))).collect())
+}
+
 pub(super) async fn describe(
     connection: &mut MySqlConnection,
     facts: &Facts,

@@ -173,6 +173,14 @@ impl Engine for MySqlEngine {
         given_back(connection, found.map_err(|error| errors::database(during, &error)))
     }
 
+    async fn left_out(&self, schema: Option<&str>) -> Result<Vec<String>, EngineError> {
+        let during = "list the tables";
+        let mut connection = self.connection(during).await?;
+        let schema = self.schema_or_default(schema)?;
+        let found = describe::left_out(&mut connection, &self.facts, schema).await;
+        given_back(connection, found.map_err(|error| errors::database(during, &error)))
+    }
+
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let mut connection = self.connection(&format!("describe {table}")).await?;
         let schema = self.schema_or_default(table.schema.as_deref())?;

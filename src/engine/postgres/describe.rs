@@ -29,6 +29,26 @@ pub(super) async fn tables(
     rows.iter().map(|row| Ok(TableName { schema: Some(get(row, 0)?), name: get(row, 1)? })).collect()
 }
 
+/// Views, materialized views and foreign tables. Of sequences nothing is told: they are no rows.
+pub(super) async fn left_out(
+    connection: &mut PgConnection,
+    during: &str,
+    schema: Option<&str>,
+) -> Result<Vec<String>, EngineError> {
+    let schema = schema
+        .map_or_else(|| "pg_catalog.current_schema()".to_owned(), |name| format!("{}::name", literal(name)));
+    let sql = format!(
+        "SELECT CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'foreign table ' END || c.relname::text \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {schema} AND c.relkind IN ('v', 'm', 'f') AND NOT c.relispartition \
+           AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
+                            WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+         ORDER BY c.relkind, c.relname"
+    );
+    let rows = ask(connection, sql).await.map_err(|e| engine_error(during, &e))?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
 pub(super) async fn describe(
     connection: &mut PgConnection,
     name: &str,

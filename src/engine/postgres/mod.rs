@@ -282,6 +282,14 @@ impl Engine for PgEngine {
         Ok(tables)
     }
 
+    async fn left_out(&self, schema: Option<&str>) -> Result<Vec<String>, EngineError> {
+        let during = format!("list the tables of {}", self.name);
+        let mut connection = self.reading(&during).await?;
+        let names = describe::left_out(&mut connection, &during, schema).await?;
+        self.done(connection, &during).await?;
+        Ok(names)
+    }
+
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let during = format!("describe {table}");
         let mut connection = self.reading(&during).await?;

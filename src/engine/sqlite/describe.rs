@@ -24,6 +24,23 @@ pub(super) fn tables(connection: &Connection) -> Result<Vec<TableName>, Error> {
     Ok(ordinary.map(|name| TableName { schema: None, name }).collect())
 }
 
+/// Views, virtual tables, and the tables that virtual tables of unknown modules may keep their content in.
+pub(super) fn left_out(connection: &Connection) -> Result<Vec<String>, Error> {
+    let mut found = names(
+        connection,
+        "SELECT CASE type WHEN 'virtual' THEN 'virtual table ' ELSE 'view ' END || name FROM pragma_table_list \
+         WHERE schema = 'main' AND type IN ('view', 'virtual') ORDER BY type DESC, name",
+    )?;
+    let unknown = unknown_virtual_tables(connection)?;
+    let tables = names(
+        connection,
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name",
+    )?;
+    let theirs = tables.iter().filter(|name| belongs(name, &unknown));
+    found.extend(theirs.map(|name| format!("table {name}, which may be a virtual table's content")));
+    Ok(found)
+}
+
 /// Virtual tables of modules that only the application has: which tables are theirs, this SQLite cannot tell.
 fn unknown_virtual_tables(connection: &Connection) -> Result<Vec<String>, Error> {
     let all =

@@ -112,6 +112,15 @@ impl Engine for SqliteEngine {
         .await
     }
 
+    async fn left_out(&self, _: Option<&str>) -> Result<Vec<String>, EngineError> {
+        self.blocking("read", |engine| {
+            let connection = engine.open(false)?;
+            describe::left_out(&connection)
+                .map_err(|error| database_error(&engine.during("list the tables of"), &error))
+        })
+        .await
+    }
+
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let table = table.clone();
         self.blocking("describe", move |engine| engine.describe_now(&table)).await

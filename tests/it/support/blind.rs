@@ -41,6 +41,10 @@ impl Engine for BlindEngine {
         self.inner.tables(schema).await
     }
 
+    async fn left_out(&self, schema: Option<&str>) -> Result<Vec<String>, EngineError> {
+        self.inner.left_out(schema).await
+    }
+
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         self.inner.describe(table).await
     }
