@@ -5,13 +5,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::again::Repaired;
 use super::judge::{self, Judged};
 use super::plan::{self, Planned};
 use super::run::{Case, Context, failed};
 use super::{scalar, total};
 use crate::agent::{AgentError, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, RepairPolicy, Window};
-use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest, survey};
+use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest, Wrote, survey};
 use crate::model::measure::Misfits;
 use crate::model::scalar::Scalar;
 use crate::model::{Question, Role};
@@ -36,6 +37,7 @@ impl Context<'_> {
         }
         case.judged = Some(judged);
         case.took += since.elapsed();
+        case.repairs_seen = self.repaired.lock().await.len();
     }
 
     async fn alone_once(&self, case: &Case<'_>) -> Judged {
@@ -153,11 +155,12 @@ impl Context<'_> {
         match check.repair {
             RepairPolicy::Never => {}
             RepairPolicy::DryRun => (options.repair, options.dry_run) = (Some(ALLOW_DEFAULT), true),
-            RepairPolicy::UpTo(rows) => {
+            RepairPolicy::UpTo(rows) if self.may_repair || self.options.dry_run => {
                 options.repair = Some(ALLOW_DEFAULT);
                 options.max_changes = Some(rows);
                 options.dry_run = self.options.dry_run;
             }
+            RepairPolicy::UpTo(_) => {}
         }
         let mut notes = self.notes.lock().await;
         notes.ask(&mut options);
@@ -185,9 +188,21 @@ impl Context<'_> {
             }
             Ok(())
         };
-        let (mut outcome, ()) = tokio::try_join!(Box::pin(run), listen)?;
+        let ended = tokio::try_join!(Box::pin(run), listen);
         let none = || AgentError::new(FailureKind::Database, "the comparison ended without a report");
-        let report = outcome.tables.pop().ok_or_else(none)?;
+        let report = ended.and_then(|(mut outcome, ())| outcome.tables.pop().ok_or_else(none));
+        if request.writes() {
+            let outcome = report.as_ref().map(|report| (&report.outcome, report.error.is_some()));
+            let wrote = outcome.map_or(Wrote { inserted: true, overwrote: true }, |(outcome, failed)| {
+                Wrote::of(outcome, failed)
+            });
+            if wrote.anything() {
+                let name = table.target.to_string();
+                let repaired = Repaired { table: table.target_schema.clone(), name, wrote };
+                self.repaired.lock().await.push(repaired);
+            }
+        }
+        let report = report?;
         notes.table(&report);
         let judged = judge_rows(&report, check, &request);
         Ok(match misfits {

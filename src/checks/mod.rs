@@ -3,6 +3,7 @@
 //! All totals of a table, whatever their windows, are one query a side; rows per step are one more. A check that fails is
 //! measured again before it is told, since the two sides are never read at the same moment.
 
+mod again;
 mod alone;
 mod judge;
 mod plan;

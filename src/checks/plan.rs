@@ -14,8 +14,8 @@ use crate::model::measure::{Aggregate, Axis, Misfit, Range, Step, Total, Totals}
 use crate::model::plan::PlanColumn;
 use crate::model::temporal::MICROS_PER_DAY;
 use crate::model::{
-    ColumnType, ComparisonType, Plan, PlanRefusal, Question, Role, ServerInfo, TableName, Tolerances, Wishes,
-    distance,
+    ColumnType, ComparisonType, Plan, PlanRefusal, Question, Role, ServerInfo, TableName, TableSchema,
+    Tolerances, Wishes, distance,
 };
 
 /// One table of a pair, agreed on by both sides, or why not.
@@ -28,6 +28,8 @@ pub(super) struct Planned {
     pub(super) wishes: Wishes,
     pub(super) tolerance: Tolerances,
     pub(super) plan: Result<Plan, AgentError>,
+    /// The target's table; `None` where a side could not describe it.
+    pub(super) target_schema: Option<TableSchema>,
     /// What both engines say that a person must know.
     pub(super) notes: Vec<String>,
     /// Why a side may hold rows that its login does not see.
@@ -72,7 +74,9 @@ pub(super) async fn tables(
             let tolerance = Tolerances::new();
             let plan = agree(&found.schemas, servers, &wishes, &tolerance);
             let (notes, hidden_rows) = known_of(&found.schemas);
+            let target_schema = found.schemas.as_ref().ok().map(|(_, target)| target.clone());
             planned.push(Planned {
+                target_schema,
                 name: wanted.cloned().unwrap_or_else(|| found.source.clone()),
                 source: found.source,
                 target: found.target,
@@ -91,6 +95,7 @@ pub(super) async fn tables(
         for found in find_pairs(agents.0, agents.1, &request(tables)).await?.pairs {
             let (notes, hidden_rows) = known_of(&found.schemas);
             planned.push(Planned {
+                target_schema: found.schemas.as_ref().ok().map(|(_, target)| target.clone()),
                 name: spec.source.clone(),
                 plan: agree(&found.schemas, servers, &spec.wishes, &spec.tolerance),
                 notes,
@@ -106,7 +111,7 @@ pub(super) async fn tables(
     Ok(planned)
 }
 
-type Schemas = Result<(crate::model::TableSchema, crate::model::TableSchema), AgentError>;
+type Schemas = Result<(TableSchema, TableSchema), AgentError>;
 
 fn agree(
     schemas: &Schemas,

@@ -31,6 +31,7 @@ fn planned(source: TableSchema, target: TableSchema) -> Planned {
         wishes: Wishes::default(),
         tolerance: Tolerances::new(),
         plan: Err(usage("no plan", "")),
+        target_schema: None,
         notes,
         hidden_rows,
         line: 1,

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::again::{Repaired, measure_again};
 use super::judge::Judged;
 use super::plan::{self, Asked, Planned, named};
 use super::total::{self, Side};
@@ -92,6 +93,14 @@ pub(super) struct Case<'a> {
     pub(super) table: Option<&'a Planned>,
     pub(super) judged: Option<Judged>,
     pub(super) took: Duration,
+    /// Repairs of this pair that had been done when it was measured.
+    pub(super) repairs_seen: usize,
+}
+
+impl<'a> Case<'a> {
+    fn new(name: &'a str, check: &'a CheckSpec, table: Option<&'a Planned>, judged: Option<Judged>) -> Self {
+        Self { name, check, table, judged, took: Duration::ZERO, repairs_seen: 0 }
+    }
 }
 
 /// Runs checks of one pair; the results in the order of the checks, then of the tables.
@@ -108,17 +117,23 @@ pub async fn run_pair(
         Ok(planned) => planned,
         Err(error) => {
             let case = |(name, check): &(&str, &CheckSpec)| {
-                let case =
-                    Case { name, check, table: None, judged: Some(failed(&error)), took: Duration::ZERO };
-                result(pair_name, case, options)
+                result(pair_name, Case::new(name, check, None, Some(failed(&error))), options)
             };
             return checks.iter().map(case).collect();
         }
     };
-    let context = Context { agents, servers: &servers, options, pair, notes: Mutex::new(notes) };
+    let mut context = Context {
+        agents,
+        servers: &servers,
+        options,
+        pair,
+        notes: Mutex::new(notes),
+        repaired: Mutex::new(Vec::new()),
+        may_repair: !options.dry_run,
+    };
     let mut cases = Vec::new();
     for (name, check) in checks {
-        let new = |table| Case { name, check, table, judged: None, took: Duration::ZERO };
+        let new = |table| Case::new(name, check, table, None);
         if matches!(check.kind, CheckKind::Sql { .. }) {
             cases.push(new(None));
             continue;
@@ -142,6 +157,8 @@ pub async fn run_pair(
             .collect();
         context.table(table, &mut of_table).await;
     }
+    context.may_repair = false;
+    measure_again(&context, &planned, &mut cases).await;
     for case in cases.iter_mut().filter(|case| case.judged.is_none()) {
         context.alone(case).await;
     }
@@ -165,7 +182,7 @@ pub fn unreachable(
     };
     let case = |(name, check): &(&str, &CheckSpec)| {
         let judged = Some(Judged::unknown(message, hint.map(str::to_owned)));
-        result(pair, Case { name, check, table: None, judged, took: Duration::ZERO }, &options)
+        result(pair, Case::new(name, check, None, judged), &options)
     };
     checks.iter().map(case).collect()
 }
@@ -249,11 +266,14 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a CheckOptions,
     pub(super) pair: &'a PairSpec,
     pub(super) notes: Mutex<&'a mut dyn Notes>,
+    /// The repairs that were done.
+    pub(super) repaired: Mutex<Vec<Repaired>>,
+    pub(super) may_repair: bool,
 }
 
 impl Context<'_> {
     /// All checks of one table: the totals together, then the others one by one.
-    async fn table(&self, table: &Planned, cases: &mut [&mut Case<'_>]) {
+    pub(super) async fn table(&self, table: &Planned, cases: &mut [&mut Case<'_>]) {
         let plan = match &table.plan {
             Ok(plan) => plan,
             Err(error) => {
@@ -262,7 +282,9 @@ impl Context<'_> {
             }
         };
         let mut together = Vec::new();
+        let repairs_seen = self.repaired.lock().await.len();
         for (at, case) in cases.iter_mut().enumerate() {
+            case.repairs_seen = repairs_seen;
             match plan::asked(plan, case.check, self.options.now_micros) {
                 Ok(Some(asked)) => together.push((at, asked)),
                 Ok(None) => {}

@@ -7,11 +7,16 @@ use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
 /// A configuration of one pair and these checks; `more` goes to the command line.
 fn check(source: &str, target: &str, checks: &str, more: &[&str]) -> Output {
+    let tables =
+        "tables = [{ table = \"orders\", assume_utc = true }, { table = \"items\", exclude = [\"note\"] }]";
+    check_of(tables, source, target, checks, more)
+}
+
+fn check_of(tables: &str, source: &str, target: &str, checks: &str, more: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("trueup.toml");
     let text = format!(
-        "[endpoints.a]\nurl = \"env:SOURCE\"\n[endpoints.b]\nurl = \"env:TARGET\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n\
-         tables = [{{ table = \"orders\", assume_utc = true }}, {{ table = \"items\", exclude = [\"note\"] }}]\n{checks}"
+        "[endpoints.a]\nurl = \"env:SOURCE\"\n[endpoints.b]\nurl = \"env:TARGET\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n{tables}\n{checks}"
     );
     std::fs::write(&file, text).unwrap();
     let mut args = vec!["check", "-c", file.to_str().unwrap(), "--quiet", "--recheck-delay", "1ms"];
@@ -371,4 +376,47 @@ fn remote_agents_measure_what_they_serve() {
     assert!(sql["status"] == "unknown" && sql["hint"].as_str().unwrap().contains("--allow-sql"), "{sql}");
     assert_eq!(check(&open, &open.replace("127.0.0.1", "localhost"), checks, &["sql"]).status, 0);
     assert_eq!(check(&narrow, &to, checks, &["gaps"]).status, 0);
+}
+
+/// What a repair's trigger does to tables that were checked before it is seen at the end.
+#[test]
+fn what_a_later_repair_changes_is_measured_again() {
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    for db in [&source, &target] {
+        db.execute(
+            "CREATE TABLE a (id INTEGER PRIMARY KEY, total INT); INSERT INTO a VALUES (1, 7), (2, 7);
+             CREATE TABLE b (id INTEGER PRIMARY KEY, v INT); INSERT INTO b VALUES (1, 1);
+             CREATE TABLE plain (id INTEGER PRIMARY KEY, v INT); INSERT INTO plain VALUES (1, 1);",
+        );
+    }
+    source.execute("INSERT INTO b VALUES (2, 2); INSERT INTO plain VALUES (2, 2)");
+    target.execute("CREATE TRIGGER adds AFTER INSERT ON b BEGIN UPDATE a SET total = total + new.v; END; INSERT INTO plain VALUES (3, 3)");
+    let text = "[checks.count]\npair = \"p\"\nkind = \"count\"\n[checks.total]\npair = \"p\"\ntable = \"a\"\nkind = \"sum\"\ncolumn = \"total\"\n\
+                [checks.rows]\npair = \"p\"\nkind = \"rows\"\nrepair = { up_to = 5 }\n";
+    let output = check_of("", &source.url(), &target.url(), text, &["--format", "json"]);
+    let results = output.json()["checks"].as_array().unwrap().clone();
+    let of = |name: &str, table: &str| {
+        let found = results.iter().find(|result| result["name"] == name && result["table"] == table).unwrap();
+        (
+            found["status"].as_str().unwrap().to_owned(),
+            found["message"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let (status, message) = of("rows", "a");
+    assert!(status == "fail" && message.contains("2 changed; it agreed before"), "{status}: {message}");
+    let (status, message) = of("total", "a");
+    assert!(
+        status == "fail" && message.contains("it agreed before this run's writes into b"),
+        "{status}: {message}"
+    );
+    let (status, message) = of("count", "a");
+    assert!(
+        status == "pass" && message.contains("measured again after the writes into b"),
+        "{status}: {message}"
+    );
+    // One row was missing and one extra: the counts agreed, until the missing one was inserted.
+    let (status, message) = of("count", "plain");
+    assert!(status == "fail" && message.contains("it agreed before"), "{status}: {message}");
+    assert_eq!(of("rows", "b"), ("pass".to_owned(), "1 missing, 1 repaired".to_owned()));
+    assert_eq!(output.status, 1);
 }
