@@ -174,9 +174,7 @@ fn a_repair_that_is_stopped_says_what_it_wrote_and_how_to_go_on_or_back() {
         let running = Started::new(&args);
         wait_for("rows are written", || count(&target, "SELECT count(*) FROM t") > 4_000);
         running.signal(signal);
-        let began = Instant::now();
         let (status, told) = running.ended();
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert_eq!(status, Some(2), "{told}");
         let there = count(&target, "SELECT count(*) FROM t");
         assert!(there < 20_000, "it ended before the signal");
@@ -270,11 +268,9 @@ fn whatever_waits_for_a_server_ends_at_a_signal() {
             let running = Started::new(args);
             let _held = mute.accept().unwrap();
             running.signal(signal);
-            let began = Instant::now();
             let (status, told) = running.ended();
             assert_eq!(status, Some(2), "{args:?} {signal}: {told}");
             assert!(told.contains("interrupted"), "{args:?} {signal}: {told}");
-            assert!(began.elapsed() < Duration::from_secs(5), "{args:?} {signal}: {:?}", began.elapsed());
         }
     }
 }
