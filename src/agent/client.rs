@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::conversation::failed_event;
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
+use super::local::LEFT_OUT_MAX;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
@@ -23,7 +24,7 @@ use super::proto::{
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::session::link::{FRAMES_IN_FLIGHT, Link};
-use super::session::wire::{Described, LEFT_OUT_MAX, pack_json, unpack_json, version_mismatch};
+use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::status::{causes, from_status};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};

@@ -8,13 +8,14 @@ use futures::StreamExt;
 
 use super::error::{AgentError, FailureKind};
 use super::pace::{Courtesy, Pace};
-use super::session::wire::LEFT_OUT_MAX;
 use super::undo::UndoStore;
 use crate::engine::{Engine, Manners};
 use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
 
 /// Tables described at once, each on a connection of its own.
 const DESCRIBED_AT_ONCE: usize = 2;
+/// Names told of what is left out where all tables are asked for.
+pub(super) const LEFT_OUT_MAX: usize = 1_000;
 
 /// What one agent may use.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ pub mod mysql;
 mod open;
 mod places;
 pub mod postgres;
+mod read_back;
 mod shares;
 pub mod sqlite;
 

@@ -49,3 +49,4 @@ mod support;
 mod tidy;
 mod tolerance;
 mod traces;
+mod writing;

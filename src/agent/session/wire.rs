@@ -22,8 +22,6 @@ pub const FRAME_BYTES: usize = 256 << 10;
 pub const ANSWER_BYTES: usize = 4 << 20;
 /// Tables that one question may name.
 pub const DESCRIBED_MAX: usize = 256;
-/// Names that an agent tells of what is left out where all tables are asked for.
-pub const LEFT_OUT_MAX: usize = 1_000;
 const ZSTD_LEVEL: i32 = 3;
 /// Below this zstd's own frame costs more than it saves.
 const COMPRESS_FROM: usize = 128;

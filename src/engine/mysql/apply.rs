@@ -13,7 +13,7 @@ use super::locate::{self, Address, Found};
 use super::session::execute;
 use super::statement::{differing, is_writable};
 use super::writer::{Pending, Place, Writer};
-use super::{Facts, errors, fetch};
+use super::{Facts, errors, fetch, read_back};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{
@@ -29,6 +29,8 @@ pub(super) async fn apply(
     let during = format!("write {}", access.table);
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
     let beyond = Beyond::of(connection, facts, access).await.map_err(failed)?;
+    let reads_back =
+        read_back::may_differ(connection, facts, &beyond.schema, access).await.map_err(failed)?;
     settle_isolation(connection, facts).await.map_err(failed)?;
     // The guard rolls back when it is dropped, also where this future is.
     let mut transaction = connection.begin().await.map_err(failed)?;
@@ -41,6 +43,7 @@ pub(super) async fn apply(
         during: &during,
         packet_max: facts.packet_max,
         kept: beyond.set_on_update,
+        reads_back,
         outcomes,
     };
     writer.write_all(pending).await?;
@@ -75,6 +78,8 @@ pub(super) async fn replace(
             format!("replacing a row would delete or change rows of {}", referrer.table),
         );
     }
+    let reads_back =
+        read_back::may_differ(connection, facts, &beyond.schema, access).await.map_err(failed)?;
     settle_isolation(connection, facts).await.map_err(failed)?;
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: true };
@@ -95,6 +100,7 @@ pub(super) async fn replace(
         during: &during,
         packet_max: facts.packet_max,
         kept: Vec::new(),
+        reads_back,
         outcomes,
     };
     if let Err(error) = writer.exchange(&pending).await {
@@ -102,6 +108,9 @@ pub(super) async fn replace(
             Some(rejection) => refused(rejection.kind, rejection.reason),
             None => Err(failed(error)),
         };
+    }
+    if let Some(rejection) = writer.exchanged_otherwise().await? {
+        return refused(rejection.kind, rejection.reason);
     }
     transaction.commit().await.map_err(failed)?;
     Ok(vec![ChangeOutcome::Written; changes.len()])

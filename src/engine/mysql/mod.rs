@@ -16,6 +16,7 @@ mod lanes;
 mod locate;
 pub(in crate::engine) mod measure;
 mod pressure;
+mod read_back;
 mod scan;
 mod session;
 mod statement;

@@ -6,11 +6,11 @@ use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use super::bind::Bind;
 use super::keys::Asked;
 use super::locate::Address;
-use super::session::bounded;
+use super::session::{bounded, execute};
 use super::statement::{
     delete, delete_where, insert, is_writable, key_condition, keys_condition, update, writable,
 };
-use super::{errors, fetch};
+use super::{errors, fetch, read_back};
 use crate::engine::inflow::IDLE_LIMIT;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{AccessColumn, Change, ChangeOutcome, Operation, Rejection, RejectionKind, TableAccess};
@@ -78,6 +78,8 @@ pub(super) struct Writer<'a> {
     pub packet_max: usize,
     /// Columns that the server would set anew in an update.
     pub kept: Vec<String>,
+    /// Rows are read back after they were written.
+    pub reads_back: bool,
     pub outcomes: Vec<Option<ChangeOutcome>>,
 }
 
@@ -136,6 +138,16 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Which of the rows that were exchanged hold something else.
+    pub(super) async fn exchanged_otherwise(&mut self) -> Result<Option<Rejection>, EngineError> {
+        if !self.reads_back {
+            return Ok(None);
+        }
+        let made: Vec<(usize, &Change)> = self.changes.iter().enumerate().collect();
+        let otherwise = read_back::held_otherwise(self.connection, self.access, &made, self.during).await?;
+        Ok(otherwise.into_iter().next().map(|(_, rejection)| rejection))
+    }
+
     /// Groups that one statement holds.
     fn groups<'p, 'q>(&self, pending: &'q [&'p Pending]) -> Vec<&'q [&'p Pending]> {
         let columns = writable(self.access).count().max(self.access.key_len).max(1);
@@ -165,37 +177,77 @@ impl Writer<'_> {
         group: &[&'p Pending],
         refused: &mut Vec<(&'p Pending, Rejection)>,
     ) -> Result<(), EngineError> {
-        let mut stack = vec![group];
+        let mut stack = vec![group.to_vec()];
         while let Some(group) = stack.pop() {
+            self.savepoint("SAVEPOINT trueup_group").await?;
             let result = match operation {
-                Operation::Delete => self.delete(group).await,
-                Operation::Insert => self.insert(group).await,
+                Operation::Delete => self.delete(&group).await,
+                Operation::Insert => self.insert(&group).await,
                 Operation::Update => {
-                    self.update(group, refused).await?;
-                    continue;
+                    self.update(&group, refused).await?;
+                    Ok(())
                 }
             };
             let Err(error) = result else {
-                for ready in group {
-                    self.set(ready.at, Some(ChangeOutcome::Written));
+                if operation != Operation::Update {
+                    group.iter().for_each(|ready| self.set(ready.at, Some(ChangeOutcome::Written)));
                 }
+                let rest = self.set_apart(group, refused).await?;
+                stack.extend((!rest.is_empty()).then_some(rest));
                 continue;
             };
             let Some(rejection) = errors::rejection(&error) else {
                 return Err(errors::database(self.during, &error));
             };
-            if let [ready] = group {
+            if let [ready] = group.as_slice() {
                 match self.settled(ready, &rejection).await? {
                     Some(outcome) => self.set(ready.at, Some(outcome)),
                     None => refused.push((ready, rejection)),
                 }
             } else {
-                let (left, right) = group.split_at(group.len() / 2);
-                stack.push(right);
-                stack.push(left);
+                let right = group.split_at(group.len() / 2);
+                stack.push(right.1.to_vec());
+                stack.push(right.0.to_vec());
             }
         }
         Ok(())
+    }
+
+    async fn savepoint(&mut self, sql: &str) -> Result<(), EngineError> {
+        if !self.reads_back {
+            return Ok(());
+        }
+        execute(self.connection, sql).await.map_err(|error| errors::database(self.during, &error))
+    }
+
+    /// Where rows that were just written hold something else, the group is undone, those rows are refused, and the
+    /// others are given back: they are to be written again.
+    async fn set_apart<'p>(
+        &mut self,
+        group: Vec<&'p Pending>,
+        refused: &mut Vec<(&'p Pending, Rejection)>,
+    ) -> Result<Vec<&'p Pending>, EngineError> {
+        if !self.reads_back {
+            return Ok(Vec::new());
+        }
+        let is_written =
+            |ready: &Pending| matches!(self.outcomes.get(ready.at), Some(Some(ChangeOutcome::Written)));
+        let mut written: Vec<&Pending> = group.into_iter().filter(|ready| is_written(ready)).collect();
+        let changes = self.changes;
+        let made: Vec<(usize, &Change)> =
+            written.iter().filter_map(|ready| Some((ready.at, changes.get(ready.at)?))).collect();
+        let otherwise = read_back::held_otherwise(self.connection, self.access, &made, self.during).await?;
+        if otherwise.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.savepoint("ROLLBACK TO SAVEPOINT trueup_group").await?;
+        written.iter().for_each(|ready| self.set(ready.at, None));
+        for (at, rejection) in otherwise {
+            if let Some(place) = written.iter().position(|ready| ready.at == at) {
+                refused.push((written.remove(place), rejection));
+            }
+        }
+        Ok(written)
     }
 
     /// An insert that a unique key refused: was it the row's own key?

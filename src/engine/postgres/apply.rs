@@ -12,7 +12,7 @@ use super::prepare::{judge, prepare};
 use super::session::WRITE;
 use super::target::Target;
 use super::write::{self, Guard, Prepared};
-use super::{PgEngine, errors, load, run};
+use super::{PgEngine, errors, load, read_back, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess};
 
@@ -107,6 +107,8 @@ pub(super) struct Batch<'a> {
     /// One for each change, once it is known.
     pub(super) fates: Vec<Option<ChangeOutcome>>,
     guard: Guard,
+    /// Rows are read back after they were written.
+    reads_back: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -120,6 +122,7 @@ impl<'a> Batch<'a> {
         let during = format!("write {}", access.table);
         run(connection, &during, &format!("{}; {BY_INDEX}", engine.begin(WRITE))).await?;
         let target = Target::load(engine, connection, access, during).await?;
+        let reads_back = read_back::may_differ(connection, &target).await?;
         let mut batch = Self {
             connection,
             target,
@@ -127,6 +130,7 @@ impl<'a> Batch<'a> {
             prepared: Vec::with_capacity(changes.len()),
             fates: vec![None; changes.len()],
             guard: Guard::Arbiter,
+            reads_back,
         };
         let mut seen = HashSet::with_capacity(changes.len());
         for (at, change) in changes.iter().enumerate() {
@@ -241,6 +245,14 @@ impl<'a> Batch<'a> {
             match self.execute(operation, &group).await {
                 Ok(rows) => {
                     let written = write::keys(&self.target, &rows)?;
+                    let otherwise = self.held_otherwise(&group, &written).await?;
+                    if !otherwise.is_empty() {
+                        // The same again, without the rows that would be others.
+                        self.run("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await?;
+                        let rest = self.set_apart(group, otherwise);
+                        todo.extend((!rest.is_empty()).then_some(rest));
+                        continue;
+                    }
                     self.run("RELEASE SAVEPOINT piece").await?;
                     for at in group {
                         let Some(prepared) = self.prepared.get(at) else { continue };
@@ -285,6 +297,35 @@ impl<'a> Batch<'a> {
             }
         }
         self.explain(operation, unwritten).await
+    }
+
+    /// Which rows of a group that was written hold something else now.
+    pub(super) async fn held_otherwise(
+        &mut self,
+        group: &[usize],
+        written: &HashSet<Key>,
+    ) -> Result<Vec<(usize, Rejection)>, EngineError> {
+        if !self.reads_back {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(usize, &Prepared, &Change)> = group
+            .iter()
+            .filter_map(|at| self.prepared.get(*at).map(|prepared| (*at, prepared)))
+            .filter(|(_, prepared)| written.contains(&prepared.key))
+            .filter_map(|(at, prepared)| Some((at, prepared, self.changes.get(prepared.at)?)))
+            .collect();
+        read_back::held_otherwise(self.connection, &self.target, &rows).await
+    }
+
+    /// Settles these rows of a group, and gives back the others.
+    fn set_apart(&mut self, mut group: Vec<usize>, rejected: Vec<(usize, Rejection)>) -> Vec<usize> {
+        for (at, rejection) in rejected {
+            group.retain(|other| *other != at);
+            if let Some(place) = self.prepared.get(at).map(|p| p.at) {
+                self.settle(place, ChangeOutcome::Failed(rejection));
+            }
+        }
+        group
     }
 
     /// Why a statement failed: a row's rejection; `None` where inserts must do without an arbiter.

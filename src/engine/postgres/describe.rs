@@ -252,18 +252,21 @@ fn tree(relation: &Relation) -> String {
 
 /// What else a write does: triggers, of partitions too, and rewrite rules.
 async fn triggers(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<String>, EngineError> {
-    // Disabled ones, and those for replication sessions only, do not fire here.
-    let sql = format!(
-        "{} SELECT DISTINCT g.tgname::text FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
-           WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') \
-         UNION SELECT DISTINCT 'rule ' || w.rulename::text FROM pg_catalog.pg_rewrite w JOIN tree ON w.ev_class = tree.oid \
-           WHERE w.ev_type <> '1' AND w.ev_enabled IN ('O', 'A') ORDER BY 1",
-        tree(relation)
-    );
-    let rows = ask(connection, sql)
+    let rows = ask(connection, format!("{} ORDER BY 1", triggers_sql(relation)))
         .await
         .map_err(|e| engine_error(format!("read the triggers of {}", relation.table), &e))?;
     rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// The names of what fires when the table is written. Disabled triggers, and those for replication sessions only, do not.
+pub(super) fn triggers_sql(relation: &Relation) -> String {
+    format!(
+        "{} SELECT DISTINCT g.tgname::text FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
+           WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') \
+         UNION SELECT DISTINCT 'rule ' || w.rulename::text FROM pg_catalog.pg_rewrite w JOIN tree ON w.ev_class = tree.oid \
+           WHERE w.ev_type <> '1' AND w.ev_enabled IN ('O', 'A')",
+        tree(relation)
+    )
 }
 
 /// Rows as the last `ANALYZE` counted them; by the size of a table that it has not seen: 100 rows a page, which is seldom

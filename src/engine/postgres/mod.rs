@@ -40,6 +40,7 @@ mod near;
 mod prepare;
 mod pressure;
 mod range;
+mod read_back;
 mod replace;
 mod scan;
 mod session;

@@ -15,7 +15,7 @@ use super::session::ask;
 use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors};
 use crate::engine::EngineError;
-use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess};
+use crate::model::{Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess};
 
 /// Deletes and inserts the rows; columns outside the access keep their values.
 pub(super) async fn replace(
@@ -37,12 +37,14 @@ pub(super) async fn replace(
         return Ok(all(ChangeOutcome::Failed(rejection)));
     }
     let kept = batch.kept_columns();
-    let (found, conflict) = batch.lock_for_replacement(&kept).await?;
+    let stored = batch.stored_columns();
+    let names: Vec<String> = kept.iter().chain(stored.iter().map(|(_, name)| name)).cloned().collect();
+    let (found, conflict) = batch.lock_for_replacement(&names).await?;
     if conflict {
         batch.run("ROLLBACK").await?;
         return Ok(all(ChangeOutcome::Stale));
     }
-    match batch.exchange(found, &kept).await? {
+    match batch.exchange(found, &kept, &stored).await? {
         None => {
             batch.run("COMMIT").await?;
             Ok(all(ChangeOutcome::Written))
@@ -59,6 +61,16 @@ impl Batch<'_> {
         let known = |name: &str| self.target.access.columns.iter().any(|column| column.name == name);
         let live = self.target.live.iter().filter(|live| !live.generated && !known(&live.name));
         live.map(|live| live.name.clone()).collect()
+    }
+
+    /// The columns behind the key whose text, as it is stored, can be given back: cells that are equal stay as they are.
+    fn stored_columns(&self) -> Vec<(usize, String)> {
+        let access = self.target.access;
+        let columns = access.columns.iter().enumerate().skip(access.key_len);
+        columns
+            .filter(|(_, column)| column.filled != Filled::Generated && self.target.is_plain(column))
+            .map(|(at, column)| (at, column.name.clone()))
+            .collect()
     }
 
     /// A delete that would take or rewrite rows of other tables is no way to exchange values.
@@ -100,6 +112,7 @@ impl Batch<'_> {
         &mut self,
         mut found: HashMap<Key, Found>,
         kept: &[String],
+        stored: &[(usize, String)],
     ) -> Result<Option<ChangeOutcome>, EngineError> {
         // The whole row is written, so the cells that did not change are needed too.
         for prepared in &mut self.prepared {
@@ -115,7 +128,16 @@ impl Batch<'_> {
                 if let Some(spelled) = row.spelled {
                     prepared.respell(spelled);
                 }
-                prepared.kept = row.more;
+                let mut more = row.more;
+                let texts = more.split_off(kept.len().min(more.len()));
+                for ((at, _), text) in stored.iter().zip(texts) {
+                    if !prepared.changed.contains(at)
+                        && let Some(slot) = prepared.texts.get_mut(*at)
+                    {
+                        *slot = text;
+                    }
+                }
+                prepared.kept = more;
                 prepared.place = row.place;
             }
         }
@@ -154,6 +176,11 @@ impl Batch<'_> {
                     };
                 }
             }
+        }
+        let all: Vec<usize> = (0..self.prepared.len()).collect();
+        let keys = self.prepared.iter().map(|prepared| prepared.key.clone()).collect();
+        if let Some((_, rejection)) = self.held_otherwise(&all, &keys).await?.into_iter().next() {
+            return Ok(Some(ChangeOutcome::Failed(rejection)));
         }
         if let Err(error) = self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE").await {
             return match errors::database(&error).and_then(errors::rejection) {

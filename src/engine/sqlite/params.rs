@@ -3,7 +3,7 @@
 use super::spelling::spellings;
 use super::stored::Stored;
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::canonical::{decode_key, decode_row};
+use crate::model::canonical::{DecodeError, decode_key, decode_row, split_cells};
 use crate::model::value::uuid_text;
 use crate::model::{
     AccessColumn, Change, ColumnType, ComparisonType, Filled, Key, Operation, Rejection, RejectionKind,
@@ -91,6 +91,25 @@ pub(super) fn row_values(
     let values = decode_row(&access.row_types(), row)
         .map_err(|error| EngineError::new(ErrorKind::Row, during, error.to_string()))?;
     Ok(access.row_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect())
+}
+
+/// What SQLite stores for the cells of a row that differ from another, with their columns: those alone are written. An equal cell
+/// stays as it is stored, and need not be one that could be written.
+pub(super) fn changed_values<'a>(
+    access: &'a TableAccess,
+    before: &[u8],
+    after: &[u8],
+    during: &str,
+) -> Result<Result<Vec<(&'a AccessColumn, Stored)>, Rejection>, EngineError> {
+    let failed = |error: DecodeError| EngineError::new(ErrorKind::Row, during, error.to_string());
+    let (old, new) = (split_cells(before).map_err(failed)?, split_cells(after).map_err(failed)?);
+    let values = decode_row(&access.row_types(), after).map_err(failed)?;
+    let differs = |at: usize| old.get(at) != new.get(at);
+    let cells = access.row_columns().iter().zip(&values).enumerate();
+    Ok(cells
+        .filter(|(at, (column, _))| differs(*at) && column.filled == Filled::ByWriter)
+        .map(|(_, (column, value))| Ok((column, stored(column, value)?)))
+        .collect())
 }
 
 /// The same of a key.

@@ -4,7 +4,7 @@
 use rusqlite::{Error, params_from_iter};
 
 use super::errors::{database_error, rejection};
-use super::params::{NOTHING_TO_WRITE, key_values, quote, row_values};
+use super::params::{NOTHING_TO_WRITE, changed_values, key_values, quote, row_values};
 use super::rows::{Address, Reading};
 use super::spelling::Affinity;
 use super::stored::Stored;
@@ -78,14 +78,12 @@ impl Writing<'_> {
 
     fn update(&self, change: &Change, address: &Address) -> Result<(), Refused> {
         let (access, during) = (self.reading.access, self.reading.during);
-        let Some(after) = &change.after else { return Ok(()) };
-        let (mut sets, mut bound) = (Vec::new(), Vec::new());
-        for (column, value) in access.row_columns().iter().zip(row_values(access, after.as_bytes(), during)??)
-        {
-            if column.filled == Filled::ByWriter {
-                bound.push(value);
-                sets.push(format!("{} = ?{}", quote(&column.name), bound.len()));
-            }
+        let (Some(before), Some(after)) = (&change.before, &change.after) else { return Ok(()) };
+        let cells = changed_values(access, before.as_bytes(), after.as_bytes(), during)??;
+        let (mut sets, mut bound) = (Vec::with_capacity(cells.len()), Vec::with_capacity(cells.len()));
+        for (column, value) in cells {
+            bound.push(value);
+            sets.push(format!("{} = ?{}", quote(&column.name), bound.len()));
         }
         if sets.is_empty() {
             return Err(Refused::Row(failed(NOTHING_TO_WRITE)));
@@ -255,12 +253,13 @@ impl Writing<'_> {
     pub(super) fn put_back(&self, change: &Change, whole: &Whole) -> Result<ChangeOutcome, EngineError> {
         let (access, during) = (self.reading.access, self.reading.during);
         let Some(after) = &change.after else { return Ok(ChangeOutcome::Written) };
-        let row = match row_values(access, after.as_bytes(), during)? {
-            Ok(row) => row,
+        let before = change.before.as_ref().map_or(&[][..], CanonicalRow::as_bytes);
+        let cells = match changed_values(access, before, after.as_bytes(), during)? {
+            Ok(cells) => cells,
             Err(why) => return Ok(ChangeOutcome::Failed(why)),
         };
         let mut values = whole.values.clone();
-        for (column, value) in access.row_columns().iter().zip(row) {
+        for (column, value) in cells {
             if let Some(at) = whole.names.iter().position(|name| *name == column.name) {
                 values[at] = value;
             }

@@ -1,0 +1,59 @@
+//! Rows that are read back after they were written: a trigger or a generated column may make them others.
+
+use std::collections::HashMap;
+
+use sqlx::mysql::MySqlConnection;
+
+use super::catalogue::{named, texts};
+use super::keys::Asked;
+use super::{Facts, fetch};
+use crate::engine::EngineError;
+use crate::engine::read_back::rejection;
+use crate::model::{CanonicalRow, Change, Filled, Rejection, TableAccess};
+
+/// Whether what is written into the table may become another row than was sent. Triggers are shown to those alone who may
+/// make them: where nobody is known to, there may be some.
+pub(super) async fn may_differ(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    access: &TableAccess,
+) -> Result<bool, sqlx::Error> {
+    if access.columns.iter().any(|column| column.filled == Filled::Generated) {
+        return Ok(true);
+    }
+    let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
+    let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} LIMIT 1");
+    if !texts(connection, &sql).await?.is_empty() {
+        return Ok(true);
+    }
+    let grants = texts(connection, "SHOW GRANTS").await?;
+    let sees_triggers = grants.iter().flatten().flatten().any(|grant| {
+        let grant = grant.to_uppercase();
+        (grant.contains("ALL PRIVILEGES") || grant.contains("TRIGGER")) && grant.contains(" ON *.*")
+    });
+    Ok(!sees_triggers)
+}
+
+/// Which of these changes, just made, left something else, and why.
+pub(super) async fn held_otherwise(
+    connection: &mut MySqlConnection,
+    access: &TableAccess,
+    made: &[(usize, &Change)],
+    during: &str,
+) -> Result<Vec<(usize, Rejection)>, EngineError> {
+    let asked: Vec<Asked<'_>> =
+        made.iter().map(|(_, change)| Asked::new(access, &change.key, during)).collect::<Result<_, _>>()?;
+    let rows = fetch::locked(connection, access, &asked).await?;
+    let held: HashMap<&[u8], &CanonicalRow> = rows.iter().map(|row| (row.key.as_bytes(), &row.row)).collect();
+    let mut otherwise = Vec::new();
+    for ((at, change), asked) in made.iter().zip(&asked) {
+        let row = held.get(change.key.as_bytes()).copied();
+        // What a lookup need not find is proved by the scan after the last write.
+        if row == change.after.as_ref() || (row.is_none() && !asked.exact) {
+            continue;
+        }
+        otherwise.push((*at, rejection(access, row, change.after.as_ref())));
+    }
+    Ok(otherwise)
+}

@@ -1,0 +1,38 @@
+//! What is said of a row that is not, when it is read back, what was written.
+
+use crate::model::canonical::split_cells;
+use crate::model::{CanonicalRow, Filled, Rejection, RejectionKind, TableAccess};
+
+/// Why a row that was just written holds something else. Nothing of its values is told.
+pub(super) fn rejection(
+    access: &TableAccess,
+    held: Option<&CanonicalRow>,
+    after: Option<&CanonicalRow>,
+) -> Rejection {
+    let reason = match (held, after) {
+        (Some(held), Some(after)) => {
+            let cells = |row: &CanonicalRow| {
+                split_cells(row.as_bytes())
+                    .map(|cells| cells.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            };
+            let (held, after) = (cells(held).unwrap_or_default(), cells(after).unwrap_or_default());
+            let at = held.iter().zip(&after).position(|(held, after)| held != after);
+            match at.and_then(|at| access.row_columns().get(at)) {
+                Some(column) if column.filled == Filled::Generated => {
+                    format!(
+                        "the database computes another value for column {} than the source has",
+                        column.name
+                    )
+                }
+                Some(column) => format!(
+                    "a trigger of the database changes column {0} of the row; leave it out with --exclude {0}",
+                    column.name
+                ),
+                None => "a trigger of the database changes the row".to_owned(),
+            }
+        }
+        (Some(_), None) => "a trigger of the database inserts the row again".to_owned(),
+        (None, _) => "a trigger of the database changes the row's key, or deletes the row".to_owned(),
+    };
+    Rejection { kind: RejectionKind::Other, reason }
+}
