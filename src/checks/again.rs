@@ -3,51 +3,35 @@
 use super::judge::Judged;
 use super::plan::Planned;
 use super::run::{Case, Context};
-use crate::coordinator::{Wrote, may_change};
-use crate::model::TableSchema;
 
-/// A repair of a check, in the order in which they were done.
-#[derive(Debug)]
-pub(super) struct Repaired {
-    /// The target's table; `None` where it could not be described.
-    pub(super) table: Option<TableSchema>,
-    pub(super) name: String,
-    pub(super) wrote: Wrote,
-}
-
-impl Repaired {
-    fn may_change(&self, table: &Planned) -> bool {
-        let (Some(by), Some(of)) = (&self.table, &table.target_schema) else { return true };
-        by.table == of.table || may_change(by, self.wrote, of)
-    }
-}
-
-/// Measures again, without repairs, what agreed before such a repair. By now nothing is written any more.
-pub(super) async fn measure_again(context: &Context<'_>, planned: &[Planned], cases: &mut [Case<'_>]) {
-    let repaired = std::mem::take(&mut *context.repaired.lock().await);
-    for table in planned {
-        let mut of_table: Vec<&mut Case<'_>> = Vec::new();
-        let mut before: Vec<(Judged, String)> = Vec::new();
-        for case in cases.iter_mut().filter(|case| case.table.is_some_and(|of| std::ptr::eq(of, table))) {
-            let mut by: Vec<&str> = repaired
-                .iter()
-                .skip(case.repairs_seen)
-                .filter(|repaired| repaired.may_change(table))
-                .map(|repaired| repaired.name.as_str())
-                .collect();
-            by.dedup();
-            if by.is_empty() || !case.judged.as_ref().is_some_and(Judged::agrees) {
+impl Context<'_> {
+    /// Measures again, without repairs, what agreed before such a repair. By now nothing is written any more.
+    pub(super) async fn measure_again(&self, planned: &[Planned], cases: &mut [Case<'_>]) {
+        let repaired = std::mem::take(&mut *self.repaired.lock().await);
+        for table in planned {
+            let mut of_table: Vec<&mut Case<'_>> = Vec::new();
+            let mut before: Vec<(Judged, String)> = Vec::new();
+            for case in cases.iter_mut().filter(|case| case.table.is_some_and(|of| std::ptr::eq(of, table))) {
+                let mut by: Vec<&str> = repaired
+                    .iter()
+                    .skip(case.repairs_seen)
+                    .filter(|repaired| repaired.may_change(table))
+                    .map(|repaired| repaired.name.as_str())
+                    .collect();
+                by.dedup();
+                if by.is_empty() || !case.judged.as_ref().is_some_and(Judged::agrees) {
+                    continue;
+                }
+                before.extend(case.judged.take().map(|judged| (judged, by.join(", "))));
+                of_table.push(case);
+            }
+            if of_table.is_empty() {
                 continue;
             }
-            before.extend(case.judged.take().map(|judged| (judged, by.join(", "))));
-            of_table.push(case);
-        }
-        if of_table.is_empty() {
-            continue;
-        }
-        context.table(table, &mut of_table).await;
-        for (case, (first, by)) in of_table.into_iter().zip(before) {
-            case.judged = case.judged.take().map(|second| joined(first, second, &by));
+            self.table(table, &mut of_table).await;
+            for (case, (first, by)) in of_table.into_iter().zip(before) {
+                case.judged = case.judged.take().map(|second| joined(first, second, &by));
+            }
         }
     }
 }

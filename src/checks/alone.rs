@@ -5,9 +5,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::again::Repaired;
 use super::judge::{self, Judged};
 use super::plan::{self, Planned};
+use super::repaired::Repaired;
 use super::run::{Case, Context, failed};
 use super::{scalar, total};
 use crate::agent::{AgentError, TaskOptions, error::FailureKind};

@@ -7,6 +7,7 @@ mod again;
 mod alone;
 mod judge;
 mod plan;
+mod repaired;
 mod run;
 mod scalar;
 mod total;

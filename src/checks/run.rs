@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::again::{Repaired, measure_again};
 use super::judge::Judged;
 use super::plan::{self, Asked, Planned, named};
+use super::repaired::Repaired;
 use super::total::{self, Side};
 use crate::agent::{AgentError, AgentHandle, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, Config, PairSpec, RepairPolicy};
@@ -158,7 +158,7 @@ pub async fn run_pair(
         context.table(table, &mut of_table).await;
     }
     context.may_repair = false;
-    measure_again(&context, &planned, &mut cases).await;
+    context.measure_again(&planned, &mut cases).await;
     for case in cases.iter_mut().filter(|case| case.judged.is_none()) {
         context.alone(case).await;
     }
