@@ -107,6 +107,9 @@ pub(super) struct RepairArgs {
     /// Write the changes to FILE as SQL instead of making them; the target must be a database URL
     #[arg(long, value_name = "FILE")]
     pub(super) sql: Option<PathBuf>,
+    /// Replace the file of --sql where it is there already
+    #[arg(long, requires = "sql")]
+    pub(super) overwrite: bool,
     /// What a repair may do
     #[arg(long, value_delimiter = ',', default_values_t = [Allowed::Insert, Allowed::Update])]
     pub(super) allow: Vec<Allowed>,

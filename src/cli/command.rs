@@ -16,6 +16,7 @@ use super::evidence_args::UndoStoreArgs;
 use super::output::Output;
 use super::recorder::{Recorder, Recording};
 use super::shutdown::Shutdown;
+use super::sql_file::{Heading, SqlFile};
 use super::terminal::{Progress, color};
 use crate::agent::error::FailureKind;
 use crate::agent::security::{ServerSecurity, read_pem};
@@ -60,7 +61,7 @@ pub(super) async fn repair(args: &RepairArgs, shutdown: &Shutdown) -> Result<u8,
         command: "repair",
         pair: &args.pair,
         request,
-        sql: args.sql.as_deref(),
+        sql: args.sql.as_deref().map(|path| (path, args.overwrite)),
         undo: (writes && !args.no_undo).then_some(&args.undo),
         shutdown,
     };
@@ -130,7 +131,8 @@ struct Job<'a> {
     command: &'static str,
     pair: &'a PairArgs,
     request: RunRequest,
-    sql: Option<&'a Path>,
+    /// The file, and whether it may be replaced.
+    sql: Option<(&'a Path, bool)>,
     /// Where an agent of this process keeps what a repair overwrites.
     undo: Option<&'a UndoStoreArgs>,
     shutdown: &'a Shutdown,
@@ -181,7 +183,12 @@ impl Job<'_> {
             Ok(outcome) => {
                 let mut report = self.report(&source, &target, began, outcome);
                 recorder.finish_report(&mut report).await?;
-                self.print(&report, &mut output)?;
+                if let Err(failure) = self.print(&report, &mut output) {
+                    // What was done is told all the same.
+                    let text = render::text(&report, Style { color: false }, self.request.writes());
+                    let _ = std::io::stderr().write_all(text.as_bytes());
+                    return Err(failure);
+                }
                 Ok(report)
             }
             Err(failure) => {
@@ -199,7 +206,7 @@ impl Job<'_> {
         recorder: &mut Recorder,
     ) -> Result<RunOutcome, Failure> {
         let (limits, peers) = (limits(&self.pair.limits)?, client_security(&self.pair.peers)?);
-        let mut sql = self.sql.map(|path| Output::open(Some(path))).transpose()?;
+        let mut sql = self.sql.map(|(path, overwrite)| SqlFile::open(path, overwrite)).transpose()?;
         let undo = match self.undo {
             Some(undo) => evidence::undo_store(undo, &self.pair.evidence, target)?,
             None => None,
@@ -219,8 +226,18 @@ impl Job<'_> {
         // What cannot be noted or told is not done: a listener that fails stops the run.
         let (outcome, ()) = tokio::try_join!(run, listen)?;
         let outcome = outcome?;
-        if let Some(sql) = &mut sql {
-            sql.finish()?;
+        if let Some(sql) = sql {
+            let engine = target_agent.server().await?.engine;
+            let heading = Heading {
+                source: &source.shown,
+                target: &target.shown,
+                written_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+                run: recorder.recorded_run(),
+            };
+            let said = sql.finish(engine, &heading)?;
+            if !self.pair.quiet {
+                let _ = writeln!(std::io::stderr(), "{said}");
+            }
         }
         Ok(outcome)
     }
@@ -229,7 +246,7 @@ impl Job<'_> {
         &self,
         told: &mut mpsc::Receiver<RunEvent>,
         output: &mut Output,
-        mut sql: Option<&mut Output>,
+        mut sql: Option<&mut SqlFile>,
         recorder: &mut Recorder,
     ) -> Result<(), Failure> {
         let mut progress = Progress::new(self.pair.quiet);
@@ -240,10 +257,10 @@ impl Job<'_> {
             if let RunEvent::Planned { table, name, .. } = &event {
                 names.insert(*table, name.clone());
             }
-            if let (Some(sql), RunEvent::Table { event: Event::Sql { statement }, .. }) =
+            if let (Some(sql), RunEvent::Table { table, event: Event::Sql { statement } }) =
                 (sql.as_mut(), &event)
             {
-                sql.write(&format!("{statement}\n"))?;
+                sql.write(*table, statement)?;
             }
             if self.pair.format == Format::Ndjson {
                 self.ndjson(&event, &names, output)?;

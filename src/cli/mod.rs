@@ -33,6 +33,7 @@ mod output;
 mod recorder;
 mod serve;
 mod shutdown;
+mod sql_file;
 mod terminal;
 mod traces;
 mod undo;

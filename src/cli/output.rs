@@ -1,13 +1,55 @@
 //! Where data goes: standard output, or a file.
 
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use super::Failure;
 
+/// A file that is written beside the one it is to be, and put in its place when it is whole.
+pub(super) struct Beside;
+
+impl Beside {
+    /// For this user alone: it may hold values of rows.
+    pub(super) fn new(path: &Path) -> Result<NamedTempFile, Failure> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".partial")
+            .tempfile_in(folder.unwrap_or_else(|| Path::new(".")))
+            .map_err(|error| {
+                Failure::new(
+                    format!("cannot write {}: {error}", path.display()),
+                    "check the folder and its permissions",
+                )
+            })
+    }
+
+    pub(super) fn put(file: NamedTempFile, path: &Path, overwrite: bool) -> Result<(), Failure> {
+        file.as_file().sync_all().map_err(|error| Self::failed(path, &error))?;
+        let put = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
+        put.map(drop).map_err(|error| Self::failed(path, &error.error))
+    }
+
+    pub(super) fn failed(path: &Path, error: &std::io::Error) -> Failure {
+        Failure::new(format!("cannot write {}: {error}", path.display()), "is the disk full?")
+    }
+}
+
+enum To {
+    Standard(std::io::Stdout),
+    /// What is no ordinary file (a pipe, a device) is written as it is.
+    Special(std::fs::File),
+    File(BufWriter<NamedTempFile>, PathBuf),
+    Done,
+}
+
 /// Standard output or a file. A reader that closes the pipe has seen enough.
 pub(super) struct Output {
-    to: Box<dyn Write + Send>,
+    to: To,
     name: String,
     terminal: bool,
     closed: bool,
@@ -15,16 +57,24 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let (to, name): (Box<dyn Write + Send>, _) = match path {
-            None => (Box::new(std::io::stdout()), "standard output".to_owned()),
+        let (to, name) = match path {
+            None => (To::Standard(std::io::stdout()), "standard output".to_owned()),
             Some(path) => {
-                let file = std::fs::File::create(path).map_err(|error| {
-                    Failure::new(
-                        format!("cannot write {}: {error}", path.display()),
-                        "check the folder and its permissions",
-                    )
-                })?;
-                (Box::new(std::io::BufWriter::new(file)), path.display().to_string())
+                let special = path.metadata().is_ok_and(|found| !found.is_file());
+                let to = if special {
+                    let file = std::fs::File::create(path).map_err(|error| {
+                        Failure::new(
+                            format!("cannot write {}: {error}", path.display()),
+                            "check the folder and its permissions",
+                        )
+                    })?;
+                    To::Special(file)
+                } else {
+                    // A link stays one: the file that it leads to is replaced.
+                    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+                    To::File(BufWriter::new(Beside::new(&place)?), place)
+                };
+                (to, path.display().to_string())
             }
         };
         Ok(Self { to, name, terminal: path.is_none() && std::io::stdout().is_terminal(), closed: false })
@@ -38,13 +88,30 @@ impl Output {
         if self.closed {
             return Ok(());
         }
-        let written = self.to.write_all(text.as_bytes());
+        let written = match &mut self.to {
+            To::Standard(to) => to.write_all(text.as_bytes()),
+            To::Special(to) => to.write_all(text.as_bytes()),
+            To::File(to, _) => to.write_all(text.as_bytes()),
+            To::Done => Ok(()),
+        };
         self.check(written)
     }
 
+    /// Flushes; a file appears in its place. Nothing can be written behind it.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
-        let flushed = self.to.flush();
-        self.check(flushed)
+        match std::mem::replace(&mut self.to, To::Done) {
+            To::Standard(mut to) => {
+                let flushed = to.flush();
+                self.to = To::Standard(to);
+                self.check(flushed)
+            }
+            To::File(to, place) => {
+                let file = to.into_inner().map_err(|error| Beside::failed(&place, error.error()))?;
+                Beside::put(file, &place, true)
+            }
+            To::Special(mut to) => self.check(to.flush()),
+            To::Done => Ok(()),
+        }
     }
 
     fn check(&mut self, result: std::io::Result<()>) -> Result<(), Failure> {

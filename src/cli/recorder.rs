@@ -115,6 +115,11 @@ impl Recorder {
         }
     }
 
+    /// The run's id in the ledger; `None` where it is not recorded.
+    pub(super) fn recorded_run(&self) -> Option<&str> {
+        self.open.as_ref().map(|_| self.run.as_str())
+    }
+
     pub(super) fn run(&self) -> &str {
         &self.run
     }

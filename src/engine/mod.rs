@@ -129,8 +129,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         changes: &[Change],
     ) -> Result<Vec<ChangeOutcome>, EngineError>;
 
-    /// The change as one SQL statement for a person to read and run, conditional on key only, ending in `;`.
-    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError>;
+    /// The change as one SQL statement for a person to read and run, ending in `;`. It finds its row by the key, and by what
+    /// was compared of the cells that it changes, where SQL has an exact equality for them.
+    async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError>;
 
     /// Answers with a few numbers, in one query that writes nothing. A wrong condition or query of the user's is
     /// `ErrorKind::Filter`.

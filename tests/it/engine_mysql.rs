@@ -346,7 +346,7 @@ async fn values_of_every_type_are_updated_exactly() {
     db.execute("DELETE FROM b").await;
     let mut script = String::new();
     for change in inserts(&rows) {
-        script.push_str(&db.engine.statement(&target, &change).unwrap());
+        script.push_str(&db.engine.statement(&target, &change).await.unwrap());
     }
     db.execute(&script).await;
     let sums = db.query("CHECKSUM TABLE a, b").await;

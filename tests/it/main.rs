@@ -44,6 +44,7 @@ mod reconcile;
 mod serve;
 mod serve_dashboard;
 mod serve_pair;
+mod sql_file;
 mod stops;
 mod support;
 mod tidy;

@@ -79,7 +79,9 @@ impl<'a, 'b> Settlement<'a, 'b> {
             Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
         let inserts = u64::from(allow.insert) * located.missing;
         let overwrites = u64::from(allow.update) * located.changed + u64::from(allow.delete) * located.extra;
-        let over_limit = target.writes()
+        // A dry run foresees it; a file of SQL is for a person to judge.
+        let over_limit = options.repair.is_some()
+            && !options.sql
             && (options.max_changes.is_some_and(|max| inserts + overwrites > max)
                 || options
                     .max_overwritten_percent
@@ -446,7 +448,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
         }
         let allowed = self.is_allowed(&change);
         if allowed && self.target.task.options.sql && self.target.task.options.repair.is_some() {
-            match self.target.agent.engine.statement(&self.target.access, &change) {
+            match self.target.agent.engine.statement(&self.target.access, &change).await {
                 Ok(statement) => self.target.tell(Event::Sql { statement }).await?,
                 Err(error) if error.kind == ErrorKind::Row => {
                     let key = reread.suspect.key.clone();

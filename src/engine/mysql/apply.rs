@@ -125,6 +125,15 @@ async fn settle_isolation(connection: &mut MySqlConnection, facts: &Facts) -> Re
     execute(connection, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await
 }
 
+/// The columns that the server sets in an update that does not.
+pub(super) async fn set_on_update(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    access: &TableAccess,
+) -> Result<Vec<String>, sqlx::Error> {
+    Beyond::of(connection, facts, access).await.map(|beyond| beyond.set_on_update)
+}
+
 /// What the catalogue says of the table's columns that is not in the access.
 struct Beyond {
     schema: String,

@@ -45,6 +45,8 @@ pub struct MySqlEngine {
     target: Target,
     pool: MySqlPool,
     facts: Facts,
+    /// Of tables for which statements were written.
+    set_on_update: tokio::sync::Mutex<std::collections::HashMap<TableName, Vec<String>>>,
 }
 
 /// What the server is and how it is set, asked once.
@@ -75,7 +77,21 @@ impl MySqlEngine {
         let target = Target::parse(url)?.with(manners);
         let pool = target.pool().await?;
         let facts = Facts::ask(&pool, &target.shown).await?;
-        Ok(Self { target, pool, facts })
+        Ok(Self { target, pool, facts, set_on_update: tokio::sync::Mutex::default() })
+    }
+
+    /// The columns that the server sets in an update that does not; asked once a table.
+    async fn set_on_update(&self, access: &TableAccess) -> Result<Vec<String>, EngineError> {
+        let mut known = self.set_on_update.lock().await;
+        if let Some(columns) = known.get(&access.table) {
+            return Ok(columns.clone());
+        }
+        let during = format!("write SQL for {}", access.table);
+        let mut connection = self.connection(&during).await?;
+        let found = apply::set_on_update(&mut connection, &self.facts, access).await;
+        let found = given_back(connection, found.map_err(|error| errors::database(during, &error)))?;
+        known.insert(access.table.clone(), found.clone());
+        Ok(found)
     }
 
     async fn connection(&self, during: &str) -> Result<PoolConnection<MySql>, EngineError> {
@@ -233,8 +249,9 @@ impl Engine for MySqlEngine {
         given_back(connection, done)
     }
 
-    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        statement::spelled(access, change)
+    async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+        let kept = self.set_on_update(access).await?;
+        statement::spelled(access, change, &kept)
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {

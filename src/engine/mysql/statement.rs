@@ -156,7 +156,8 @@ pub(super) fn writable(access: &TableAccess) -> impl Iterator<Item = &AccessColu
 }
 
 /// The change as a statement of its own.
-pub(super) fn spelled(access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+/// `kept`: columns that the server sets anew in an update that does not set them.
+pub(super) fn spelled(access: &TableAccess, change: &Change, kept: &[String]) -> Result<String, EngineError> {
     let during = || format!("write a statement for {}", access.table);
     let malformed = |error: DecodeError| EngineError::new(ErrorKind::Row, during(), error.to_string());
     let refused = |why: String| EngineError::new(ErrorKind::Row, during(), why);
@@ -169,21 +170,49 @@ pub(super) fn spelled(access: &TableAccess, change: &Change) -> Result<String, E
             access.key_columns().iter().zip(&key).map(|(column, value)| addressed(column, value));
         conditions.collect::<Result<Vec<String>, String>>().map(|all| all.join(" AND ")).map_err(refused)
     };
+    // The row is written while it still holds what was compared, as far as SQL can tell.
+    let before = match &change.before {
+        Some(before) => decode_row(&access.row_types(), before.as_bytes()).map_err(malformed)?,
+        None => Vec::new(),
+    };
+    let held = |at: usize| match (access.row_columns().get(at)?, before.get(at)?) {
+        (column, Value::Null) => Some(format!("{} IS NULL", quote(&column.name))),
+        (column, Value::Text(text))
+            if matches!(
+                (&column.ty, &column.comparison),
+                (ColumnType::Text { .. }, ComparisonType::Text { .. })
+            ) =>
+        {
+            Some(held_as_read(column, text))
+        }
+        (column, value) => addressed(column, value).ok(),
+    };
     let table = quote_table(&access.table);
     let Some(after) = &change.after else {
-        return Ok(format!("DELETE FROM {table} WHERE {};", found()?));
+        let all: Vec<String> = std::iter::once(found()?).chain((0..before.len()).filter_map(held)).collect();
+        return Ok(format!("DELETE FROM {table} WHERE {};", all.join(" AND ")));
     };
     let row = decode_row(&access.row_types(), after.as_bytes()).map_err(malformed)?;
     if let Some(before) = &change.before {
         let differs = differing(before, after).map_err(malformed)?;
-        let all = !differs.contains(&true);
-        let columns = access.row_columns().iter().zip(&row).zip(differs);
-        let set = columns.filter(|((column, _), differs)| is_writable(column) && (*differs || all));
-        let pair = |(one, _): ((&AccessColumn, &Value), bool)| {
+        let guards = differs.iter().enumerate().filter(|(_, differs)| **differs);
+        let guards: Vec<String> = guards.filter_map(|(at, _)| held(at)).collect();
+        let columns = access.row_columns().iter().zip(&row).zip(&differs);
+        let set = columns.filter(|((column, _), differs)| is_writable(column) && **differs);
+        let pair = |(one, _): ((&AccessColumn, &Value), &bool)| {
             Ok(format!("{} = {}", quote(&one.0.name), written(&one)?))
         };
-        let set = set.map(pair).collect::<Result<Vec<String>, EngineError>>()?;
-        return Ok(format!("UPDATE {table} SET {} WHERE {};", set.join(", "), found()?));
+        let mut set = set.map(pair).collect::<Result<Vec<String>, EngineError>>()?;
+        if set.is_empty() {
+            return Err(refused("only columns that the database fills itself differ".to_owned()));
+        }
+        let is_set = |name: &String| {
+            let columns = access.row_columns().iter().zip(&differs);
+            columns.filter(|(_, differs)| **differs).any(|(column, _)| column.name == *name)
+        };
+        set.extend(kept.iter().filter(|name| !is_set(name)).map(|name| format!("{0} = {0}", quote(name))));
+        let all: Vec<String> = std::iter::once(found()?).chain(guards).collect();
+        return Ok(format!("UPDATE {table} SET {} WHERE {};", set.join(", "), all.join(" AND ")));
     }
     let all: Vec<(&AccessColumn, &Value)> =
         access.columns.iter().zip(key.iter().chain(&row)).filter(|(column, _)| is_writable(column)).collect();
@@ -232,14 +261,19 @@ fn addressed(column: &AccessColumn, value: &Value) -> Result<String, String> {
                     (ColumnType::Text { .. }, ComparisonType::Text { .. })
                 ) =>
         {
-            let mut read = format!("CONVERT({} USING utf8mb4)", reading(column));
-            if matches!(column.comparison, ComparisonType::Text { trim: true }) {
-                read = format!("TRIM(TRAILING ' ' FROM {read})");
-            }
-            Ok(format!("CAST({read} AS BINARY) = X'{}'", hex(text.as_bytes())))
+            Ok(held_as_read(column, text))
         }
         _ => Err(format!("a statement cannot tell the row by column {}", column.name)),
     }
+}
+
+/// The condition that a column is read as this text, whatever its collation holds equal.
+fn held_as_read(column: &AccessColumn, text: &str) -> String {
+    let mut read = format!("CONVERT({} USING utf8mb4)", reading(column));
+    if matches!(column.comparison, ComparisonType::Text { trim: true }) {
+        read = format!("TRIM(TRAILING ' ' FROM {read})");
+    }
+    format!("CAST({read} AS BINARY) = X'{}'", hex(text.as_bytes()))
 }
 
 /// The condition that a TIMESTAMP is this moment, also where the session's clock shows it twice. A wide range, which no zone
@@ -340,7 +374,7 @@ mod tests {
     #[test]
     fn statements_quote_names_and_values() {
         let (access, mut change) = (access(), change_to("it's"));
-        let text = |change: &Change| spelled(&access, change).unwrap();
+        let text = |change: &Change| spelled(&access, change, &[]).unwrap();
         assert_eq!(text(&change), "INSERT INTO `sh``op`.`order` (`id`, `na``me`) VALUES (7, 'it''s');");
         change.before = change.after.clone();
         assert_eq!(text(&change), "UPDATE `sh``op`.`order` SET `na``me` = 'it''s' WHERE `id` = 7;");

@@ -368,7 +368,7 @@ impl Engine for PgEngine {
         Ok(outcomes)
     }
 
-    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+    async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         statement::statement(access, change, &self.known.of(&access.table))
     }
 

@@ -1,5 +1,7 @@
 //! SQL text: quoting, select lists, casts, and a change as a statement for a person.
 
+use std::fmt::Write as _;
+
 use super::known::Shape;
 use super::live::LiveColumn;
 use super::{bind, exact};
@@ -28,9 +30,25 @@ pub(super) fn from(name: &TableName, only: bool) -> String {
 }
 
 pub(super) fn literal(text: &str) -> String {
-    if text.contains('\\') {
-        // The same whatever standard_conforming_strings is where it is run.
-        format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    if text.chars().any(|c| c == '\\' || c.is_control()) {
+        // The same whatever standard_conforming_strings is where it is run, and without a control character in the file.
+        let mut out = String::with_capacity(text.len() + 8);
+        out.push_str("E'");
+        for c in text.chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\'' => out.push_str("''"),
+                c if c.is_control() && c.is_ascii() => {
+                    let _ = write!(out, "\\x{:02x}", u32::from(c));
+                }
+                c if c.is_control() => {
+                    let _ = write!(out, "\\u{:04x}", u32::from(c));
+                }
+                c => out.push(c),
+            }
+        }
+        out.push('\'');
+        out
     } else {
         format!("'{}'", text.replace('\'', "''"))
     }
@@ -182,13 +200,29 @@ pub(super) fn statement(access: &TableAccess, change: &Change, shape: &Shape) ->
         }
         Ok(all.join(" AND "))
     };
+    // The row is written while it still holds what was compared, as far as SQL can tell.
+    let before = match &change.before {
+        Some(before) => decode_row(&access.row_types(), before.as_bytes()).map_err(|_| malformed(access))?,
+        None => Vec::new(),
+    };
+    let held = |at: usize| {
+        let (column, value) = (access.row_columns().get(at)?, before.get(at)?);
+        match written(column, value).ok()?.as_str() {
+            "NULL" => Some(format!("{} IS NULL", ident(&column.name))),
+            text => condition(column, value, text, shape),
+        }
+    };
     let (target, from) = (table(&access.table), from(&access.table, shape.only));
     let after = match &change.after {
         Some(after) => decode_row(&access.row_types(), after.as_bytes()).map_err(|_| malformed(access))?,
         None => Vec::new(),
     };
     match change.operation() {
-        Operation::Delete => Ok(format!("DELETE FROM {from} WHERE {};", conditions()?)),
+        Operation::Delete => {
+            let all: Vec<String> =
+                std::iter::once(conditions()?).chain((0..before.len()).filter_map(held)).collect();
+            Ok(format!("DELETE FROM {from} WHERE {};", all.join(" AND ")))
+        }
         Operation::Insert => {
             let (mut names, mut values, mut identity) = (Vec::new(), Vec::new(), false);
             for (column, value) in access.columns.iter().zip(key.iter().chain(&after)) {
@@ -212,8 +246,9 @@ pub(super) fn statement(access: &TableAccess, change: &Change, shape: &Shape) ->
                 }
                 _ => Vec::new(),
             };
-            let mut sets = Vec::new();
+            let (mut sets, mut all) = (Vec::new(), vec![conditions()?]);
             for at in changed {
+                all.extend(held(at));
                 let (Some(column), Some(value)) = (access.row_columns().get(at), after.get(at)) else {
                     continue;
                 };
@@ -223,9 +258,10 @@ pub(super) fn statement(access: &TableAccess, change: &Change, shape: &Shape) ->
                 }
             }
             if sets.is_empty() {
-                return Ok(format!("-- {target}: only columns that the database fills itself differ;"));
+                let what = "only columns that the database fills itself differ";
+                return Err(EngineError::new(ErrorKind::Row, during(), what));
             }
-            Ok(format!("UPDATE {from} SET {} WHERE {};", sets.join(", "), conditions()?))
+            Ok(format!("UPDATE {from} SET {} WHERE {};", sets.join(", "), all.join(" AND ")))
         }
     }
 }

@@ -157,21 +157,9 @@ impl Engine for SqliteEngine {
         self.blocking("write", move |engine| apply::replace(&mut engine.open(true)?, &access, &changes)).await
     }
 
-    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        let during = format!("write SQL for {}", access.table);
-        let unspelled = |what: String| EngineError::new(ErrorKind::Row, &during, what);
-        // A row that is there is named as it is stored, where that is not known without looking.
-        let inexact = params::inexact_column(access, &change.key, &during)?;
-        let key = match inexact.filter(|_| change.before.is_some()) {
-            Some(column) => rows::stored_key(self, access, &change.key)?.ok_or_else(|| {
-                unspelled(format!(
-                    "column {column} does not tell which row is meant: none or several spell it so"
-                ))
-            })?,
-            None => params::key_values(access, &change.key, &during)?
-                .map_err(|rejection| unspelled(rejection.reason))?,
-        };
-        params::statement(access, change, &key)
+    async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+        let (access, change) = (access.clone(), change.clone());
+        self.blocking("read", move |engine| rows::statement(&engine, &access, &change)).await
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {

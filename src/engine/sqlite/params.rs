@@ -144,35 +144,56 @@ pub(super) fn inexact_column<'a>(
     Ok(inexact.map(|(column, _)| column.name.as_str()))
 }
 
-/// The change as SQL text. `key` is the key as it is stored.
+/// The change as SQL text. `key` is the key as it is stored. `resolves_conflicts`: a constraint of the table would delete
+/// other rows, or pass the row over, unless the statement says otherwise.
 pub(super) fn statement(
     access: &TableAccess,
     change: &Change,
     key: &[Stored],
+    resolves_conflicts: bool,
 ) -> Result<String, EngineError> {
+    let or = if resolves_conflicts { " OR ABORT" } else { "" };
     let during = format!("write SQL for {}", access.table);
     let refused = |rejection: Rejection| EngineError::new(ErrorKind::Row, &during, rejection.reason);
-    let row = match &change.after {
-        Some(row) => row_values(access, row.as_bytes(), &during)?.map_err(refused)?,
+    let before = match &change.before {
+        Some(row) => decode_row(&access.row_types(), row.as_bytes())
+            .map_err(|error| EngineError::new(ErrorKind::Row, &during, error.to_string()))?,
         None => Vec::new(),
     };
-    let table = quote(&access.table.name);
-    let parts: Vec<String> =
-        access.key_columns().iter().zip(key).map(|(column, value)| equals(&column.name, value)).collect();
-    let condition = parts.join(" AND ");
-    let set = |(column, value): (&AccessColumn, &Stored)| {
-        (column.filled == Filled::ByWriter).then(|| format!("{} = {}", quote(&column.name), value.literal()))
+    // The row is written while it still holds what was compared, where all spellings of that are known.
+    let held = |name: &str| {
+        let at = access.row_columns().iter().position(|column| column.name == name)?;
+        let (column, value) = (access.row_columns().get(at)?, before.get(at)?);
+        if matches!(value, Value::Null) {
+            return Some(format!("{} IS NULL", quote(name)));
+        }
+        let spellings = spellings(column, value, false);
+        let each: Vec<String> = spellings.values.iter().map(|value| equals(name, value)).collect();
+        match each.as_slice() {
+            _ if !spellings.complete => None,
+            [] => None,
+            [one] => Some(one.clone()),
+            many => Some(format!("({})", many.join(" OR "))),
+        }
     };
-    Ok(match change.operation() {
-        Operation::Delete => format!("DELETE FROM {table} WHERE {condition};"),
-        Operation::Update => {
-            let sets: Vec<String> = access.row_columns().iter().zip(&row).filter_map(set).collect();
-            if sets.is_empty() {
+    let table = quote(&access.table.name);
+    let mut condition: Vec<String> =
+        access.key_columns().iter().zip(key).map(|(column, value)| equals(&column.name, value)).collect();
+    Ok(match (change.operation(), &change.before, &change.after) {
+        (Operation::Update, Some(old), Some(new)) => {
+            let cells = changed_values(access, old.as_bytes(), new.as_bytes(), &during)?.map_err(refused)?;
+            if cells.is_empty() {
                 return Err(EngineError::new(ErrorKind::Row, during, NOTHING_TO_WRITE));
             }
-            format!("UPDATE {table} SET {} WHERE {condition};", sets.join(", "))
+            condition.extend(cells.iter().filter_map(|(column, _)| held(&column.name)));
+            let sets: Vec<String> = cells
+                .iter()
+                .map(|(column, value)| format!("{} = {}", quote(&column.name), value.literal()))
+                .collect();
+            format!("UPDATE{or} {table} SET {} WHERE {};", sets.join(", "), condition.join(" AND "))
         }
-        Operation::Insert => {
+        (Operation::Insert, _, Some(new)) => {
+            let row = row_values(access, new.as_bytes(), &during)?.map_err(refused)?;
             let pairs = access
                 .columns
                 .iter()
@@ -180,7 +201,11 @@ pub(super) fn statement(
                 .filter(|(column, _)| column.filled != Filled::Generated);
             let (names, values): (Vec<String>, Vec<String>) =
                 pairs.map(|(column, value)| (quote(&column.name), value.literal())).unzip();
-            format!("INSERT INTO {table} ({}) VALUES ({});", names.join(", "), values.join(", "))
+            format!("INSERT{or} INTO {table} ({}) VALUES ({});", names.join(", "), values.join(", "))
+        }
+        _ => {
+            condition.extend(access.row_columns().iter().filter_map(|column| held(&column.name)));
+            format!("DELETE FROM {table} WHERE {};", condition.join(" AND "))
         }
     })
 }

@@ -7,13 +7,13 @@ use rusqlite::{Connection, Error, Row, params_from_iter};
 use super::SqliteEngine;
 use super::collation::Asked;
 use super::errors::{database_error, engine_error, row_error, unknown_collation, words};
-use super::params::{decoded_key, qualified, quote};
+use super::params::{self, decoded_key, inexact_column, key_values, qualified, quote};
 use super::shape::TableShape;
 use super::spelling;
 use super::stored::Stored;
 use super::types::encode;
-use crate::engine::{EngineError, Lookup, RowError};
-use crate::model::{AccessColumn, CanonicalRow, Key, KeyedRow, RowBuffer, TableAccess};
+use crate::engine::{EngineError, ErrorKind, Lookup, RowError};
+use crate::model::{AccessColumn, CanonicalRow, Change, Key, KeyedRow, RowBuffer, TableAccess};
 
 /// `SELECT … FROM …`, without a condition.
 pub(super) fn select(access: &TableAccess) -> String {
@@ -267,19 +267,37 @@ pub(super) fn lookup(
     Ok(Lookup::of_statement(keys, rows, |key| exact.as_ref().is_none_or(|exact| exact.contains(key))))
 }
 
-/// The key of a row as it is stored.
-pub(super) fn stored_key(
+/// The change as SQL text for a person. A row that is there is named as it is stored, where that is not known without looking.
+pub(super) fn statement(
     engine: &SqliteEngine,
     access: &TableAccess,
-    key: &Key,
-) -> Result<Option<Vec<Stored>>, EngineError> {
+    change: &Change,
+) -> Result<String, EngineError> {
     let during = format!("write SQL for {}", access.table);
+    let unspelled = |what: String| EngineError::new(ErrorKind::Row, &during, what);
     let connection = engine.open(false)?;
     let shape = TableShape { rowid: None, ..TableShape::read(&connection, access, &during)? };
-    if shape.ordered_by.is_some() {
+    let inexact = inexact_column(access, &change.key, &during)?;
+    let key = match inexact.filter(|_| change.before.is_some()) {
+        Some(column) => {
+            let reading =
+                Reading { connection: &connection, access, shape: &shape, filter: None, during: &during };
+            stored_key(&reading, &change.key)?.ok_or_else(|| {
+                unspelled(format!(
+                    "column {column} does not tell which row is meant: none or several spell it so"
+                ))
+            })?
+        }
+        None => key_values(access, &change.key, &during)?.map_err(|why| unspelled(why.reason))?,
+    };
+    params::statement(access, change, &key, shape.resolves_conflicts)
+}
+
+/// The key of a row as it is stored.
+fn stored_key(reading: &Reading<'_>, key: &Key) -> Result<Option<Vec<Stored>>, EngineError> {
+    if reading.shape.ordered_by.is_some() {
         return Ok(None);
     }
-    let reading = Reading { connection: &connection, access, shape: &shape, filter: None, during: &during };
     let keys = std::slice::from_ref(key);
     let mut found = reading.by_key(keys)?.map(|search| search.found).unwrap_or_default();
     if found.is_empty() {

@@ -40,7 +40,7 @@ impl Stored {
             }
             Self::Real(value) => format!("{value:?}"),
             Self::Text(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) if !text.contains('\0') => format!("'{}'", text.replace('\'', "''")),
+                Ok(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', "''")),
                 _ => format!("CAST(x'{}' AS TEXT)", hex(bytes)),
             },
             Self::Blob(bytes) => format!("x'{}'", hex(bytes)),

@@ -325,7 +325,7 @@ async fn statements_do_what_changes_do(bed: Bed) {
     let all: Vec<Change> = changes(&bed.scan(&target, 1).await, &bed.scan(&source, 1).await);
     assert_eq!(all.len(), 4);
     for change in &all {
-        let statement = bed.engine.statement(&target, change).unwrap();
+        let statement = bed.engine.statement(&target, change).await.unwrap();
         assert!(statement.ends_with(';'), "{statement}");
         bed.execute(&statement);
     }

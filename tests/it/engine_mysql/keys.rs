@@ -81,7 +81,7 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
         let twice = engine.apply(access, &insert).await.unwrap();
         assert_eq!(twice, [ChangeOutcome::Stale], "{what}: inserted twice {at}");
         // A statement for a person hits the same row.
-        let statement = engine.statement(access, &to(&now, Some(row.row.clone()))[0]);
+        let statement = engine.statement(access, &to(&now, Some(row.row.clone()))[0]).await;
         match statement {
             Ok(sql) => {
                 db.execute(&sql).await;
@@ -489,7 +489,7 @@ async fn only_the_columns_that_differ_are_written() {
         .map(|one| Change { key: one.key.clone(), before: one.after.clone(), after: one.before.clone() })
         .collect();
     for change in &back {
-        let sql = db.engine.statement(&target, change).unwrap();
+        let sql = db.engine.statement(&target, change).await.unwrap();
         assert!(sql.contains("`n` =") && !sql.contains("`e` =") && !sql.contains("`j` ="), "{sql}");
         db.execute(&sql).await;
     }

@@ -49,7 +49,7 @@ async fn equal_sets_are_equal_in_whatever_order_they_are_declared() {
         assert_eq!(index(&scan(&db.engine, &target).await), index(&rows));
         db.execute("DELETE FROM b").await;
         for change in inserts(&rows) {
-            db.execute(&db.engine.statement(&target, &change).unwrap()).await;
+            db.execute(&db.engine.statement(&target, &change).await.unwrap()).await;
         }
         assert_eq!(index(&scan(&db.engine, &target).await), index(&rows));
         let equal = "SELECT COUNT(*) FROM a JOIN b ON a.id = b.id AND a.k + 0 > 0 AND FIND_IN_SET('b', a.k) > 0 AND FIND_IN_SET('b', b.k) > 0";
@@ -122,7 +122,7 @@ async fn geometries_are_compared_and_written_with_their_reference_system() {
         assert_eq!(db.scalar(&format!("{stored} b")).await, db.scalar(&format!("{stored} a")).await);
         db.execute("DELETE FROM b").await;
         for change in inserts(&rows) {
-            db.execute(&db.engine.statement(&target, &change).unwrap()).await;
+            db.execute(&db.engine.statement(&target, &change).await.unwrap()).await;
         }
         assert_eq!(db.scalar(&format!("{stored} b")).await, db.scalar(&format!("{stored} a")).await);
         db.execute("DELETE FROM b").await;

@@ -269,7 +269,7 @@ async fn statements_can_be_run_by_hand() {
     let planned = changes(&db.scan(&target, 1).await, &db.scan(&source, 1).await);
     assert_eq!(planned.len(), 4);
     for change in &planned {
-        let sql = db.engine.statement(&target, change).unwrap();
+        let sql = db.engine.statement(&target, change).await.unwrap();
         assert!(sql.ends_with(';'));
         db.sql(&sql).await;
     }

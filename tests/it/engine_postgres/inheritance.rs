@@ -62,12 +62,12 @@ async fn a_parents_rows_are_its_own() {
     let back = changes(&some, &again);
     assert_eq!(db.engine.replace(&target, &back).await.unwrap(), vec![ChangeOutcome::Written; back.len()]);
     for change in changes(&again, &some) {
-        db.sql(&db.engine.statement(&target, &change).unwrap()).await;
+        db.sql(&db.engine.statement(&target, &change).await.unwrap()).await;
     }
     assert_eq!(db.scan(&target, 1).await, wanted);
     let delete = Change { before: None, after: None, key: wanted.keys().next().unwrap().clone() };
     let delete = Change { before: wanted.get(&delete.key).cloned(), ..delete };
-    db.sql(&db.engine.statement(&target, &delete).unwrap()).await;
+    db.sql(&db.engine.statement(&target, &delete).await.unwrap()).await;
     assert_eq!(db.count("SELECT count(*) FROM ONLY city").await, 199);
     assert_eq!(db.text(CHILDREN).await, children, "no child's row was written");
 }

@@ -374,7 +374,7 @@ async fn a_row_that_is_equal_by_collation_only_is_left_alone() {
     let all = "SELECT string_agg(k || v, ',' ORDER BY k COLLATE \"C\") FROM t";
     assert_eq!(db.text(all).await, "A2,a1");
     db.sql("UPDATE t SET v = 2").await;
-    db.sql(&db.engine.statement(&target, &update).unwrap()).await;
+    db.sql(&db.engine.statement(&target, &update).await.unwrap()).await;
     assert_eq!(db.text(all).await, "A2,a1");
     let delete = Change { after: None, before: update.after.clone(), key };
     assert_eq!(db.apply(&target, &[delete]).await, [ChangeOutcome::Written]);
@@ -392,7 +392,7 @@ async fn statements_address_the_row_or_say_that_they_cannot() {
         let stored = pair.stored().await;
         let mut failed = 0;
         for change in changes(&before, &pair.rows) {
-            match pair.db.engine.statement(&pair.target, &change) {
+            match pair.db.engine.statement(&pair.target, &change).await {
                 Ok(sql) => pair.db.sql(&sql).await,
                 Err(error) => {
                     assert_eq!(error.kind, ErrorKind::Row, "{}", pair.name);
@@ -404,7 +404,7 @@ async fn statements_address_the_row_or_say_that_they_cannot() {
         if failed == 0 {
             assert_eq!(pair.stored().await, stored.replace("|2", "|1"), "{}", pair.name);
             for change in changes(&pair.rows, &BTreeMap::new()) {
-                pair.db.sql(&pair.db.engine.statement(&pair.target, &change).unwrap()).await;
+                pair.db.sql(&pair.db.engine.statement(&pair.target, &change).await.unwrap()).await;
             }
             assert_eq!(pair.db.count("SELECT count(*) FROM t").await, 0, "{}", pair.name);
             written.push(pair.name.clone());

@@ -88,7 +88,7 @@ async fn what_is_read_of_a_type_is_written_to_it() {
             assert_eq!(db.scan(&target, 1).await, wanted, "{ty}");
             db.sql("UPDATE t SET v = NULL").await;
             for change in changes(&db.scan(&target, 1).await, &wanted) {
-                match db.engine.statement(&target, &change) {
+                match db.engine.statement(&target, &change).await {
                     Ok(sql) => db.sql(&sql).await,
                     Err(error) => panic!("{ty}: {error}"),
                 }

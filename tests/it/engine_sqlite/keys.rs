@@ -45,9 +45,8 @@ async fn text_that_is_not_utf8_is_a_key_like_any_other() {
             assert!(lookup.rows.len() == 4 && lookup.unproven.is_empty(), "{made}{behind}: {lookup:?}");
             // And back, by SQL text.
             for key in &keys {
-                let statement =
-                    file.engine.statement(&access, &change(key, now.get(key), Some(&rows[key]))).unwrap();
-                file.db.execute(&statement);
+                let change = change(key, now.get(key), Some(&rows[key]));
+                file.db.execute(&file.engine.statement(&access, &change).await.unwrap());
             }
             assert_eq!(file.scan(&access, 1).await.unwrap(), rows, "{made}{behind}");
         }

@@ -203,8 +203,11 @@ async fn law(
 
     // As SQL text.
     let (half, rest) = keys.split_at(keys.len() / 2);
-    let statement = |key| file.engine.statement(&access, &change(key, Some(&two), Some(&three))).unwrap();
-    let statements: Vec<String> = half.iter().map(statement).collect();
+    let mut statements = Vec::new();
+    for key in half {
+        let change = change(key, Some(&two), Some(&three));
+        statements.push(file.engine.statement(&access, &change).await.unwrap());
+    }
     file.db.execute(&format!("BEGIN; {} COMMIT", statements.join(" ")));
     assert_eq!(
         file.db.scalar("SELECT count(*) FROM t WHERE n = 3").unwrap(),

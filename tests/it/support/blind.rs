@@ -89,8 +89,8 @@ impl Engine for BlindEngine {
         self.inner.replace(access, changes).await
     }
 
-    fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
-        self.inner.statement(access, change)
+    async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
+        self.inner.statement(access, change).await
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
