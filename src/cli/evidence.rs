@@ -92,9 +92,16 @@ pub(super) fn undo_store(
         return Ok(None);
     }
     match (&args.undo_dir, evidence.no_ledger) {
-        (Some(dir), _) => open_undo(dir, args),
         (None, true) => Ok(None),
-        (None, false) => open_undo(&folder_of(&evidence.ledger)?.join("undo"), args),
+        _ => open_undo(&undo_folder(args, evidence)?, args),
+    }
+}
+
+/// Where the journals of an agent in this process lie.
+pub(super) fn undo_folder(args: &UndoStoreArgs, evidence: &EvidenceArgs) -> Result<PathBuf, Failure> {
+    match &args.undo_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(folder_of(&evidence.ledger)?.join("undo")),
     }
 }
 

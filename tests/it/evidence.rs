@@ -284,12 +284,17 @@ fn columns_that_were_not_compared_come_back_too() {
     assert_eq!(repaired.status, 0, "{repaired:?}");
     assert_ne!(target.scalar(whole), before);
     let run = run_of(&repaired);
-    // A newer write to a column that was not compared stays.
+    // A row with a newer write to a column that was not compared stays as it is.
     target.execute("UPDATE p SET more = '{newer}' WHERE id = 2");
     // The ledger keeps no password; the run's target is named again.
     let undone = place.run(&["undo", &run, "--target", &target.url()]);
-    assert_eq!(undone.status, 0, "{undone:?}");
-    assert_eq!(target.scalar(whole), before.map(|text| text.replace("\"{a,NULL}\"", "{newer}")));
+    assert_eq!(undone.status, 1, "{undone:?}");
+    assert!(undone.stdout.contains("1 changed since, left as they are"), "{undone:?}");
+    assert_eq!(target.scalar("SELECT a || more::text FROM p WHERE id = 2").as_deref(), Some("2.0000{newer}"));
+    // Once that write is gone the rest is taken back.
+    target.execute("UPDATE p SET more = '{a,NULL}' WHERE id = 2");
+    let undone = place.run(&["undo", "last", "--target", &target.url()]);
+    assert_eq!((undone.status, target.scalar(whole)), (0, before), "{undone:?}");
 }
 
 #[test]
