@@ -48,3 +48,4 @@ mod support;
 mod tidy;
 mod tolerance;
 mod traces;
+mod undo;
