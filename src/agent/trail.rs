@@ -138,7 +138,7 @@ impl<'a> Trail<'a> {
             _ if operations == Operations::default() => return Ok(()),
             Some(why) => vec![format!("this run cannot be undone: {why}")],
             None => {
-                let sentences = self.limits.sentences(operations).into_iter();
+                let sentences = self.limits.sentences_before(operations).into_iter();
                 sentences.map(|what| format!("this run can be undone in part only: {what}")).collect()
             }
         };

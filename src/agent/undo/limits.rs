@@ -22,6 +22,8 @@ pub(crate) struct UndoLimits {
     triggers: Vec<String>,
     not_kept: Vec<String>,
     inexact: Vec<String>,
+    /// Columns of the key that may be stored in another spelling than they are written in.
+    spelled: Vec<String>,
 }
 
 /// The kinds of writes that a run makes.
@@ -71,7 +73,21 @@ impl UndoLimits {
             triggers: schema.triggers.clone(),
             not_kept: whole.not_kept.clone(),
             inexact: whole.inexact.clone(),
+            spelled: whole.spelled_keys(),
         }
+    }
+
+    /// The same before the run, with what an undo will find out by reading back.
+    pub(crate) fn sentences_before(&self, operations: Operations) -> Vec<String> {
+        let mut all = self.sentences(operations);
+        if operations.delete && !self.spelled.is_empty() {
+            all.push(format!(
+                "the key of a deleted row of {} comes back by its meaning, and may be spelled otherwise ({})",
+                self.table,
+                named(&self.spelled)
+            ));
+        }
+        all
     }
 
     /// What a run that makes these writes changes beyond its journal, a sentence each.
@@ -170,12 +186,15 @@ mod tests {
             triggers: Vec::new(),
             not_kept: Vec::new(),
             inexact: names(&["x"]),
+            spelled: names(&["k"]),
         };
         let operations = |insert, update, delete| Operations { insert, update, delete };
         assert!(limits.sentences(operations(true, false, false)).is_empty());
         let deleting = limits.sentences(operations(true, false, true));
         assert!(deleting[0].starts_with("rows of c, d that") && deleting.len() == 2, "{deleting:?}");
         assert!(limits.sentences(operations(false, true, false))[0].contains("rows of u that"));
+        assert_eq!(limits.sentences_before(operations(true, false, true)).len(), 3);
+        assert!(limits.sentences_before(operations(true, false, false)).is_empty());
         let limits =
             UndoLimits { triggers: names(&["g"]), not_kept: names(&["p", "q"]), ..UndoLimits::default() };
         assert_eq!(limits.sentences(operations(true, false, false)).len(), 2);

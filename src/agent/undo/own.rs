@@ -84,6 +84,12 @@ impl WholePlan {
         }
         whole
     }
+
+    /// Columns of the key of which one meaning has several spellings that a column may hold.
+    pub(crate) fn spelled_keys(&self) -> Vec<String> {
+        let integer = |column: &&PlanColumn| !matches!(column.target_type, ColumnType::Int { .. });
+        self.spelled.iter().filter(integer).map(|column| column.target.clone()).collect()
+    }
 }
 
 /// The column has a sound form by its own type.
