@@ -77,7 +77,7 @@ fn kept((change, own_before): &Given) -> Overwritten {
 
 /// What is said of the row at this place once it was written: of every other one what it held then.
 fn left(at: usize) -> Option<RowDigest> {
-    (at % 2 == 0).then(|| RowDigest([u8::try_from(at).unwrap(); 16]))
+    at.is_multiple_of(2).then(|| RowDigest([u8::try_from(at).unwrap(); 16]))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
