@@ -119,6 +119,9 @@ pub struct UndoTask {
     pub allow_cascade: bool,
     pub no_undo: bool,
     pub trail: Option<TrailWish>,
+    /// Tables of which the ledger says that the run wrote to them and ended by itself: their journals are there, and whole.
+    #[serde(default)]
+    pub ended: Vec<String>,
 }
 
 /// What an undo did to one table.
@@ -134,8 +137,12 @@ pub struct Undone {
     pub refused: u64,
     /// With a dry run: rows that would be written.
     pub left: u64,
-    /// The journal holds the compared columns alone; the others of rows put back have the table's defaults.
-    pub partial: bool,
+    /// Rows that do not hold all that they held before the run, though they were put back.
+    pub altered: u64,
+    /// What of the run the journal does not hold: the table is taken back in part only.
+    pub limits: Vec<String>,
+    /// The journal was not closed: the run ended while it wrote, or the journal's end was lost.
+    pub open: bool,
 }
 
 /// Which operations a repair may use.
@@ -191,6 +198,10 @@ pub enum Event {
     SetAside {
         key: Vec<(String, String)>,
         reason: String,
+    },
+    /// Told before the first write: why the run cannot be taken back, or not wholly.
+    UndoLimits {
+        limits: Vec<String>,
     },
     /// One statement of a repair.
     Sql {
@@ -265,6 +276,7 @@ mod tests {
             Event::Worked { done: 1, of: 2 },
             Event::Equal { tables: vec![EqualTable { at: 3, rows: u64::MAX, root: text() }] },
             Event::SetAside { key: vec![(text(), text())], reason: text() },
+            Event::UndoLimits { limits: vec![text()] },
             Event::Sql { statement: text() },
             Event::Intended {
                 table: text(),
@@ -283,7 +295,9 @@ mod tests {
             },
             Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
             Event::UndoTable { table: text() },
-            Event::Undone { undone: Undone { moved_on: 3, partial: true, ..Undone::default() } },
+            Event::Undone {
+                undone: Undone { moved_on: 3, open: true, limits: vec![text()], ..Undone::default() },
+            },
             Event::Done { outcome: Box::new(outcome.clone()) },
             Event::Stopped { outcome: Box::new(outcome) },
             Event::Failed { kind: text(), side: Some(Role::Target), message: text(), hint: None },

@@ -35,6 +35,7 @@ pub mod told;
 mod trail;
 pub mod undo;
 mod undo_run;
+mod undo_table;
 
 pub use session::wire;
 

@@ -50,6 +50,12 @@ pub struct TableOutcome {
     /// Undo: rows that have changed since the run and were left as they are.
     #[serde(default)]
     pub moved_on: u64,
+    /// Undo: rows that were put back, or held already what was compared of them, and do not hold all that they held before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub altered: u64,
+    /// Why the run cannot be taken back, or not wholly; of an undo, why it is not whole. Sentences for a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undo_limits: Vec<String>,
     /// Why nothing is claimed of the table, or of some of its rows: sentences for a person.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<String>,
@@ -66,6 +72,11 @@ pub struct PhaseSeconds {
     pub recheck: f64,
     pub repair: f64,
     pub verify: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl TableOutcome {
@@ -95,6 +106,8 @@ impl TableOutcome {
         sum(|outcome| &mut outcome.source_rows_reread);
         sum(|outcome| &mut outcome.target_rows_reread);
         sum(|outcome| &mut outcome.moved_on);
+        sum(|outcome| &mut outcome.altered);
+        self.add_undo_limits(&part.undo_limits);
         self.over_limit |= part.over_limit;
         self.doubts.extend(part.doubts.iter().cloned());
         self.undo_kept |= part.undo_kept;
@@ -104,6 +117,11 @@ impl TableOutcome {
         mine.recheck += more.recheck;
         mine.repair += more.repair;
         mine.verify += more.verify;
+    }
+
+    pub(crate) fn add_undo_limits(&mut self, more: &[String]) {
+        let new = more.iter().filter(|limit| !self.undo_limits.contains(limit)).cloned().collect::<Vec<_>>();
+        self.undo_limits.extend(new);
     }
 
     pub fn differences(&self) -> u64 {

@@ -1,29 +1,24 @@
 //! Taking a run back: its journals from the last to the first, each from its last batch to its first.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
-use super::compare::describe::Describer;
-use super::error::{AgentError, FailureKind, decode_error};
-use super::event::{Event, UndoTask, Undone};
-use super::identity::check_columns;
+use super::error::{AgentError, FailureKind};
+use super::event::{Event, UndoTask};
 use super::local::LocalAgent;
 use super::outcome::TableOutcome;
-use super::retry::patiently;
-use super::trail::Trail;
 use super::undo::UndoStore;
-use super::undo::journal::{JournalReader, Overwritten};
-use super::undo::own::{OwnAccess, access_of, merged, rows_of};
-use crate::merkle::SessionKey;
-use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
-};
+use super::undo::reader::JournalReader;
+use super::undo_table::{MovedOn, Table, cancelled};
+use crate::model::Role;
 
 /// Rounds over rows that were refused because of other rows.
 const ROUNDS_MAX: u32 = 16;
+/// Journals that cannot be read and are named.
+const NAMED_MAX: usize = 10;
 
 pub(super) async fn run(
     agent: &LocalAgent,
@@ -47,50 +42,79 @@ pub(super) async fn run(
         .with_hint("only the agent that wrote has one, for as long as --undo-keep says; a run that wrote nothing has none")
         .on(Role::Target));
     }
-    // Damage in any of them is found before the first row is put back.
-    for path in &files {
-        if let Err(error) = open(store, path)
-            && error.kind != FailureKind::Usage
-        {
-            return Err(error.on(Role::Target));
-        }
-    }
-    let mut refused = Vec::new();
+    check(store, &files, &task).map_err(|error| error.on(Role::Target))?;
+    let mut tables: Vec<Table<'_>> = Vec::new();
+    let mut moved: BTreeMap<String, Arc<Mutex<MovedOn>>> = BTreeMap::new();
     for path in files.iter().rev() {
-        let Ok(reader) = open(store, path) else { continue };
-        let mut table = Table::new(agent, &task, store, reader, events).await?;
+        let Some(reader) = open(store, path)? else { continue };
+        let moved = moved.entry(reader.head.plan.target.to_string()).or_default();
+        let mut table = Table::new(agent, &task, store, reader, events, Arc::clone(moved)).await?;
         table.tell(Event::UndoTable { table: table.name.clone() }).await?;
-        while let Some(batch) = table.reader.previous()? {
-            let mut rows = batch.rows;
-            while !rows.is_empty() {
-                // An exchange is made whole; other rows are written as the pace allows.
-                let most = if batch.replace { rows.len() } else { agent.pace.together_max() };
-                let rest = rows.split_off(rows.len().min(most));
-                table.put_back(std::mem::replace(&mut rows, rest), batch.replace).await?;
-            }
-        }
-        refused.push(table);
+        table.put_all_back().await?;
+        tables.push(table);
     }
-    again(&mut refused).await?;
-    for table in &mut refused {
+    again(&mut tables).await?;
+    for table in &mut tables {
         table.end().await?;
     }
     let done = Event::Done { outcome: Box::new(TableOutcome::default()) };
     events.send(done).await.map_err(|_| cancelled())
 }
 
-fn open(store: &UndoStore, path: &Path) -> Result<JournalReader, AgentError> {
-    JournalReader::open(path, store.key())
+/// Damage in any of them is found before the first row is put back: a run is taken back by all of its journals, or it is
+/// said which of them cannot be read.
+fn check(store: &UndoStore, files: &[PathBuf], task: &UndoTask) -> Result<(), AgentError> {
+    let (mut faults, mut hint) = (Vec::new(), None);
+    let (mut closed, mut whole): (BTreeMap<String, bool>, bool) = (BTreeMap::new(), true);
+    for path in files {
+        match open(store, path) {
+            Ok(Some(reader)) => {
+                *closed.entry(reader.head.plan.target.to_string()).or_insert(true) &= reader.closed;
+            }
+            // Begun, and nothing was written.
+            Ok(None) => whole = false,
+            Err(error) => {
+                faults.push(error.message);
+                hint = hint.or(error.hint);
+            }
+        }
+    }
+    if faults.is_empty() {
+        for table in &task.ended {
+            match closed.get(table) {
+                Some(true) => {}
+                Some(false) => {
+                    faults.push(format!("a journal of table {table} is cut: the run has ended, and its last records are missing"));
+                }
+                None if whole => faults.push(format!("the journals of table {table} are missing")),
+                None => faults.push(format!("the journals of table {table} are missing or cut")),
+            }
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let (count, of) = (faults.len(), files.len());
+    faults.truncate(NAMED_MAX);
+    let what = format!(
+        "run {} cannot be taken back: {count} faults in its {of} undo journals: {}",
+        task.undoes,
+        faults.join("; ")
+    );
+    let hint = hint.unwrap_or_else(|| {
+        "nothing was put back; restore the journals, or the rows, from a backup".to_owned()
+    });
+    Err(AgentError::new(FailureKind::Resource, what).with_hint(hint))
 }
 
-fn cancelled() -> AgentError {
-    AgentError::new(FailureKind::Cancelled, "the run was cancelled")
+fn open(store: &UndoStore, path: &Path) -> Result<Option<JournalReader>, AgentError> {
+    JournalReader::open(path, store.key())
 }
 
 /// Rows refused because of other rows are tried again as long as that helps; where it does not, once as an exchange of
 /// all of them, which rows need that exchange unique values.
 async fn again(tables: &mut [Table<'_>]) -> Result<(), AgentError> {
-    let waiting = |tables: &[Table<'_>]| tables.iter().map(|table| table.waiting.len()).sum::<usize>();
+    let waiting = |tables: &[Table<'_>]| tables.iter().map(Table::waiting).sum::<usize>();
     let mut exchange = false;
     for _ in 0..ROUNDS_MAX {
         let before = waiting(tables);
@@ -98,8 +122,7 @@ async fn again(tables: &mut [Table<'_>]) -> Result<(), AgentError> {
             return Ok(());
         }
         for table in tables.iter_mut() {
-            let rows = std::mem::take(&mut table.waiting).into_iter().map(|(row, _)| row).collect();
-            table.put_back(rows, exchange && !table.deletes_spread).await?;
+            table.try_again(exchange).await?;
         }
         let helped = waiting(tables) < before;
         if !helped && exchange {
@@ -108,165 +131,4 @@ async fn again(tables: &mut [Table<'_>]) -> Result<(), AgentError> {
         exchange = !helped;
     }
     Ok(())
-}
-
-/// One journal that is taken back.
-struct Table<'a> {
-    agent: &'a LocalAgent,
-    task: &'a UndoTask,
-    events: &'a mpsc::Sender<Event>,
-    reader: JournalReader,
-    name: String,
-    access: Arc<TableAccess>,
-    own: OwnAccess,
-    describer: Describer,
-    /// Keys the digests of what the run wrote.
-    digests: SessionKey,
-    trail: Trail,
-    deletes_spread: bool,
-    waiting: Vec<(Overwritten, Rejection)>,
-    undone: Undone,
-}
-
-impl<'a> Table<'a> {
-    async fn new(
-        agent: &'a LocalAgent,
-        task: &'a UndoTask,
-        store: &UndoStore,
-        reader: JournalReader,
-        events: &'a mpsc::Sender<Event>,
-    ) -> Result<Self, AgentError> {
-        let head = &reader.head;
-        agent.permit(&head.plan.target).map_err(|error| error.on(Role::Target))?;
-        let (access, own) = (access_of(&head.plan), OwnAccess::read(head));
-        check_columns(agent, own.access().unwrap_or(&access), Role::Target).await?;
-        if !task.dry_run {
-            agent.engine.check_writable(&access).await?;
-        }
-        let schema = agent.engine.describe(&access.table).await?;
-        let keep = task.run.as_deref().filter(|_| !task.no_undo && !task.dry_run).map(|run| (store, run));
-        Ok(Self {
-            agent,
-            task,
-            events,
-            name: head.plan.target.to_string(),
-            describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
-            digests: head.digests.session(),
-            trail: Trail::of_undo(agent.engine.clone(), events, head, task.trail.clone(), keep),
-            deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
-            waiting: Vec::new(),
-            undone: Undone { partial: head.partial, ..Undone::default() },
-            access,
-            own,
-            reader,
-        })
-    }
-
-    async fn tell(&self, event: Event) -> Result<(), AgentError> {
-        self.events.send(event).await.map_err(|_| cancelled())
-    }
-
-    async fn leave(&self, key: &Key, reason: &str) -> Result<(), AgentError> {
-        let key = self.describer.key(key).map_err(decode_error)?;
-        self.tell(Event::SetAside { key, reason: reason.to_owned() }).await
-    }
-
-    async fn put_back(&mut self, rows: Vec<Overwritten>, replace: bool) -> Result<(), AgentError> {
-        let engine = self.agent.engine.clone();
-        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
-        // The whole row first: what is written since is seen in the row by the plan, or makes the write stale.
-        let whole = match self.own.access() {
-            Some(access) => Some(rows_of(engine.as_ref(), access, &keys).await?),
-            None => None,
-        };
-        let now = rows_of(engine.as_ref(), &self.access, &keys).await?;
-        let (mut by_plan, mut writes, mut tried) = (Vec::new(), Vec::new(), Vec::new());
-        for row in rows {
-            let key = &row.key;
-            let is = now.get(key);
-            let digest = is.map(|is| self.digests.row_digest(key.as_bytes(), is.as_bytes()));
-            if digest != row.after {
-                if is == row.before.as_ref() {
-                    self.undone.already += 1;
-                } else {
-                    self.undone.moved_on += 1;
-                    self.leave(key, "changed since the run: left as it is").await?;
-                }
-                continue;
-            }
-            let is_whole = match &whole {
-                Some(whole) => whole.get(key),
-                None => is,
-            };
-            let change =
-                Change { key: key.clone(), before: is_whole.cloned(), after: self.was(&row, is_whole)? };
-            if change.operation() == Operation::Delete && self.deletes_spread && !self.task.allow_cascade {
-                self.undone.refused += 1;
-                self.leave(key, "deleting it would delete or change rows of other tables: --allow-cascade")
-                    .await?;
-                continue;
-            }
-            if self.task.dry_run {
-                self.undone.left += 1;
-                continue;
-            }
-            by_plan.push(Change { key: key.clone(), before: is.cloned(), after: row.before.clone() });
-            writes.push(change);
-            tried.push(row);
-        }
-        if writes.is_empty() {
-            return Ok(());
-        }
-        self.agent.pace.admit(&engine, writes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &by_plan, replace).await?;
-        let access = self.own.access().unwrap_or(&self.access);
-        let outcomes = if replace {
-            engine.replace(access, &writes).await
-        } else {
-            patiently(|| engine.apply(access, &writes)).await
-        };
-        let outcomes = self.trail.done(intent, outcomes).await?;
-        for ((row, write), outcome) in tried.into_iter().zip(writes).zip(outcomes) {
-            match outcome {
-                ChangeOutcome::Written => match write.operation() {
-                    Operation::Insert => self.undone.inserted += 1,
-                    Operation::Update => self.undone.updated += 1,
-                    Operation::Delete => self.undone.deleted += 1,
-                },
-                ChangeOutcome::Stale => {
-                    self.undone.moved_on += 1;
-                    self.leave(&write.key, "changed since the run: left as it is").await?;
-                }
-                ChangeOutcome::Failed(why) => self.waiting.push((row, why)),
-            }
-        }
-        Ok(())
-    }
-
-    /// What the row was before the run, in the form it is put back in.
-    fn was(&self, row: &Overwritten, is: Option<&CanonicalRow>) -> Result<Option<CanonicalRow>, AgentError> {
-        if self.own.access().is_none() {
-            return Ok(row.before.clone());
-        }
-        match (&row.own_before, is) {
-            (Some(was), Some(is)) => {
-                merged(self.access.row_columns().len(), was, is).map(Some).map_err(decode_error)
-            }
-            (was, _) => Ok(was.clone()),
-        }
-    }
-
-    async fn end(&mut self) -> Result<(), AgentError> {
-        for (row, why) in std::mem::take(&mut self.waiting) {
-            self.undone.refused += 1;
-            let because = match why.kind {
-                RejectionKind::ForeignKey => "other rows of the database refer to it, or it refers to none",
-                _ => &why.reason,
-            };
-            self.leave(&row.key, because).await?;
-        }
-        self.tell(Event::UndoTable { table: self.name.clone() }).await?;
-        let undone = std::mem::take(&mut self.undone);
-        self.tell(Event::Undone { undone }).await
-    }
 }

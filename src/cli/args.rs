@@ -337,6 +337,9 @@ pub(super) struct AgentArgs {
     /// Let peers repair tables here
     #[arg(long)]
     pub(super) allow_write: bool,
+    /// Keep no undo journals: what peers have repaired here cannot be taken back
+    #[arg(long, conflicts_with = "undo_dir")]
+    pub(super) no_undo: bool,
     /// A source that this agent may dial when a coordinator asks it to (may be repeated); default: any, but where a token
     /// would be shown only those with a certificate of --ca
     #[arg(long, value_name = "HOST[:PORT]")]

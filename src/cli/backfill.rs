@@ -1,5 +1,6 @@
 //! `trueup backfill`: from the arguments to gaps found, filled and shown.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::time::{Instant, SystemTime};
 
@@ -19,8 +20,9 @@ use super::output::Output;
 use super::recorder::{Recorder, Recording, Totals};
 use super::shutdown::Shutdown;
 use super::terminal::color;
-use crate::agent::SOFTWARE;
 use crate::agent::error::FailureKind;
+use crate::agent::{Event, SOFTWARE};
+use crate::coordinator::RunEvent;
 use crate::coordinator::backfill::{self, BackfillEvent, BackfillRequest};
 use crate::model::Role;
 use crate::model::measure::Step;
@@ -271,7 +273,7 @@ async fn listen(
     recorder: &mut Recorder,
 ) -> Result<(), Failure> {
     let terminal = !args.pair.quiet && std::io::stderr().is_terminal();
-    let mut bar: Option<ProgressBar> = None;
+    let (mut bar, mut told_limits): (Option<ProgressBar>, BTreeSet<String>) = (None, BTreeSet::new());
     while let Some(event) = told.recv().await {
         if let BackfillEvent::Run(event) = &event {
             recorder.event(event).await?;
@@ -309,6 +311,12 @@ async fn listen(
             BackfillEvent::Filled { rows_done, .. } => {
                 if let Some(bar) = &bar {
                     bar.set_position(*rows_done);
+                }
+            }
+            // Said before the first row is written; every piece would say it again.
+            BackfillEvent::Run(RunEvent::Table { event: Event::UndoLimits { limits }, .. }) => {
+                for limit in limits.iter().filter(|limit| told_limits.insert((*limit).clone())) {
+                    say(bar.as_ref(), &format!("note: {limit}"));
                 }
             }
             BackfillEvent::Run(_) | BackfillEvent::Waiting(_) => {}

@@ -360,7 +360,7 @@ pub(super) async fn agent(args: &AgentArgs, shutdown: &Shutdown) -> Result<u8, F
         write: args.allow_write,
         sql: args.allow_sql,
     };
-    let undo = evidence::agent_undo_store(&args.undo)?;
+    let undo = evidence::agent_undo_store(&args.undo, args.allow_write && !args.no_undo)?;
     let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?.with_undo(undo);
     let security = ServerSecurity {
         tls: key_pair(&args.peers)?,

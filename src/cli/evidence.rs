@@ -92,16 +92,36 @@ pub(super) fn undo_store(
         return Ok(None);
     }
     match (&args.undo_dir, evidence.no_ledger) {
-        (Some(dir), _) => open_undo(dir, args),
         (None, true) => Ok(None),
-        (None, false) => open_undo(&folder_of(&evidence.ledger)?.join("undo"), args),
+        _ => open_undo(&undo_folder(args, evidence)?, args),
     }
 }
 
-/// A listening agent keeps journals only where it is told to, and removes old ones for as long as it listens.
-pub(super) fn agent_undo_store(args: &UndoStoreArgs) -> Result<Option<UndoStore>, Failure> {
-    let Some(dir) = &args.undo_dir else { return Ok(None) };
-    let store = open_undo(dir, args)?;
+/// Where the journals of an agent in this process lie.
+pub(super) fn undo_folder(args: &UndoStoreArgs, evidence: &EvidenceArgs) -> Result<PathBuf, Failure> {
+    match &args.undo_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(folder_of(&evidence.ledger)?.join("undo")),
+    }
+}
+
+/// A listening agent that may write keeps journals, and removes old ones for as long as it listens.
+pub(super) fn agent_undo_store(args: &UndoStoreArgs, keeps: bool) -> Result<Option<UndoStore>, Failure> {
+    let store = match (&args.undo_dir, keeps) {
+        (Some(dir), _) => open_undo(dir, args)?,
+        (None, false) => return Ok(None),
+        (None, true) => match state_folder().and_then(|folder| open_undo(&folder.join("undo"), args)) {
+            Ok(store) => store,
+            // Nobody asked for this folder. What is written without it is reported as what cannot be undone.
+            Err(failure) => {
+                warn(&format!(
+                    "no undo journals are kept, name a folder with --undo-dir: {}",
+                    failure.message
+                ));
+                return Ok(None);
+            }
+        },
+    };
     if let Some(store) = store.clone() {
         let keep = args.undo_keep;
         tokio::spawn(async move {

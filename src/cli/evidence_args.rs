@@ -44,7 +44,8 @@ pub(super) struct SecretArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence")]
 pub(super) struct UndoStoreArgs {
-    /// Folder of the undo journals (default: undo beside the ledger; an agent keeps none without it)
+    /// Folder of the undo journals (default: undo beside the ledger; of an agent with --allow-write:
+    /// ~/.local/state/trueup/undo)
     #[arg(long, value_name = "DIR")]
     pub(super) undo_dir: Option<PathBuf>,
     /// File of the key that encrypts them, 64 hex digits; made where it is missing (default: undo.key in that folder). The

@@ -90,11 +90,17 @@ fn quiet_line(names: &mut BTreeMap<usize, String>, event: &RunEvent) -> Option<S
                     grouped(*extra)
                 )),
                 Event::Phase { phase: Phase::Verify } => Some(format!("{name}: verifying")),
+                Event::UndoLimits { limits } => Some(undo_limits(name, limits)),
                 _ => None,
             }
         }
         RunEvent::Finished { .. } => None,
     }
+}
+
+/// Said before the first row is written.
+fn undo_limits(name: &str, limits: &[String]) -> String {
+    limits.iter().map(|limit| format!("{name}: note: {limit}")).collect::<Vec<_>>().join("\n")
 }
 
 impl Bars {
@@ -157,6 +163,7 @@ impl Bars {
                 bars.target.set_position(*done);
             }
             Event::Phase { phase: Phase::Verify } => bars.target.set_message("verifying"),
+            Event::UndoLimits { limits } => drop(self.all.println(undo_limits(&bars.name, limits))),
             Event::Done { .. } | Event::Failed { .. } => {
                 bars.source.finish_and_clear();
                 bars.target.finish_and_clear();

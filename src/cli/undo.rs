@@ -15,6 +15,7 @@ use super::shutdown::Shutdown;
 use crate::agent::{SOFTWARE, UndoTask};
 use crate::coordinator::{self, RunOutcome};
 use crate::model::Role;
+use crate::report::record::{RunRecord, TableRecord};
 use crate::report::{RunReport, SCHEMA_VERSION, render, undo};
 
 const EVENTS_AHEAD: usize = 256;
@@ -22,7 +23,7 @@ const GO_ON: &str = "run the same command again to go on: what was taken back is
 
 pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
-    let (undoes, typed) = find(args).await?;
+    let (undoes, typed, ended) = find(args).await?;
     let target = EndpointUrl::read(&typed)?;
     let recording = Recording {
         kind: "undo",
@@ -42,6 +43,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         allow_cascade: args.allow_cascade,
         no_undo: args.no_undo,
         trail: recorder.wish(),
+        ended,
     };
     let work = work(args, &target, &task, &mut recorder, shutdown);
     let ended = match shutdown.or_grace(work).await {
@@ -87,22 +89,32 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
     Ok(report.verdict.exit_status())
 }
 
-/// The run's whole id, and the URL of the database that it wrote to.
-async fn find(args: &UndoArgs) -> Result<(String, String), Failure> {
+/// The run's whole id, the URL of the database that it wrote to, and the tables of which the ledger knows that their
+/// journals are whole.
+async fn find(args: &UndoArgs) -> Result<(String, String, Vec<String>), Failure> {
     if args.evidence.no_ledger {
         let target = args.target.clone().ok_or_else(|| {
             Failure::new("without a ledger nobody knows the run's target", "name it with --target")
         })?;
-        return Ok((args.run.clone(), target));
+        return Ok((args.run.clone(), target, Vec::new()));
     }
-    let run = open_ledger(&args.evidence.ledger, false).await?.run(&args.run).await?;
+    let ledger = open_ledger(&args.evidence.ledger, false).await?;
+    let run = match args.run.as_str() {
+        "last" => {
+            let folder = evidence::undo_folder(&args.undo, &args.evidence)?;
+            let has_journal = |run: &str| folder.join(format!("{run}.0.undo")).exists();
+            ledger.last_to_undo(has_journal).await?
+        }
+        id => ledger.run(id).await?,
+    };
     if !run.writes {
         return Err(Failure::new(
             format!("run {} wrote nothing: it is a {}", run.id, run.kind),
             "trueup runs --kind repair lists those that wrote",
         ));
     }
-    let known = if run.target_reference.is_empty() { run.target.clone() } else { run.target_reference };
+    let known =
+        if run.target_reference.is_empty() { run.target.clone() } else { run.target_reference.clone() };
     let typed = args.target.clone().unwrap_or(known);
     let shown = EndpointUrl::read(&typed)?.shown;
     if shown != run.target && args.target.is_none() {
@@ -111,7 +123,26 @@ async fn find(args: &UndoArgs) -> Result<(String, String), Failure> {
             "name the run's target with --target",
         ));
     }
-    Ok((run.id, typed))
+    let ended = tables_that_ended(&run);
+    Ok((run.id, typed, ended))
+}
+
+/// Tables of a run that ended by itself, without an error of theirs, and that it wrote to.
+fn tables_that_ended(run: &RunRecord) -> Vec<String> {
+    let died = run.ended_at.is_none()
+        || run.outcome.as_deref().is_none_or(|outcome| matches!(outcome, "failed" | "interrupted"));
+    let whole = |table: &&TableRecord| {
+        let chunks = table.backfill.as_ref().map_or(&[][..], |backfill| &backfill.chunks);
+        let outcome = &table.outcome;
+        // An undo that kept a journal says so by what it wrote.
+        outcome.undo_kept
+            && outcome.written() > 0
+            && run.undoes.is_none()
+            && table.error.is_none()
+            && chunks.iter().all(|chunk| chunk.error.is_none())
+    };
+    let ended = run.tables.iter().filter(whole).map(|table| table.target_table.clone());
+    if died { Vec::new() } else { ended.collect() }
 }
 
 async fn work(

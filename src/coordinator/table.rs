@@ -171,7 +171,7 @@ impl Context<'_> {
                 return report;
             }
         };
-        let (mut written, mut done) = (Written::default(), false);
+        let (mut written, mut done, mut limits) = (Written::default(), false, Vec::new());
         loop {
             let event = tokio::select! {
                 biased;
@@ -189,6 +189,7 @@ impl Context<'_> {
                 Event::SetAside { key, reason } if report.rows_set_aside.len() < SET_ASIDE_KEPT => {
                     report.rows_set_aside.push(RowSetAside { key: key.clone(), reason: reason.clone() });
                 }
+                Event::UndoLimits { limits: more } => limits.extend(more.iter().cloned()),
                 // Why comes next; what was written until then must not be lost.
                 Event::Stopped { outcome } => report.outcome = (**outcome).clone(),
                 Event::Done { outcome } => {
@@ -211,6 +212,7 @@ impl Context<'_> {
                 break;
             }
         }
+        report.outcome.add_undo_limits(&limits);
         if !done {
             report.error.get_or_insert_with(stopped);
             // A run that failed tells no counts of its own.
@@ -307,6 +309,7 @@ pub(super) fn joined(first: TableReport, mut second: TableReport) -> TableReport
     after.updated += before.updated;
     after.deleted += before.deleted;
     after.undo_kept |= before.undo_kept;
+    after.add_undo_limits(&before.undo_limits);
     add_costs(after, &before);
     after.target_root = before.target_root;
     after.target_rows = before.target_rows;

@@ -100,7 +100,8 @@ pub async fn undo(
     }
     for (table, report) in tables.iter_mut().enumerate() {
         let outcome = &report.outcome;
-        let whole = outcome.moved_on + outcome.set_aside + outcome.left == 0;
+        let left = outcome.moved_on + outcome.set_aside + outcome.left + outcome.altered;
+        let whole = left == 0 && outcome.undo_limits.is_empty();
         report.verdict = match (&report.error, whole) {
             (Some(_), _) => Verdict::Unknown,
             (None, true) => Verdict::Same,
@@ -132,8 +133,10 @@ fn add(report: &mut TableReport, undone: &Undone) {
     outcome.left += undone.left;
     outcome.in_flight += undone.already;
     outcome.undo_kept |= undone.inserted + undone.updated + undone.deleted > 0;
-    let warning = "columns that were not compared were not kept: rows that are put back have the table's defaults there";
-    if undone.partial && !report.warnings.iter().any(|known| known == warning) {
+    outcome.altered += undone.altered;
+    outcome.add_undo_limits(&undone.limits);
+    let warning = "the run ended while it wrote, before it had closed its undo journal: what the journal holds is taken back";
+    if undone.open && !report.warnings.iter().any(|known| known == warning) {
         report.warnings.push(warning.to_owned());
     }
 }

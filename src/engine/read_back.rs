@@ -24,6 +24,9 @@ pub(super) fn rejection(
                         column.name
                     )
                 }
+                Some(column) if column.as_text => {
+                    format!("the type of column {} makes another text of the source's", column.name)
+                }
                 Some(column) => format!(
                     "a trigger of the database changes column {0} of the row; leave it out with --exclude {0}",
                     column.name
@@ -32,7 +35,17 @@ pub(super) fn rejection(
             }
         }
         (Some(_), None) => "a trigger of the database inserts the row again".to_owned(),
-        (None, _) => "a trigger of the database changes the row's key, or deletes the row".to_owned(),
+        (None, _) => return lost(access),
+    };
+    Rejection { kind: RejectionKind::Other, reason }
+}
+
+/// Why a row that was just written is not found by its key.
+pub(super) fn lost(access: &TableAccess) -> Rejection {
+    let mut key = access.key_columns().iter();
+    let reason = match key.find(|column| column.as_text || column.filled == Filled::Generated) {
+        Some(column) => format!("the database makes another key of column {}", column.name),
+        None => "a trigger of the database changes the row's key, or deletes the row".to_owned(),
     };
     Rejection { kind: RejectionKind::Other, reason }
 }

@@ -13,6 +13,7 @@ pub mod chain;
 mod checks;
 mod evidence;
 mod incidents;
+mod last;
 mod leases;
 mod outbox;
 mod postgres;

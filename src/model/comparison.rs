@@ -53,6 +53,9 @@ pub enum ComparisonType {
     Array(Box<ComparisonType>),
     /// SQLite against SQLite: the stored class and value, whatever the column was declared as.
     Dynamic,
+    /// The same bit by bit, the sign of a zero too: what SQLite must be given to store the value again. Every value is
+    /// irregular to it.
+    Stored,
 }
 
 /// One side of a column pair.

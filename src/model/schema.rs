@@ -208,6 +208,9 @@ pub struct Referrer {
     /// An update of the key that is pointed to rewrites rows there.
     #[serde(default)]
     pub update_spreads: bool,
+    /// The columns here whose update does that.
+    #[serde(default)]
+    pub update_columns: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

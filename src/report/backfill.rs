@@ -272,8 +272,8 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style) {
     for hidden in &table.hidden_rows {
         let _ = writeln!(out, "  not known: {hidden}");
     }
-    for warning in &table.warnings {
-        let _ = writeln!(out, "  note: {warning}");
+    for note in table.warnings.iter().chain(&table.outcome.undo_limits) {
+        let _ = writeln!(out, "  note: {note}");
     }
     if let Some(error) = &table.error {
         let side = error.side.as_ref().map_or_else(String::new, |side| format!("{side}: "));

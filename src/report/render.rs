@@ -119,8 +119,8 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
     let headline = table.columns.headline().map_or_else(String::new, |headline| format!(", {headline}"));
     let _ = writeln!(out, "{}: {}{headline}", style.paint(&table.name(), "1"), style.paint(verdict, code));
     columns_text(out, &table.columns);
-    for warning in &table.warnings {
-        let _ = writeln!(out, "  note: {warning}");
+    for note in table.warnings.iter().chain(&table.outcome.undo_limits) {
+        let _ = writeln!(out, "  note: {note}");
     }
     if let Some(error) = &table.error {
         let side = error.side.as_ref().map_or_else(String::new, |side| format!("{side}: "));

@@ -11,13 +11,17 @@ pub fn text(report: &RunReport, undoes: &str, dry_run: bool) -> String {
         let outcome = &table.outcome;
         let verdict = match table.verdict {
             Verdict::Unknown => "not known",
-            _ if dry_run => "would be taken back",
+            _ if dry_run && table.outcome.undo_limits.is_empty() => "would be taken back",
+            _ if dry_run => "would be taken back in part",
             Verdict::Same => "taken back",
             Verdict::Different => "taken back in part",
         };
         let _ = writeln!(out, "{}: {verdict}", table.name());
         for warning in &table.warnings {
             let _ = writeln!(out, "  note: {warning}");
+        }
+        for limit in &table.outcome.undo_limits {
+            let _ = writeln!(out, "  not taken back: {limit}");
         }
         if let Some(error) = &table.error {
             let _ = writeln!(out, "  error: {}", error.message);
@@ -32,6 +36,7 @@ pub fn text(report: &RunReport, undoes: &str, dry_run: bool) -> String {
             (outcome.updated, "rows set back"),
             (outcome.deleted, "inserted rows deleted again"),
             (outcome.in_flight, "held already what they held before"),
+            (outcome.altered, "do not hold all that they held before"),
             (outcome.moved_on, "changed since, left as they are"),
             (outcome.set_aside, "refused"),
         ]
@@ -46,8 +51,14 @@ pub fn text(report: &RunReport, undoes: &str, dry_run: bool) -> String {
             let _ = writeln!(out, "  ! {}: {}", key.join(" "), row.reason);
         }
     }
-    if let Some(run) = &report.run {
-        let _ = writeln!(out, "run {run} took back run {undoes}");
+    match &report.run {
+        _ if dry_run => {
+            let _ = writeln!(out, "nothing was written; take it back with: trueup undo {undoes}");
+        }
+        Some(run) => {
+            let _ = writeln!(out, "run {run} took back run {undoes}");
+        }
+        None => {}
     }
     out
 }

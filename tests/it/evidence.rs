@@ -17,31 +17,31 @@ const WHOLE: &str = "SELECT group_concat(quote(id)||quote(customer)||quote(statu
 const ALL: &str = "insert,update,delete";
 
 /// A ledger of a test's own.
-struct Place {
+pub(super) struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn ledger(&self) -> String {
+    pub(super) fn ledger(&self) -> String {
         self.path("ledger.db").to_str().unwrap().to_owned()
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(super) fn run(&self, args: &[&str]) -> Output {
         let ledger = self.ledger();
         let mut all = args.to_vec();
         all.extend(["--ledger", &ledger]);
         trueup(&all)
     }
 
-    fn repair(&self, source: &str, target: &str, more: &[&str]) -> Output {
+    pub(super) fn repair(&self, source: &str, target: &str, more: &[&str]) -> Output {
         let mut args = vec![
             "repair",
             source,
@@ -74,7 +74,7 @@ fn sqlite_pair() -> (SqliteDb, SqliteDb) {
     (source, target)
 }
 
-fn run_of(output: &Output) -> String {
+pub(super) fn run_of(output: &Output) -> String {
     output.json()["run"].as_str().unwrap().to_owned()
 }
 
@@ -284,12 +284,17 @@ fn columns_that_were_not_compared_come_back_too() {
     assert_eq!(repaired.status, 0, "{repaired:?}");
     assert_ne!(target.scalar(whole), before);
     let run = run_of(&repaired);
-    // A newer write to a column that was not compared stays.
+    // A row with a newer write to a column that was not compared stays as it is.
     target.execute("UPDATE p SET more = '{newer}' WHERE id = 2");
     // The ledger keeps no password; the run's target is named again.
     let undone = place.run(&["undo", &run, "--target", &target.url()]);
-    assert_eq!(undone.status, 0, "{undone:?}");
-    assert_eq!(target.scalar(whole), before.map(|text| text.replace("\"{a,NULL}\"", "{newer}")));
+    assert_eq!(undone.status, 1, "{undone:?}");
+    assert!(undone.stdout.contains("1 changed since, left as they are"), "{undone:?}");
+    assert_eq!(target.scalar("SELECT a || more::text FROM p WHERE id = 2").as_deref(), Some("2.0000{newer}"));
+    // Once that write is gone the rest is taken back.
+    target.execute("UPDATE p SET more = '{a,NULL}' WHERE id = 2");
+    let undone = place.run(&["undo", "last", "--target", &target.url()]);
+    assert_eq!((undone.status, target.scalar(whole)), (0, before), "{undone:?}");
 }
 
 #[test]
@@ -336,11 +341,25 @@ fn a_remote_agent_keeps_and_takes_back() {
     assert_eq!((undone.status, target.scalar(whole)), (0, before), "{undone:?}");
     assert_eq!(place.run(&["audit", "verify"]).status, 0);
     drop(agent);
-    // An agent that was not told to keep anything says so.
+    // One that may write keeps them unasked.
     let agent = Agent::start(&["--database", "env:DB", "--allow-write"], &env);
+    let address = format!("grpc://{}", agent.address);
+    let before = target.scalar(whole);
+    let repaired = place.repair(&source.url(), &address, &["--max-changes", "1000"]);
+    assert_eq!(repaired.json()["tables"][0]["undo_kept"], true, "{repaired:?}");
+    let undone = place.run(&["undo", "last"]);
+    assert_eq!((undone.status, target.scalar(whole)), (0, before), "{undone:?}");
+    drop(agent);
+    // One that is told not to is said to keep none, before it writes.
+    let agent = Agent::start(&["--database", "env:DB", "--allow-write", "--no-undo"], &env);
     let address = format!("grpc://{}", agent.address);
     let repaired = place.repair(&source.url(), &address, &["--max-changes", "1000"]);
     assert_eq!(repaired.json()["tables"][0]["undo_kept"], false, "{repaired:?}");
+    let limits = &repaired.json()["tables"][0]["undo_limits"];
+    assert_eq!(
+        limits[0],
+        "this run cannot be undone: the target's agent keeps no undo journals (--undo-dir)"
+    );
     let undone = place.run(&["undo", "last"]);
     assert!(undone.status == 2 && undone.stderr.contains("keeps no undo journals"), "{undone:?}");
 }

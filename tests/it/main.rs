@@ -50,4 +50,5 @@ mod support;
 mod tidy;
 mod tolerance;
 mod traces;
+mod undo;
 mod writing;

@@ -10,7 +10,7 @@ fn repair(source: &str, target: &str, more: &[&str]) -> Output {
     trueup(&[&args, more].concat())
 }
 
-fn table(output: &Output) -> Value {
+fn table_of(output: &Output) -> Value {
     output.json()["tables"][0].clone()
 }
 
@@ -33,7 +33,7 @@ fn mariadb_keeps_the_text_of_equal_cells() {
     source.execute("SET sql_mode = ''; UPDATE t SET n = 2");
     let before = target.scalar("SELECT GROUP_CONCAT(doc, HEX(e), f ORDER BY id) FROM t");
     let output = repair(&source.url(), &target.url(), &[]);
-    assert_eq!((output.status, counts(&table(&output))), (0, [0, 2, 0, 0]), "{output:?}");
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [0, 2, 0, 0]), "{output:?}");
     assert_eq!(target.scalar("SELECT GROUP_CONCAT(doc, HEX(e), f ORDER BY id) FROM t"), before);
     assert_eq!(target.scalar("SELECT SUM(n) FROM t").unwrap(), "4");
 }
@@ -52,7 +52,7 @@ fn sqlite_keeps_the_spelling_of_equal_cells() {
         .execute(&format!("INSERT INTO t VALUES (1, {odd}, 'b', 1), (2, {odd}, 'a', 1), (3, {odd}, 'c', 1)"));
     let output = repair(&source.url(), &target.url(), &[]);
     // Rows 1 and 2 exchange a unique value: they are taken out and put back, with what was equal as it was.
-    assert_eq!((output.status, counts(&table(&output))), (0, [0, 3, 0, 0]), "{output:?}");
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [0, 3, 0, 0]), "{output:?}");
     let spelled = "SELECT COUNT(*) FROM t WHERE at = '2024-01-02T03:04:05' AND u GLOB 'A0EE*' AND n = 2";
     assert_eq!(target.scalar(spelled).unwrap(), "3");
     assert_eq!(
@@ -73,7 +73,7 @@ fn an_equal_cell_of_sqlite_blocks_no_other() {
         ));
     }
     let output = repair(&source.url(), &target.url(), &[]);
-    assert_eq!((output.status, counts(&table(&output))), (0, [0, 1, 0, 0]), "{output:?}");
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [0, 1, 0, 0]), "{output:?}");
     assert_eq!(target.scalar("SELECT hex(name) || n FROM t").unwrap(), "4DFC6C6C65722");
 }
 
@@ -95,7 +95,7 @@ fn postgres_keeps_the_text_of_equal_cells_also_of_rows_that_are_exchanged() {
     source.execute("UPDATE t SET code = 'other' WHERE id = 3");
     target.execute("UPDATE t SET code = 'x' WHERE id = 1; UPDATE t SET code = 'c1' WHERE id = 2; UPDATE t SET code = 'c2' WHERE id = 1");
     let output = repair(&source.url(), &target.url(), &[]);
-    assert_eq!((output.status, counts(&table(&output))), (0, [0, 3, 0, 0]), "{output:?}");
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [0, 3, 0, 0]), "{output:?}");
     assert_eq!(of(&target), before);
     assert_eq!(target.scalar("SELECT string_agg(code, ',' ORDER BY id) FROM t").unwrap(), "c1,c2,other");
 }
@@ -105,7 +105,7 @@ const ROWS: &str = "CREATE TABLE t (id int PRIMARY KEY, body varchar(20), at var
 /// Rows with an even id are changed by a trigger of the target's; the others are not.
 fn a_trigger_changes_some(source: &str, target: &str, scalar: &dyn Fn(&str) -> String) {
     let output = repair(source, target, &["--allow", "insert,update,delete"]);
-    let report = table(&output);
+    let report = table_of(&output);
     assert_eq!(output.status, 1, "{output:?}");
     assert_eq!(counts(&report), [2, 2, 1, 4], "{report}");
     let reasons = reasons(&report);
@@ -118,7 +118,7 @@ fn a_trigger_changes_some(source: &str, target: &str, scalar: &dyn Fn(&str) -> S
     assert_eq!(scalar("SELECT COUNT(*) FROM t"), "6");
     // Without that column all can be written.
     let output = repair(source, target, &["--exclude", "at"]);
-    assert_eq!((output.status, counts(&table(&output))), (0, [2, 2, 0, 0]), "{output:?}");
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [2, 2, 0, 0]), "{output:?}");
 }
 
 fn set_up(source: &dyn Fn(&str), target: &dyn Fn(&str)) {
@@ -183,10 +183,55 @@ fn a_trigger_that_takes_a_row_back_is_told() {
     );
     target.execute("CREATE TRIGGER g AFTER INSERT OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()");
     let output = repair(&source.url(), &target.url(), &["--allow", "insert,update,delete"]);
-    let report = table(&output);
+    let report = table_of(&output);
     assert_eq!((output.status, counts(&report)), (1, [1, 0, 0, 2]), "{report}");
     let mut reasons = reasons(&report);
     reasons.sort();
     assert!(reasons[0].contains("changes the row's key, or deletes the row"), "{reasons:?}");
     assert!(reasons[1].contains("inserts the row again"), "{reasons:?}");
+}
+
+/// Rows that the database stores under another key are taken back at once, and nothing is left of them.
+#[test]
+fn a_row_that_would_get_another_key_is_not_written() {
+    let (source, target, mysql) = (PostgresDb::create(), PostgresDb::create(), MysqlDb::create());
+    for table in ["plain", "updated", "made"] {
+        source.execute(&format!("CREATE TABLE {table} (id int PRIMARY KEY, v int)"));
+        source.execute(&format!("INSERT INTO {table} SELECT g, g FROM generate_series(1, 100) g"));
+    }
+    source.execute("CREATE TABLE spelled (id text PRIMARY KEY, v int); INSERT INTO spelled VALUES ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', 1)");
+    target.execute("CREATE SEQUENCE s START 1000; CREATE TABLE plain (id int PRIMARY KEY, v int); CREATE TABLE updated (id int PRIMARY KEY, v int)");
+    target.execute("CREATE TABLE made (id int GENERATED ALWAYS AS (v + 1000) STORED PRIMARY KEY, v int)");
+    target.execute("CREATE TABLE spelled (id uuid PRIMARY KEY, v int)");
+    target.execute("INSERT INTO updated SELECT g, 0 FROM generate_series(1, 100) g");
+    target.execute("CREATE FUNCTION i() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id = nextval('s'); RETURN NEW; END $$");
+    target.execute("CREATE FUNCTION u() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id = NEW.id + 1000; RETURN NEW; END $$");
+    target.execute("CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION i()");
+    target.execute("CREATE TRIGGER t BEFORE UPDATE ON updated FOR EACH ROW EXECUTE FUNCTION u()");
+    mysql.execute("CREATE TABLE counted (n int)");
+    mysql.execute("INSERT INTO counted VALUES (1000)");
+    mysql.execute("CREATE TABLE plain (id int PRIMARY KEY, v int)");
+    mysql.execute("CREATE TABLE spelled (id uuid PRIMARY KEY, v int)");
+    mysql.execute("CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW SET NEW.id = NEW.id + 1000");
+    let of = |target: &str, table: &str, more: &[&str]| {
+        let output =
+            repair(&source.url(), target, &[&["-t", table, "--allow", "insert,update"], more].concat());
+        let report = table_of(&output);
+        assert_eq!(counts(&report)[..3], [0, 0, 0], "{table}: {report}");
+        assert_eq!(output.status, 1, "{table}: {report}");
+        let reasons = reasons(&report);
+        assert!(reasons[0].contains("key"), "{table}: {reasons:?}");
+    };
+    let as_text = ["--as-text", "id"];
+    for (table, more, rows) in
+        [("plain", &[][..], "0"), ("made", &[], "0"), ("updated", &[], "100"), ("spelled", &as_text, "0")]
+    {
+        of(&target.url(), table, more);
+        let kept = format!("SELECT COUNT(*) FROM {table} WHERE v = 0 OR '{table}' <> 'updated'");
+        assert_eq!(target.scalar(&kept).unwrap(), rows, "{table}");
+    }
+    for (table, more) in [("plain", &[][..]), ("spelled", &as_text)] {
+        of(&mysql.url(), table, more);
+        assert_eq!(mysql.scalar(&format!("SELECT COUNT(*) FROM {table}")).unwrap(), "0", "{table}");
+    }
 }

@@ -14,6 +14,7 @@ const AFTER_RETRIES_MAX: u32 = 3;
 #[tracing::instrument(level = "info", skip_all)]
 pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<(), AgentError> {
     let mut work = Settlement::new(target, located).await?;
+    work.say_undo_limits().await?;
     let since = Instant::now();
     let phase = if work.target.writes() { Phase::Repair } else { Phase::Recheck };
     work.target.tell(Event::Phase { phase }).await?;
@@ -43,6 +44,7 @@ pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<
             "run the command again; if it comes again it is a defect of trueup, please report it",
         ));
     }
+    work.trail.close().await?;
     let seconds = since.elapsed().as_secs_f64();
     if work.target.writes() {
         work.target.outcome.seconds.repair = seconds;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::UndoLimits;
+use super::own::WholePlan;
 use crate::merkle::SessionKey;
 use crate::model::Plan;
 
@@ -11,10 +13,10 @@ use crate::model::Plan;
 pub(crate) struct JournalHead {
     pub(crate) run: String,
     pub(crate) plan: Plan,
-    /// The target's table by its own types, all columns; `None` where the plan is that already.
-    pub(crate) own: Option<Plan>,
-    /// The table has columns that are not kept.
-    pub(crate) partial: bool,
+    /// The target's table by its own types, all columns.
+    pub(crate) whole: WholePlan,
+    /// What the run may change and the journal does not hold.
+    pub(crate) limits: UndoLimits,
     pub(crate) digests: DigestSecret,
 }
 

@@ -5,8 +5,11 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::super::head::DigestSecret;
+use super::super::limits::UndoLimits;
+use super::super::own::WholePlan;
+use super::super::reader::{JournalReader, Overwritten, WrittenBatch};
 use super::*;
-use crate::model::{Plan, TableName};
+use crate::model::{EngineKind, Key, Plan, Rounding, ServerInfo, TableName, TableSchema};
 
 const DIGESTS: [u8; 32] = [5; 32];
 
@@ -23,8 +26,24 @@ fn head() -> JournalHead {
         warnings: Vec::new(),
         coverage: crate::model::ColumnCoverage::default(),
     };
+    let schema = TableSchema {
+        table: plan.target.clone(),
+        is_view: false,
+        columns: Vec::new(),
+        keys: Vec::new(),
+        estimated_rows: None,
+        references: Vec::new(),
+        referrers: Vec::new(),
+        triggers: Vec::new(),
+        notes: Vec::new(),
+        identity: None,
+        hidden_rows: None,
+    };
+    let server =
+        ServerInfo { engine: EngineKind::Sqlite, product: String::new(), rounding: Rounding::Truncate };
+    let whole = WholePlan::of(&plan, &schema, &server);
     let digests = DigestSecret::of(&SessionKey::new(DIGESTS));
-    JournalHead { run: "r".into(), plan, own: None, partial: true, digests }
+    JournalHead { run: "r".into(), plan, whole, limits: UndoLimits::default(), digests }
 }
 
 /// A change, and the whole row as it was where the table has more columns than are compared.
@@ -52,7 +71,13 @@ fn kept((change, own_before): &Given) -> Overwritten {
         before: change.before.clone(),
         after: change.after.as_ref().map(digest),
         own_before: own_before.clone(),
+        left: None,
     }
+}
+
+/// What is said of the row at this place once it was written: of every other one what it held then.
+fn left(at: usize) -> Option<RowDigest> {
+    at.is_multiple_of(2).then(|| RowDigest([u8::try_from(at).unwrap(); 16]))
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -86,7 +111,8 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
             }
             lengths.push(length());
             if let Some(outcomes) = outcomes {
-                journal.outcomes(at, outcomes).await.unwrap();
+                let left: Vec<_> = (0..outcomes.len()).map(left).collect();
+                journal.outcomes(at, outcomes, &left).await.unwrap();
                 lengths.push(length());
             }
         }
@@ -96,8 +122,10 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
 }
 
 fn read(path: &Path, key: &UndoKey) -> Result<Vec<WrittenBatch>, AgentError> {
-    let mut reader = JournalReader::open(path, key)?;
-    assert_eq!(reader.head, head());
+    let Some(mut reader) = JournalReader::open(path, key)? else {
+        return Err(AgentError::new(FailureKind::Usage, "it holds nothing"));
+    };
+    assert_eq!((&reader.head, reader.closed), (&head(), false));
     let mut all = Vec::new();
     while let Some(batch) = reader.previous()? {
         all.push(batch);
@@ -138,8 +166,12 @@ proptest! {
             let written = |at: usize| outcomes.as_ref().is_none_or(|all| {
                 matches!(all[at], RowOutcome::Written | RowOutcome::Unknown)
             });
-            let expected: Vec<_> =
-                rows.iter().enumerate().filter(|(at, _)| written(*at)).map(|(_, row)| kept(row)).collect();
+            let expected: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| written(*at))
+                .map(|(at, row)| Overwritten { left: outcomes.as_ref().and_then(|_| left(at)), ..kept(row) })
+                .collect();
             prop_assert_eq!(&read.rows, &expected);
         }
     }
@@ -175,6 +207,27 @@ proptest! {
         // A length that points beyond the end looks like a record cut off; no row comes of it.
         prop_assert!(read(&path, &key).map_or(true, |read| read.is_empty()));
     }
+}
+
+#[test]
+fn a_journal_is_closed_by_its_last_record_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, key) = (dir.path().join("r.0.undo"), UndoKey([7; 32]));
+    block_on(async {
+        let mut journal = Journal::create(&path, &key, &head()).await.unwrap().unwrap();
+        journal.inserts(1, std::iter::empty()).await.unwrap();
+        journal.outcomes(1, &[], &[]).await.unwrap();
+        journal.close().await.unwrap();
+    });
+    let whole = std::fs::read(&path).unwrap();
+    let open = || JournalReader::open(&path, &key).unwrap();
+    assert!(open().unwrap().closed);
+    for cut in 0..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(open().is_none_or(|reader| !reader.closed), "cut at {cut}");
+    }
+    std::fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
+    assert!(!open().unwrap().closed, "something follows");
 }
 
 #[test]

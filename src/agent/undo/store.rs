@@ -51,6 +51,15 @@ impl UndoStore {
             })
             .collect();
         found.sort();
+        // They are numbered as they are begun: one that is not there was, and what it held cannot be taken back.
+        if let Some(missing) =
+            (0..).zip(&found).find_map(|(number, (at, _))| (number != *at).then_some(number))
+        {
+            let what =
+                format!("the undo journal {run}.{missing}.undo is missing: run {run} cannot be taken back");
+            return Err(AgentError::new(FailureKind::Resource, what)
+                .with_hint("nothing was put back; restore the file, or the rows, from a backup"));
+        }
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
 

@@ -13,6 +13,7 @@ use super::session::WRITE;
 use super::target::Target;
 use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors, load, read_back, run};
+use crate::engine::read_back::lost;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess};
 
@@ -245,6 +246,18 @@ impl<'a> Batch<'a> {
             match self.execute(operation, &group).await {
                 Ok(rows) => {
                     let written = write::keys(&self.target, &rows)?;
+                    if operation != Operation::Delete && self.has_stranger(&group, &written) {
+                        self.run("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await?;
+                        if let [one] = group.as_slice() {
+                            let lost = lost(self.target.access);
+                            self.set_apart(group.clone(), vec![(*one, lost)]);
+                        } else {
+                            let (left, right) = group.split_at(group.len() / 2);
+                            todo.push(right.to_vec());
+                            todo.push(left.to_vec());
+                        }
+                        continue;
+                    }
                     let otherwise = self.held_otherwise(&group, &written).await?;
                     if !otherwise.is_empty() {
                         // The same again, without the rows that would be others.
@@ -297,6 +310,13 @@ impl<'a> Batch<'a> {
             }
         }
         self.explain(operation, unwritten).await
+    }
+
+    /// Whether a row was written under a key that none of the group has: the database makes another key of one of theirs.
+    fn has_stranger(&self, group: &[usize], written: &HashSet<Key>) -> bool {
+        let keys: HashSet<&Key> =
+            group.iter().filter_map(|at| self.prepared.get(*at)).map(|p| &p.key).collect();
+        written.iter().any(|key| !keys.contains(key))
     }
 
     /// Which rows of a group that was written hold something else now.

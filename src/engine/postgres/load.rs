@@ -15,7 +15,7 @@ use super::target::Target;
 use super::{PgEngine, bind, errors, meaning, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
-use crate::model::{AccessColumn, Key, RowRun, TableAccess};
+use crate::model::{AccessColumn, Filled, Key, RowRun, TableAccess};
 
 /// Fewer rows are not worth the questions.
 const ROWS_MIN: usize = 64;
@@ -85,6 +85,10 @@ async fn takes(connection: &mut PgConnection, target: &Target<'_>) -> Result<boo
         !column.as_text && target.live.iter().any(|live| live.name == column.name && live.odd_array)
     };
     let otherwise = target.access.columns.iter().any(|column| money(column) || odd_array(column));
+    // What COPY cannot be asked for afterwards: the key or the text that the table made of a row.
+    let made = target.access.key_columns().iter().any(|column| column.filled == Filled::Generated)
+        || target.access.columns.iter().any(|column| column.as_text);
+    let otherwise = otherwise || made;
     if !target.relation.is_table() || otherwise {
         return Ok(false);
     }

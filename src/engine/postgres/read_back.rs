@@ -19,7 +19,7 @@ pub(super) async fn may_differ(
     connection: &mut PgConnection,
     target: &Target<'_>,
 ) -> Result<bool, EngineError> {
-    if target.access.columns.iter().any(|column| column.filled == Filled::Generated) {
+    if target.access.columns.iter().any(|column| column.filled == Filled::Generated || column.as_text) {
         return Ok(true);
     }
     let sql = format!("SELECT EXISTS ({})", describe::triggers_sql(&target.relation));

@@ -136,6 +136,7 @@ fn payload(ty: &ComparisonType, input: &mut &[u8]) -> Result<Value, DecodeError>
             StoredClass::Text => Value::Text(take_utf8(input)?),
             StoredClass::Blob => Value::Bytes(std::mem::take(input).to_vec()),
         },
+        C::Stored => return Err(DecodeError("a stored value without its class")),
     })
 }
 

@@ -67,7 +67,7 @@ impl CellWriter<'_> {
                     return self.micros(round_micros(micros, *digits, *rounding));
                 }
             }
-            C::Bits | C::Bytes | C::TimeTz { .. } | C::Interval | C::Array(_) => {}
+            C::Bits | C::Bytes | C::TimeTz { .. } | C::Interval | C::Array(_) | C::Stored => {}
         }
         self.irregular(StoredClass::Text, text.as_bytes());
     }
