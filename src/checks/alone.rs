@@ -1,6 +1,6 @@
 //! The checks that have queries of their own: scalars, rows per step, every row.
 
-use bigdecimal::BigDecimal;
+use bigdecimal::{BigDecimal, ToPrimitive};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +126,7 @@ impl Context<'_> {
         let judged = Judged {
             source: Some(sum(&source)),
             target: Some(sum(&target)),
+            extent: (apart.len() + near).to_f64(),
             hint,
             ..Judged::new(status).saying(message)
         };
@@ -298,6 +299,7 @@ fn judge_rows(report: &TableReport, check: &CheckSpec, request: &RunRequest) -> 
     Judged {
         source: Some(outcome.source_rows.to_string()),
         target: Some(outcome.target_rows.to_string()),
+        extent: (outcome.missing + outcome.changed + outcome.extra).to_f64(),
         message: (!said.is_empty()).then(|| said.join(", ")),
         hint: report
             .columns

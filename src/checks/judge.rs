@@ -23,13 +23,15 @@ pub(super) struct Judged {
     pub(super) source: Option<String>,
     pub(super) target: Option<String>,
     pub(super) difference: Option<String>,
+    /// How far apart the two sides are, in whatever this check measures: to find the worst of several results.
+    pub(super) extent: Option<f64>,
     pub(super) message: Option<String>,
     pub(super) hint: Option<String>,
 }
 
 impl Judged {
     pub(super) fn new(status: Status) -> Self {
-        Self { status, source: None, target: None, difference: None, message: None, hint: None }
+        Self { status, source: None, target: None, difference: None, extent: None, message: None, hint: None }
     }
 
     pub(super) fn unknown(message: impl Into<String>, hint: Option<String>) -> Self {
@@ -92,6 +94,7 @@ pub(super) fn numbers(source: &BigDecimal, target: &BigDecimal, tolerance: &Tole
     Judged {
         source: Some(shown(source)),
         target: Some(shown(target)),
+        extent: difference.to_f64(),
         difference: (!difference.is_zero()).then(|| shown(&difference)),
         ..Judged::new(status)
     }
@@ -152,7 +155,7 @@ pub(super) fn moments(left: i128, right: i128, tolerance: &Tolerance) -> Judged 
         _ if lag => Status::WithinTolerance,
         _ => Status::Fail,
     };
-    Judged { difference: (apart > 0).then(|| duration(apart)), ..Judged::new(status) }
+    Judged { difference: (apart > 0).then(|| duration(apart)), extent: apart.to_f64(), ..Judged::new(status) }
 }
 
 pub(super) fn duration(micros: u128) -> String {
@@ -184,8 +187,8 @@ pub(super) fn freshness(
         for (side, newest) in [("source", source), ("target", target)] {
             let age = u128::try_from(i128::from(now_micros) - newest).unwrap_or(0);
             if age > max.as_micros() {
-                return Judged::new(Status::Fail)
-                    .saying(format!("the {side}'s newest row is {} old", duration(age)));
+                let judged = Judged { extent: age.to_f64(), ..Judged::new(Status::Fail) };
+                return judged.saying(format!("the {side}'s newest row is {} old", duration(age)));
             }
         }
     }
@@ -235,6 +238,7 @@ pub(super) fn duplicates(source: u64, target: u64, tolerance: &Tolerance) -> Jud
     Judged {
         source: Some(source.to_string()),
         target: Some(target.to_string()),
+        extent: source.max(target).to_f64(),
         ..Judged::new(status).saying(message)
     }
 }

@@ -249,6 +249,7 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
         source: shown(judged.source),
         target: shown(judged.target),
         difference: judged.difference,
+        extent: judged.extent,
         message: judged.message,
         hint: judged.hint,
         columns: match (&case.check.kind, case.table) {

@@ -23,13 +23,18 @@ pub(super) async fn audit(args: &AuditArgs) -> Result<u8, Failure> {
 
 async fn list(args: &AuditListArgs) -> Result<u8, Failure> {
     let ledger = open_ledger(&args.ledger, false).await?;
-    let mut filter = EntryFilter { table: args.entries.table.clone(), ..EntryFilter::default() };
+    let mut filter = EntryFilter::default();
+    if let Some(table) = &args.entries.table {
+        filter.tables = ledger.tables_named(table).await?;
+    }
     if let Some(run) = &args.entries.run {
         filter.run = Some(ledger.run(run).await?.id);
     }
-    if let (Some(table), false) = (&args.entries.table, args.entries.key.is_empty()) {
+    if !args.entries.key.is_empty() {
         let secret = trail_secret(&args.ledger, &args.secret)?;
-        filter.keys = vec![secret.key_hash(table, &args.entries.key), plain_key(&args.entries.key)];
+        // A key is hashed with the table's name as the run knew it.
+        filter.keys = filter.tables.iter().map(|table| secret.key_hash(table, &args.entries.key)).collect();
+        filter.keys.push(plain_key(&args.entries.key));
     }
     let mut output = Output::open(None)?;
     ledger

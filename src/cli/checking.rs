@@ -1,9 +1,11 @@
 //! Checks of one pair as one run of the ledger: for `trueup check` and for the coordinator.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -93,15 +95,24 @@ pub(super) async fn run_pair(
             }
         }
     };
-    let stopped = tokio::select! {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let ended = tokio::select! {
         results = work => Some(results),
         // Dropping the run stops both sides; a write under way is one transaction, whole or not at all.
         () = stop.cancelled() => None,
     };
-    let Some(results) = stopped else {
-        let failure = noting.recorder.interrupted("run the same checks again");
-        noting.recorder.fail(&failure).await;
-        return Err(failure);
+    let results = match ended {
+        Some(Ok(results)) => results,
+        Some(Err(_)) => {
+            let failure = Failure::new("the check has panicked", "this is a defect: please report it");
+            noting.recorder.fail(&failure).await;
+            return Err(failure);
+        }
+        None => {
+            let failure = noting.recorder.interrupted("run the same checks again");
+            noting.recorder.fail(&failure).await;
+            return Err(failure);
+        }
     };
     let Noting { mut recorder, tables, reports, .. } = noting;
     recorder.finish(Totals::of_checks(results.clone(), tables)).await?;

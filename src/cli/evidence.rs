@@ -6,18 +6,14 @@ use std::time::{Duration, SystemTime};
 use super::Failure;
 use super::endpoint::{EndpointUrl, warn_if_readable};
 use super::evidence_args::{EvidenceArgs, LedgerArgs, SecretArgs, UndoStoreArgs};
-use crate::agent::{SOFTWARE, TrailSecret, UndoKey, UndoStore};
+pub(super) use super::stamp::{before, by, timestamp};
+use crate::agent::{TrailSecret, UndoKey, UndoStore};
 use crate::coordinator::RunRequest;
-use crate::ledger::{Ledger, RunStart};
+use crate::ledger::Ledger;
 use crate::model::Unpaired;
 
 /// How often an agent looks for undo journals that are too old.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
-
-/// RFC 3339 in UTC; sorts as text.
-pub(super) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
-}
 
 /// A path, or a PostgreSQL URL.
 enum Place {
@@ -181,25 +177,6 @@ pub(super) fn options(request: &RunRequest) -> serde_json::Value {
     })
 }
 
-/// Who does this, from where, with what.
-pub(super) fn by() -> RunStart {
-    let name = std::env::var("TRUEUP_ACTOR").ok().filter(|name| !name.is_empty());
-    RunStart {
-        id: String::new(),
-        kind: String::new(),
-        who: name.or_else(|| whoami::username().ok()).unwrap_or_else(|| "unknown".to_owned()),
-        host: whoami::hostname().unwrap_or_else(|_| "unknown".to_owned()),
-        software: SOFTWARE.to_owned(),
-        started_at: String::new(),
-        source: String::new(),
-        target: String::new(),
-        target_reference: String::new(),
-        writes: false,
-        undoes: None,
-        options: serde_json::Value::Null,
-    }
-}
-
 pub(super) fn warn(what: &str) {
     tracing::warn!("{what}");
 }
@@ -212,10 +189,4 @@ pub(super) fn since(text: &str) -> Result<String, Failure> {
     }
     let back: Duration = humantime::parse_duration(text).map_err(|_| bad())?;
     before(back).ok_or_else(bad)
-}
-
-/// The time so long ago.
-pub(super) fn before(back: Duration) -> Option<String> {
-    // Nothing was run before 1970.
-    SystemTime::now().checked_sub(back).map(|time| timestamp(time.max(SystemTime::UNIX_EPOCH)))
 }

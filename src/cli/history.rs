@@ -1,6 +1,7 @@
 //! What was run: the list, the report of one run, and what retention removes.
 
 use super::Failure;
+use super::abandoned::{Silence, close_abandoned};
 use super::evidence::{before, by, open_ledger, since, timestamp};
 use super::evidence_args::{ListFormat, PruneArgs, ReportArgs, ReportFormat, RunsArgs};
 use super::output::Output;
@@ -10,11 +11,15 @@ use crate::report::{export, page};
 
 pub(super) async fn runs(args: &RunsArgs) -> Result<u8, Failure> {
     let ledger = open_ledger(&args.ledger, false).await?;
+    let tables = match &args.table {
+        Some(table) => ledger.tables_named(table).await?,
+        None => Vec::new(),
+    };
     let filter = RunFilter {
         kind: args.kind.clone(),
         outcome: args.outcome.clone(),
         since: args.since.as_deref().map(since).transpose()?,
-        table: args.table.clone(),
+        tables,
         limit: Some(args.limit),
         ..RunFilter::default()
     };
@@ -81,13 +86,18 @@ pub(super) async fn prune(args: &PruneArgs) -> Result<u8, Failure> {
         last_runs: args.keep_last,
         trail_since: args.keep_trail.and_then(before),
     };
+    let mut closed = 0;
     let removed = if args.dry_run {
         ledger.prunable(&keep).await?
     } else {
+        closed = close_abandoned(&ledger, Silence::ByClock).await?;
         let start = RunStart { started_at: timestamp(std::time::SystemTime::now()), ..by() };
         ledger.prune(&keep, &start).await?
     };
     let mut output = Output::open(None)?;
+    if closed > 0 {
+        output.write(&format!("{} runs that died are closed as abandoned\n", grouped(closed)))?;
+    }
     output.write(&format!(
         "{} runs and {} entries of the trail {}\n",
         grouped(removed.runs),

@@ -13,6 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod abandoned;
 mod args;
 mod audit;
 mod backfill;
@@ -29,11 +30,15 @@ mod evidence_args;
 mod files;
 mod history;
 mod live;
+mod liveness;
 mod output;
 mod recorder;
+mod retain;
+mod run_beat;
 mod serve;
 mod shutdown;
 mod sql_file;
+mod stamp;
 mod terminal;
 mod traces;
 mod undo;
@@ -131,6 +136,11 @@ fn start(cli: Cli) -> Result<u8, Failure> {
     let entered = runtime.enter();
     let traces = Traces::to(cli.otlp.as_deref())?;
     start_logs(verbose, cli.log_format, &traces);
+    #[cfg(debug_assertions)]
+    if let Some(number) = std::env::var("TRUEUP_END_BEFORE_STATEMENT").ok().and_then(|text| text.parse().ok())
+    {
+        crate::ledger::fail_point::end_before(number);
+    }
     // The coordinator reads its configuration again on HUP.
     let shutdown = Shutdown::listen(!is_serve);
     drop(entered);

@@ -9,6 +9,7 @@ use super::Failure;
 use super::endpoint::EndpointUrl;
 use super::evidence::{by, open_ledger, timestamp, trail_secret, warn};
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
+use super::run_beat::RunBeat;
 use crate::agent::{Event, Intents, TaskOptions, TrailWish};
 use crate::config::url::is_free_of_secrets;
 use crate::coordinator::{RunEvent, Written};
@@ -87,6 +88,7 @@ struct Open {
     ledger: Ledger,
     start: RunStart,
     wish: TrailWish,
+    _beat: RunBeat,
     /// Batches that are about to be written, by table and number: the table's name, and their rows.
     intended: BTreeMap<(usize, u64), (String, Intents)>,
 }
@@ -157,9 +159,19 @@ impl Recorder {
             },
             _ => return Ok(()),
         };
-        open.ledger.append(entries).await.map(drop).map_err(|error| {
-            Failure::new(format!("the run is stopped, it cannot be recorded: {}", error.what), error.hint)
-        })
+        match open.ledger.append(entries).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let what = format!("the run is stopped, it cannot be recorded: {}", error.what);
+                Err(self.unrecorded(&what, &error.hint))
+            }
+        }
+    }
+
+    /// The ledger failed under a run that writes: what was written so far, which run that was, and the way on.
+    fn unrecorded(&self, what: &str, hint: &str) -> Failure {
+        let message = format!("{what}{}\nrun {}", self.so_far(), self.run);
+        Failure::new(message, self.way_on(hint))
     }
 
     pub(super) fn table_record(&self, report: &TableReport) -> TableRecord {
@@ -201,10 +213,13 @@ impl Recorder {
         };
         match open.ledger.finish(&open.start, &end).await {
             Ok(head) => Ok(Some(head.to_string())),
-            Err(error) if open.start.writes => Err(Failure::new(
-                format!("the run has ended ({}), but the ledger cannot note it: {}", end.outcome, error.what),
-                error.hint,
-            )),
+            Err(error) if open.start.writes => {
+                let what = format!(
+                    "the run has ended ({}), but the ledger cannot note it: {}",
+                    end.outcome, error.what
+                );
+                Err(self.unrecorded(&what, &error.hint))
+            }
             Err(error) => {
                 warn(&format!("the end of this run is not recorded: {}", error.what));
                 Ok(None)
@@ -215,38 +230,45 @@ impl Recorder {
     /// Why a run that was asked to stop has no answer: what it wrote so far, which run that was, how to go on, and how to
     /// take it back.
     pub(super) fn interrupted(&self, go_on: &str) -> Failure {
-        let (rows, unknown) = (self.written.rows(), self.written.unknown());
-        let mut message = "interrupted: both sides are stopped".to_owned();
-        if !self.writes {
-            message += ", nothing was written";
-        } else if self.open.is_none() {
-            message += "; rows may have been written: without a ledger they are not counted";
-        } else {
-            let Written { inserted, updated, deleted, .. } = self.written;
-            let kinds = [(inserted, "inserted"), (updated, "updated"), (deleted, "deleted")]
-                .into_iter()
-                .filter(|(count, _)| *count > 0)
-                .map(|(count, what)| format!("{} {what}", grouped(count)));
-            message += &match rows {
-                0 => "; no row was written".to_owned(),
-                rows => format!(
-                    "; {} rows were written ({})",
-                    grouped(rows),
-                    kinds.collect::<Vec<_>>().join(", ")
-                ),
-            };
-            if unknown > 0 {
-                message += &format!("; {} more were on their way, written or not", grouped(unknown));
-            }
-        }
+        let mut message = format!("interrupted: both sides are stopped{}", self.so_far());
         if self.open.is_some() {
             message += &format!("\nrun {}", self.run);
         }
-        let hint = match self.undo.as_ref().filter(|_| rows + unknown > 0) {
+        Failure { message, hint: Some(self.way_on(go_on)), interrupted: true }
+    }
+
+    /// What was written so far.
+    fn so_far(&self) -> String {
+        if !self.writes {
+            return ", nothing was written".to_owned();
+        }
+        if self.open.is_none() {
+            return "; rows may have been written: without a ledger they are not counted".to_owned();
+        }
+        let (rows, unknown) = (self.written.rows(), self.written.unknown());
+        let Written { inserted, updated, deleted, .. } = self.written;
+        let kinds = [(inserted, "inserted"), (updated, "updated"), (deleted, "deleted")]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{} {what}", grouped(count)));
+        let mut said = match rows {
+            0 => "; no row was written".to_owned(),
+            rows => {
+                format!("; {} rows were written ({})", grouped(rows), kinds.collect::<Vec<_>>().join(", "))
+            }
+        };
+        if unknown > 0 {
+            said += &format!("; {} more were on their way, written or not", grouped(unknown));
+        }
+        said
+    }
+
+    fn way_on(&self, go_on: &str) -> String {
+        let wrote = self.written.rows() + self.written.unknown() > 0;
+        match self.undo.as_ref().filter(|_| wrote) {
             Some(undo) => format!("{go_on}, or take back what was written: {undo}"),
             None => go_on.to_owned(),
-        };
-        Failure { message, hint: Some(hint), interrupted: true }
+        }
     }
 
     pub(super) async fn fail(&mut self, failure: &Failure) {
@@ -310,7 +332,8 @@ impl Open {
         };
         ledger.begin(&start).await?;
         let wish = TrailWish { secret, plain_keys: args.keep_keys };
-        Ok(Self { ledger, start, wish, intended: BTreeMap::new() })
+        let beat = RunBeat::start(ledger.clone(), run.to_owned());
+        Ok(Self { ledger, start, wish, _beat: beat, intended: BTreeMap::new() })
     }
 
     /// Batches whose end was never told: nobody knows what became of their rows.

@@ -19,23 +19,20 @@ use super::check::DETAILS_KEPT;
 use super::checking::{self, Keeping};
 use super::config::{Endpoints, FileArgs, Loaded};
 use super::endpoint::{limits, warn_if_readable};
-use super::evidence::{before, by, open_ledger, timestamp};
+use super::evidence::{by, open_ledger};
 use super::evidence_args::{EvidenceArgs, UndoStoreArgs};
 use super::live::Live;
+use super::retain::retain;
 use super::shutdown::Shutdown;
 use crate::agent::AgentLimits;
 use crate::checks::{self, CheckOptions};
 use crate::config::{AlertKind, AlertSpec, CheckSpec, Config, SecretSpec};
 use crate::dashboard;
-use crate::ledger::{Keep, Ledger, RunStart};
 use crate::serve::channel::{Channel, Post, To};
 use crate::serve::{Coordinator, Ground, Group, Metrics, Ran, Runner, Sender, http};
 
 /// Messages are looked for this often.
 const SEND_EVERY: Duration = Duration::from_secs(1);
-const RETAIN_EVERY: Duration = Duration::from_secs(3600);
-/// What was sent is kept for so long, to be looked at.
-const OUTBOX_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -316,38 +313,6 @@ async fn send(sender: Sender, channels: Arc<RwLock<Arc<Channels>>>, stop: Cancel
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(SEND_EVERY) => {}
-        }
-    }
-}
-
-async fn retain<R: Runner>(ledger: Ledger, coordinator: Arc<Coordinator<R>>, stop: CancellationToken) {
-    loop {
-        let rules = coordinator.config().retention.clone();
-        let keep = Keep {
-            runs_since: rules.runs.and_then(before),
-            last_runs: rules.last_runs,
-            trail_since: rules.trail.and_then(before),
-        };
-        let work = async {
-            if let Some(before) = before(OUTBOX_KEEP) {
-                ledger.prune_outbox(&before).await?;
-            }
-            if keep.runs_since.is_some() || keep.trail_since.is_some() {
-                let start = RunStart { started_at: timestamp(std::time::SystemTime::now()), ..by() };
-                let removed = ledger.prune(&keep, &start).await?;
-                if removed.runs + removed.entries > 0 {
-                    tracing::info!(runs = removed.runs, entries = removed.entries, "removed what is old");
-                }
-            }
-            Ok::<_, crate::ledger::LedgerError>(())
-        };
-        if let Err(error) = work.await {
-            coordinator.metrics.failure("retention");
-            tracing::error!("what is old could not be removed: {}", error.what);
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RETAIN_EVERY) => {}
         }
     }
 }

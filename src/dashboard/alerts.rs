@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use super::Site;
 use super::look::{Frame, Oops, enc, run_link, t, time, wide};
 use super::session::Session;
-use crate::ledger::{Incident, IncidentState, OutboxRow};
+use crate::ledger::{Finding, Incident, IncidentState, OutboxRow};
 use crate::report::render::grouped;
 
 const INCIDENTS: u64 = 100;
@@ -53,7 +53,7 @@ pub(super) fn table(label: &str, incidents: &[Incident]) -> Markup {
                         tr {
                             th scope="row" { a href={ "/check?name=" (enc(&result.name)) } { (t(&result.title())) } }
                             td { (t(&result.severity)) }
-                            td { (t(&result.facts())) }
+                            td { (t(&result.facts())) (history(incident)) }
                             td { (t(result.owner.as_deref().unwrap_or("–"))) }
                             td { (time(&incident.opened_at)) }
                             td { (time(&incident.seen_at)) }
@@ -66,6 +66,18 @@ pub(super) fn table(label: &str, incidents: &[Incident]) -> Markup {
             }
         },
     )
+}
+
+/// What was found first and at the worst, where that is something else.
+fn history(incident: &Incident) -> Markup {
+    let (first, worst) = (&incident.first, &incident.worst);
+    let told = |what: &str, finding: &Finding| {
+        html! { br; (what) ": " (t(&finding.result.facts())) " (" (run_link(&finding.run)) ", " (time(&finding.at)) ")" }
+    };
+    html! {
+        @if first.run != incident.run { (told("At first", first)) }
+        @if worst.run != incident.run && worst.run != first.run { (told("At its worst", worst)) }
+    }
 }
 
 /// Without the messages' bodies: the channels have those.

@@ -47,7 +47,7 @@ pub(super) async fn page(
     let session = session.ok_or_else(|| Oops::refused("log in first"))?;
     let head = site.ledger().head().await?;
     let verified = latest(&site, head.seq).await?;
-    let (entries, next) = entries(&site, &wanted, head.seq).await?;
+    let Found { entries, next, unknown } = entries(&site, &wanted, head.seq).await?;
     let body = html! {
         h2 { "Is it whole?" }
         (verdict(verified.as_ref()))
@@ -55,6 +55,7 @@ pub(super) async fn page(
         p.note { "The head: " code { (t(&head.to_string())) } ". Who has noted it elsewhere can prove later that nothing before it was rewritten." }
         h2 { "Entries" }
         (form(&wanted))
+        @if let Some(error) = &unknown { p.unknown { (t(&error.what)) ": " (t(&error.hint)) } }
         (table(&entries))
         @if let Some(next) = next { div.pages { a href=(next) rel="next" { "Further entries" } } }
     };
@@ -101,28 +102,44 @@ fn verdict(verified: Option<&Verified>) -> Markup {
     }
 }
 
-/// Entries of a page, the newest first where nothing is filtered, and the address of the next page.
-async fn entries(site: &Site, wanted: &Wanted, head: i64) -> Result<(Vec<Link>, Option<String>), Oops> {
+/// A page of entries.
+#[derive(Default)]
+struct Found {
+    /// The newest first where nothing is filtered.
+    entries: Vec<Link>,
+    /// The address of the next page.
+    next: Option<String>,
+    /// The table that was asked for is not known.
+    unknown: Option<LedgerError>,
+}
+
+async fn entries(site: &Site, wanted: &Wanted, head: i64) -> Result<Found, Oops> {
     let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    let mut filter = EntryFilter { table: given(&wanted.table), ..EntryFilter::default() };
+    let mut filter = EntryFilter::default();
+    if let Some(table) = given(&wanted.table) {
+        filter.tables = match site.ledger().tables_named(&table).await {
+            Ok(tables) => tables,
+            Err(error) => return Ok(Found { unknown: Some(error), ..Found::default() }),
+        };
+    }
     if let Some(run) = given(&wanted.run) {
         // A run that retention has removed has its entries still.
         filter.run = Some(site.ledger().run(&run).await.map_or(run, |found| found.id));
     }
-    if filter.run.is_some() || filter.table.is_some() {
+    if filter.run.is_some() || !filter.tables.is_empty() {
         let after = wanted.after.unwrap_or(0);
         let found = site.ledger().entries(after, PAGE, &filter).await?;
         let last = found.last().map(|link| link.entry.seq).filter(|_| found.len() == PAGE_LEN);
         let next = last
             .map(|last| format!("/audit?run={}&table={}&after={last}", enc(&wanted.run), enc(&wanted.table)));
-        return Ok((found, next));
+        return Ok(Found { entries: found, next, unknown: None });
     }
     let upto = wanted.upto.unwrap_or(head).clamp(0, head);
     let mut found = site.ledger().entries((upto - PAGE).max(0), PAGE.min(upto), &filter).await?;
     found.retain(|link| link.entry.seq <= upto);
     found.reverse();
     let next = (upto > PAGE && !found.is_empty()).then(|| format!("/audit?upto={}", upto - PAGE));
-    Ok((found, next))
+    Ok(Found { entries: found, next, unknown: None })
 }
 
 fn form(wanted: &Wanted) -> Markup {

@@ -14,7 +14,11 @@ use crate::ledger::RunFilter;
 
 const PAGE: usize = 50;
 const KINDS: &[&str] = &["diff", "repair", "backfill", "check", "undo"];
-const OUTCOMES: &[&str] = &["same", "different", "unknown", "failed", "interrupted", "open"];
+const OUTCOMES: &[&str] = &["same", "different", "unknown", "failed", "interrupted", "abandoned", "open"];
+
+fn given(text: &str) -> Option<String> {
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
 
 /// As the form sends it: what is not chosen is empty.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -28,12 +32,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn filter(&self) -> RunFilter {
-        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    fn filter(&self, tables: Vec<String>) -> RunFilter {
         RunFilter {
             kind: given(&self.kind),
             outcome: given(&self.outcome),
-            table: given(&self.table),
+            tables,
             since: given(&self.since),
             before: given(&self.before),
             undoes: None,
@@ -65,12 +68,23 @@ pub(super) async fn page(
     Query(wanted): Query<Wanted>,
 ) -> Result<Html<String>, Oops> {
     let session = session.ok_or_else(|| Oops::refused("log in first"))?;
-    let mut runs = site.ledger().runs(&wanted.filter()).await?;
+    let (tables, unknown) = match given(&wanted.table) {
+        None => (Vec::new(), None),
+        Some(table) => match site.ledger().tables_named(&table).await {
+            Ok(tables) => (tables, None),
+            Err(error) => (Vec::new(), Some(error)),
+        },
+    };
+    let mut runs = match unknown {
+        Some(_) => Vec::new(),
+        None => site.ledger().runs(&wanted.filter(tables)).await?,
+    };
     let more = runs.len() > PAGE;
     runs.truncate(PAGE);
     let next = runs.last().filter(|_| more).map(|run| wanted.path(&run.id));
     let body = html! {
         (form(&wanted))
+        @if let Some(error) = &unknown { p.unknown { (t(&error.what)) ": " (t(&error.hint)) } }
         (runs_table("Runs", &runs))
         div.pages {
             @if !wanted.before.is_empty() { a href=(wanted.path("")) { "The newest" } }
@@ -113,6 +127,6 @@ mod tests {
         let wanted = Wanted { kind: "diff".into(), table: "a&b".into(), ..Wanted::default() };
         assert_eq!(wanted.path("r-1"), "/runs?kind=diff&table=a%26b&before=r%2D1");
         assert_eq!(Wanted::default().path(""), "/runs");
-        assert_eq!(Wanted { outcome: " ".into(), ..Wanted::default() }.filter().outcome, None);
+        assert_eq!(Wanted { outcome: " ".into(), ..Wanted::default() }.filter(Vec::new()).outcome, None);
     }
 }

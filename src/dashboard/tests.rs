@@ -9,7 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::agent::TableOutcome;
-use crate::ledger::{RunEnd, RunStart};
+use crate::ledger::{Finding, Incident, IncidentState, RunEnd, RunStart};
 use crate::report::checks::{CheckResult, Status};
 use crate::report::record::{DifferenceRecord, TableRecord};
 
@@ -65,6 +65,7 @@ fn start(id: &str, text: &str) -> RunStart {
         kind: "diff".into(),
         who: text.into(),
         host: text.into(),
+        process: String::new(),
         software: text.into(),
         started_at: "2026-01-02T03:04:05.678Z".into(),
         source: text.into(),
@@ -90,6 +91,7 @@ fn end(text: &str) -> RunEnd {
         difference: Some(text.into()),
         message: Some(text.into()),
         hint: Some(text.into()),
+        extent: None,
         columns: None,
         notes: Vec::new(),
         seconds: 0.5,
@@ -358,6 +360,67 @@ async fn reports_are_taken_away() {
     }
     assert_eq!(bed.get("/runs/run-1/report.exe", &cookie).await.0, StatusCode::NOT_FOUND);
     assert_eq!(bed.get("/runs/none", &cookie).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_table_is_found_without_its_schema_and_an_unknown_one_is_told() {
+    let bed = bed(false).await;
+    bed.recorded("run-1", "public.orders").await;
+    let (cookie, _) = bed.login(VIEW).await;
+    for name in ["orders", "public.orders"] {
+        let (_, page) = bed.get(&format!("/runs?table={name}"), &cookie).await;
+        assert!(page.contains("href=\"/runs/run%2D1\"") && !page.contains("knows no table"), "{page}");
+    }
+    for path in ["/runs?table=ordrs", "/audit?table=ordrs"] {
+        let (status, page) = bed.get(path, &cookie).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(page.contains("the ledger knows no table ordrs: did you mean public.orders?"), "{page}");
+        assert!(!page.contains("href=\"/runs/run%2D1\""), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_wrong_stands_beside_a_resolved_alert() {
+    let bed = bed(false).await;
+    let lost = |rows: &str, status| CheckResult {
+        message: Some(rows.into()),
+        status,
+        ..end("plain").checks.remove(0)
+    };
+    let found = |run: &str, rows: &str| Finding {
+        run: run.into(),
+        at: "2026-01-02T03:04:05.000Z".into(),
+        result: lost(rows, Status::Fail),
+    };
+    let incident = Incident {
+        key: "plain/plain".into(),
+        state: IncidentState::Resolved,
+        opened_at: "2026-01-02T03:04:05.000Z".into(),
+        seen_at: "2026-01-02T03:14:05.000Z".into(),
+        resolved_at: Some("2026-01-02T03:14:05.000Z".into()),
+        told_at: None,
+        failures: 3,
+        passes: 1,
+        flaps: 0,
+        run: "run-3".into(),
+        result: lost("all there", Status::Pass),
+        first: found("run-1", "5 missing"),
+        worst: found("run-2", "6762 missing"),
+    };
+    bed.ledger.note(&incident, &[]).await.unwrap();
+    let (cookie, _) = bed.login(VIEW).await;
+    let (_, page) = bed.get("/alerts", &cookie).await;
+    for said in [
+        "all there",
+        "At first: ",
+        "5 missing",
+        "At its worst: ",
+        "6762 missing",
+        "/runs/run%2D1",
+        "/runs/run%2D2",
+    ] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
 }
 
 #[tokio::test]

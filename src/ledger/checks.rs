@@ -1,6 +1,6 @@
 //! What checks came to, each time they ran.
 
-use super::runs::{json, parsed};
+use super::json::{json, parsed};
 use super::store::{Cell, Row, query};
 use super::{Ledger, LedgerError};
 use crate::report::checks::CheckResult;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::chain::{Entry, EntryKind};
 use super::rows::are_digits;
-use super::runs::{RunFilter, RunStart, entry};
+use super::run_query::RunFilter;
+use super::runs::{RunStart, entry};
 use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
 use crate::agent::{DifferenceKind, Intents, RowOutcome};
@@ -114,8 +115,12 @@ pub fn batch_entries(
 }
 
 impl Ledger {
-    /// Everything that a report of a run shows. Verifies the whole trail.
+    /// Everything that a report of a run shows, all of one moment. Verifies the whole trail.
     pub async fn evidence(&self, run: &str) -> Result<Evidence, LedgerError> {
+        self.at_this_moment().await?.evidence_here(run).await
+    }
+
+    async fn evidence_here(&self, run: &str) -> Result<Evidence, LedgerError> {
         let run = self.run(run).await?;
         let mut trail = TrailSummary {
             entries: 0,
@@ -143,7 +148,7 @@ impl Ledger {
         })
         .await?;
         trail.outcomes = outcomes.into_iter().collect();
-        trail.faults = self.verify(None).await?.faults.iter().map(ToString::to_string).collect();
+        trail.faults = self.verify_here(None).await?.faults.iter().map(ToString::to_string).collect();
         let undone_by = self.undone_by(&run.id).await?;
         Ok(Evidence { schema_version: SCHEMA_VERSION, run, trail, undone_by })
     }

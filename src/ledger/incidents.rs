@@ -2,13 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::{json, parsed};
-use super::store::{Cell, Row, Step, StoreError, query};
+use super::json::{json, parsed};
+use super::store::{Cell, Row, Step, places, query};
 use super::{Ledger, LedgerError};
 use crate::report::checks::CheckResult;
 
-const COLUMNS: &str =
-    "key, state, opened_at, seen_at, resolved_at, told_at, failures, passes, flaps, run, result";
+const COLUMNS: &str = "key, state, opened_at, seen_at, resolved_at, told_at, failures, passes, flaps, run, result, first, worst";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +28,15 @@ impl IncidentState {
     }
 }
 
+/// What a run found when a check failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub run: String,
+    /// RFC 3339.
+    pub at: String,
+    pub result: CheckResult,
+}
+
 /// A check of a table that does not hold, or did not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
@@ -46,9 +54,12 @@ pub struct Incident {
     pub passes: u64,
     /// How often it came again shortly after it was resolved.
     pub flaps: u64,
-    /// The last run that saw it fail, and what that run found.
+    /// The run that saw it last, and what that run found: the failure, or how it passed again.
     pub run: String,
     pub result: CheckResult,
+    /// What was found when it was opened, and when it was at its worst.
+    pub first: Finding,
+    pub worst: Finding,
 }
 
 /// A message to one channel.
@@ -80,44 +91,45 @@ impl Ledger {
 
     /// Notes what became of an incident, and what is to be told of it.
     pub async fn note(&self, incident: &Incident, notices: &[Notice]) -> Result<(), LedgerError> {
-        let cells = vec![
-            Cell::text(&incident.key),
-            Cell::text(incident.state.as_str()),
-            Cell::text(&incident.opened_at),
-            Cell::text(&incident.seen_at),
-            Cell::Text(incident.resolved_at.clone()),
-            Cell::Text(incident.told_at.clone()),
-            Cell::count(incident.failures),
-            Cell::count(incident.passes),
-            Cell::count(incident.flaps),
-            Cell::text(&incident.run),
-            Cell::text(json(&incident.result)),
-        ];
-        let delete = "DELETE FROM trueup_incidents WHERE key = $1";
-        let insert = format!(
-            "INSERT INTO trueup_incidents ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-        );
-        let mut steps =
-            vec![Step::execute(delete, vec![Cell::text(&incident.key)]), Step::execute(insert, cells)];
-        steps.extend(notices.iter().map(|notice| {
-            Step::execute(
-                "INSERT INTO trueup_outbox (id, channel, incident, body, created_at, next_at, attempts)
-                 VALUES ($1, $2, $3, $4, $5, $6, 0)",
-                vec![
-                    Cell::text(&notice.id),
-                    Cell::text(&notice.channel),
-                    Cell::text(&notice.incident),
-                    Cell::text(&notice.body),
-                    Cell::text(&notice.created_at),
-                    Cell::text(&notice.next_at),
-                ],
-            )
-        }));
-        self.store.run(steps).await.map(drop).map_err(|error| match error {
-            StoreError::Failed(error) => error,
-            conflict @ StoreError::Conflict => conflict.into(),
-        })
+        Ok(self.store.run(note_steps(incident, notices)).await.map(drop)?)
     }
+}
+
+pub(super) fn note_steps(incident: &Incident, notices: &[Notice]) -> Vec<Step> {
+    let cells = vec![
+        Cell::text(&incident.key),
+        Cell::text(incident.state.as_str()),
+        Cell::text(&incident.opened_at),
+        Cell::text(&incident.seen_at),
+        Cell::Text(incident.resolved_at.clone()),
+        Cell::Text(incident.told_at.clone()),
+        Cell::count(incident.failures),
+        Cell::count(incident.passes),
+        Cell::count(incident.flaps),
+        Cell::text(&incident.run),
+        Cell::text(json(&incident.result)),
+        Cell::text(json(&incident.first)),
+        Cell::text(json(&incident.worst)),
+    ];
+    let delete = "DELETE FROM trueup_incidents WHERE key = $1";
+    let insert = format!("INSERT INTO trueup_incidents ({COLUMNS}) VALUES {}", places(1, 13));
+    let mut steps =
+        vec![Step::execute(delete, vec![Cell::text(&incident.key)]), Step::execute(insert, cells)];
+    steps.extend(notices.iter().map(|notice| {
+        Step::execute(
+            "INSERT INTO trueup_outbox (id, channel, incident, body, created_at, next_at, attempts)
+             VALUES ($1, $2, $3, $4, $5, $6, 0)",
+            vec![
+                Cell::text(&notice.id),
+                Cell::text(&notice.channel),
+                Cell::text(&notice.incident),
+                Cell::text(&notice.body),
+                Cell::text(&notice.created_at),
+                Cell::text(&notice.next_at),
+            ],
+        )
+    }));
+    steps
 }
 
 fn incident(mut row: Row) -> Result<Incident, LedgerError> {
@@ -127,20 +139,30 @@ fn incident(mut row: Row) -> Result<Incident, LedgerError> {
         "open" => IncidentState::Open,
         _ => IncidentState::Resolved,
     };
+    let (opened_at, seen_at) = (row.text(), row.text());
+    let (resolved_at, told_at) = (row.maybe_text(), row.maybe_text());
+    let [failures, passes, flaps] = [(); 3].map(|()| row.int().unsigned_abs());
+    let (run, result) = (row.text(), row.text());
+    let result: CheckResult = parsed("of an incident", &result)?;
+    // One that was noted by an earlier release has only its last.
+    let mut finding = || match row.maybe_text() {
+        Some(text) => parsed("of an incident", &text),
+        None => Ok(Finding { run: run.clone(), at: seen_at.clone(), result: result.clone() }),
+    };
+    let (first, worst) = (finding()?, finding()?);
     Ok(Incident {
         key,
         state,
-        opened_at: row.text(),
-        seen_at: row.text(),
-        resolved_at: row.maybe_text(),
-        told_at: row.maybe_text(),
-        failures: row.int().unsigned_abs(),
-        passes: row.int().unsigned_abs(),
-        flaps: row.int().unsigned_abs(),
-        run: row.text(),
-        result: {
-            let text = row.text();
-            parsed("of an incident", &text)?
-        },
+        opened_at,
+        seen_at,
+        resolved_at,
+        told_at,
+        failures,
+        passes,
+        flaps,
+        run,
+        result,
+        first,
+        worst,
     })
 }

@@ -3,6 +3,7 @@
 //! A coordinator that dies leaves its rows; when the lease is over another takes them. The number that each claim gets is
 //! one higher than the last, so that one who has slept through its lease is known.
 
+use super::incidents::{Incident, Notice, note_steps};
 use super::store::{Cell, Row, Step, StoreError, query};
 use super::{Ledger, LedgerError};
 
@@ -16,6 +17,16 @@ pub struct Lease {
     pub fence: i64,
     /// When it was due; RFC 3339, as all times here.
     pub due: String,
+}
+
+/// How a check ended: its run, and when it is due next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseEnd {
+    /// `None`: only by hand.
+    pub due: Option<String>,
+    pub run: String,
+    pub at: String,
+    pub status: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +67,24 @@ impl Ledger {
         Ok(done.first().is_some_and(|given| given.changed == 1))
     }
 
+    /// Sets a time that cannot be right, where it still stands and nobody runs the check.
+    pub async fn correct_due(&self, name: &str, was: &str, due: &str) -> Result<bool, LedgerError> {
+        let sql = "UPDATE trueup_schedule SET due = $1 WHERE name = $2 AND due = $3 AND owner IS NULL";
+        let cells = vec![Cell::text(due), Cell::text(name), Cell::text(was)];
+        let done = self.store.run(vec![Step::execute(sql, cells)]).await?;
+        Ok(done.first().is_some_and(|given| given.changed == 1))
+    }
+
+    /// Takes a lease away whose holder is gone. `false`: it has been renewed or given back since it was looked at.
+    pub async fn free(&self, row: &ScheduleRow) -> Result<bool, LedgerError> {
+        let (Some(owner), Some(until)) = (&row.owner, &row.lease_until) else { return Ok(false) };
+        let sql = "UPDATE trueup_schedule SET owner = NULL, lease_until = NULL
+             WHERE name = $1 AND owner = $2 AND lease_until = $3";
+        let cells = vec![Cell::text(&row.name), Cell::text(owner), Cell::text(until)];
+        let done = self.store.run(vec![Step::execute(sql, cells)]).await?;
+        Ok(done.first().is_some_and(|given| given.changed == 1))
+    }
+
     pub async fn schedule_rows(&self) -> Result<Vec<ScheduleRow>, LedgerError> {
         let sql = format!("SELECT {ROW_COLUMNS} FROM trueup_schedule ORDER BY name");
         Ok(query(self.store.as_ref(), sql, Vec::new()).await?.into_iter().map(schedule_row).collect())
@@ -91,37 +120,55 @@ impl Ledger {
                     due: row.text(),
                 }))
             }
-            Err(StoreError::Conflict) => Ok(None),
+            Err(StoreError::Conflict(_)) => Ok(None),
             Err(StoreError::Failed(error)) => Err(error),
         }
     }
 
-    /// `false`: the lease was lost, and another may run the check.
-    pub async fn renew(&self, lease: &Lease, until: &str) -> Result<bool, LedgerError> {
+    /// Renews all of them. `false`: one was lost, and another may run its check.
+    pub async fn renew(&self, leases: &[Lease], until: &str) -> Result<bool, LedgerError> {
         let sql = "UPDATE trueup_schedule SET lease_until = $1 WHERE name = $2 AND owner = $3 AND fence = $4";
-        let mut cells = vec![Cell::text(until)];
+        let step = |lease: &Lease| {
+            let mut cells = vec![Cell::text(until)];
+            cells.extend(held(lease));
+            Step::execute(sql, cells)
+        };
+        let done = self.store.run(leases.iter().map(step).collect()).await?;
+        Ok(done.iter().all(|given| given.changed == 1))
+    }
+
+    /// Gives a check back that was not run to its end: it is due as before. `false`: the lease was lost before.
+    pub async fn release(&self, lease: &Lease) -> Result<bool, LedgerError> {
+        let mut cells = vec![Cell::text(&lease.due)];
         cells.extend(held(lease));
+        let sql = "UPDATE trueup_schedule SET owner = NULL, lease_until = NULL, due = $1
+             WHERE name = $2 AND owner = $3 AND fence = $4";
         let done = self.store.run(vec![Step::execute(sql, cells)]).await?;
         Ok(done.first().is_some_and(|given| given.changed == 1))
     }
 
-    /// The check has run: gives it back with its next time. `false`: the lease was lost before.
-    pub async fn release(
+    /// The end of a check: its next time, what became of its incidents, and the messages about them. All of it, or nothing.
+    /// `false`: the lease was lost before, and nothing was noted.
+    pub async fn end_check(
         &self,
         lease: &Lease,
-        due: Option<&str>,
-        ran: Option<(&str, &str, &str)>,
+        end: &LeaseEnd,
+        changes: &[(Incident, Vec<Notice>)],
     ) -> Result<bool, LedgerError> {
-        let mut cells = vec![Cell::Text(due.map(str::to_owned))];
+        let mut cells = vec![Cell::Text(end.due.clone())];
         cells.extend(held(lease));
-        let mut sql = "UPDATE trueup_schedule SET owner = NULL, lease_until = NULL, due = $1".to_owned();
-        if let Some((run, at, status)) = ran {
-            sql += ", last_run = $5, last_at = $6, last_status = $7";
-            cells.extend([Cell::text(run), Cell::text(at), Cell::text(status)]);
+        cells.extend([Cell::text(&end.run), Cell::text(&end.at), Cell::text(&end.status)]);
+        let fence = Step::one_change(
+            "UPDATE trueup_schedule SET owner = NULL, lease_until = NULL, due = $1, last_run = $5, last_at = $6, last_status = $7
+             WHERE name = $2 AND owner = $3 AND fence = $4",
+            cells,
+        );
+        let noted = changes.iter().flat_map(|(incident, notices)| note_steps(incident, notices));
+        match self.store.run(std::iter::once(fence).chain(noted).collect()).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict(_)) => Ok(false),
+            Err(StoreError::Failed(error)) => Err(error),
         }
-        sql += " WHERE name = $2 AND owner = $3 AND fence = $4";
-        let done = self.store.run(vec![Step::execute(sql, cells)]).await?;
-        Ok(done.first().is_some_and(|given| given.changed == 1))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Messages that wait to be sent: none is lost by a crash, and those of a channel go out in their order.
 
-use super::store::{Cell, Row, Step, StoreError, query};
+use super::store::{Cell, Row, Step, query};
 use super::{Ledger, LedgerError};
 
-const COLUMNS: &str = "id, channel, incident, body, created_at, attempts, sent_at, given_up_at, error";
+const COLUMNS: &str =
+    "id, channel, incident, body, created_at, attempts, sent_at, given_up_at, error, batch, batch_at";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRow {
@@ -17,43 +18,86 @@ pub struct OutboxRow {
     pub sent_at: Option<String>,
     pub given_up_at: Option<String>,
     pub error: Option<String>,
+    /// The messages that it is sent with, from the first attempt on, and the time of that attempt.
+    pub batch: Option<String>,
+    pub batch_at: Option<String>,
+}
+
+/// Who takes the next batch of a channel, and when.
+#[derive(Debug, Clone)]
+pub struct BatchClaim<'a> {
+    pub owner: &'a str,
+    pub now: &'a str,
+    /// Until when nobody else sends it.
+    pub until: &'a str,
+    /// The id of the batch, where a new one is begun.
+    pub batch: &'a str,
+    /// Messages of a batch.
+    pub most: u64,
+    /// No message waits longer than until then, and no sender's lease is longer, unless the clock was set back.
+    pub latest: &'a str,
 }
 
 impl Ledger {
-    /// Takes all that waits for a channel, if some of it is due, none of it waits after a failure, and nobody is sending.
-    pub async fn claim_outbox(
+    /// The next batch of a channel that is to be sent; empty where none is due, one waits after a failure, or somebody is
+    /// sending. A batch never changes: messages that come later form one of their own, and wait for those before them.
+    pub async fn claim_batch(
         &self,
         channel: &str,
-        owner: &str,
-        now: &str,
-        until: &str,
+        claim: &BatchClaim<'_>,
     ) -> Result<Vec<OutboxRow>, LedgerError> {
-        let waiting = "channel = $3 AND sent_at IS NULL AND given_up_at IS NULL";
-        let claim = format!(
-            "UPDATE trueup_outbox SET owner = $1, lease_until = $2 WHERE id IN
-             (SELECT id FROM trueup_outbox WHERE {waiting}
-              AND EXISTS (SELECT 1 FROM trueup_outbox WHERE {waiting} AND next_at <= $4)
-              AND NOT EXISTS (SELECT 1 FROM trueup_outbox WHERE {waiting} AND (lease_until >= $4 OR attempts > 0 AND next_at > $4)){})",
-            self.store.skip_locked()
-        );
+        let waiting = "channel = $1 AND sent_at IS NULL AND given_up_at IS NULL";
+        let channel = || Cell::text(channel);
+        let (owner, now, until) =
+            (|| Cell::text(claim.owner), || Cell::text(claim.now), || Cell::text(claim.until));
         let steps = vec![
+            // Two that claim at the same moment come one after the other.
             Step::execute(
-                claim,
-                vec![Cell::text(owner), Cell::text(until), Cell::text(channel), Cell::text(now)],
+                format!(
+                    "UPDATE trueup_outbox SET attempts = attempts WHERE id =
+                         (SELECT id FROM trueup_outbox WHERE {waiting} ORDER BY created_at, id LIMIT 1)"
+                ),
+                vec![channel()],
+            ),
+            Step::execute(
+                format!("UPDATE trueup_outbox SET next_at = $2 WHERE {waiting} AND next_at > $3"),
+                vec![channel(), now(), Cell::text(claim.latest)],
+            ),
+            Step::execute(
+                format!(
+                    "UPDATE trueup_outbox SET owner = NULL, lease_until = NULL WHERE {waiting} AND lease_until > $2"
+                ),
+                vec![channel(), Cell::text(claim.latest)],
+            ),
+            Step::execute(
+                format!(
+                    "UPDATE trueup_outbox SET batch = $2, batch_at = $3 WHERE id IN
+                     (SELECT id FROM trueup_outbox WHERE {waiting}
+                      AND NOT EXISTS (SELECT 1 FROM trueup_outbox WHERE {waiting} AND batch IS NOT NULL)
+                      AND EXISTS (SELECT 1 FROM trueup_outbox WHERE {waiting} AND next_at <= $3)
+                      ORDER BY created_at, id LIMIT $4)"
+                ),
+                vec![channel(), Cell::text(claim.batch), now(), Cell::count(claim.most)],
+            ),
+            Step::execute(
+                format!(
+                    "UPDATE trueup_outbox SET owner = $2, lease_until = $3 WHERE {waiting}
+                     AND batch = (SELECT batch FROM trueup_outbox WHERE {waiting} AND batch IS NOT NULL
+                                  ORDER BY created_at, id LIMIT 1)
+                     AND NOT EXISTS (SELECT 1 FROM trueup_outbox WHERE {waiting}
+                                     AND (lease_until >= $4 OR attempts > 0 AND next_at > $4))"
+                ),
+                vec![channel(), owner(), until(), now()],
             ),
             Step::query(
                 format!(
-                    "SELECT {COLUMNS} FROM trueup_outbox WHERE channel = $1 AND owner = $2 AND lease_until = $3
-                     AND sent_at IS NULL AND given_up_at IS NULL ORDER BY created_at, id"
+                    "SELECT {COLUMNS} FROM trueup_outbox WHERE {waiting} AND owner = $2 AND lease_until = $3 ORDER BY created_at, id"
                 ),
-                vec![Cell::text(channel), Cell::text(owner), Cell::text(until)],
+                vec![channel(), owner(), until()],
             ),
         ];
-        match self.store.run(steps).await {
-            Ok(mut given) => Ok(given.pop().unwrap_or_default().rows.into_iter().map(outbox_row).collect()),
-            Err(StoreError::Conflict) => Ok(Vec::new()),
-            Err(StoreError::Failed(error)) => Err(error),
-        }
+        let mut given = self.store.run(steps).await?;
+        Ok(given.pop().unwrap_or_default().rows.into_iter().map(outbox_row).collect())
     }
 
     pub async fn sent(&self, ids: &[String], now: &str) -> Result<(), LedgerError> {
@@ -122,5 +166,7 @@ fn outbox_row(mut row: Row) -> OutboxRow {
         sent_at: row.maybe_text(),
         given_up_at: row.maybe_text(),
         error: row.maybe_text(),
+        batch: row.maybe_text(),
+        batch_at: row.maybe_text(),
     }
 }

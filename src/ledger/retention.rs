@@ -2,8 +2,11 @@
 
 use super::chain::{Checkpoint, Entry, EntryKind};
 use super::runs::{RunStart, entry};
-use super::store::{Cell, Step, query};
+use super::store::{Cell, Step, slow_query};
 use super::{Ledger, LedgerError};
+
+/// Entries that are removed in one transaction.
+pub(super) const PART_MAX: i64 = 20_000;
 
 /// What is kept. `None` keeps all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Ledger {
         let runs = self.runs_to_remove(keep).await?.len() as u64;
         let mut entries = 0;
         if let Some((through, _)) = self.front_to_remove(keep).await? {
-            let rows = query(
+            let rows = slow_query(
                 self.store.as_ref(),
                 "SELECT count(*) FROM trueup_audit WHERE seq <= $1",
                 vec![Cell::int(through)],
@@ -52,6 +55,7 @@ impl Ledger {
                         .iter()
                         .map(|table| {
                             Step::execute(format!("DELETE FROM {table} WHERE run = $1"), vec![Cell::text(id)])
+                                .slow()
                         })
                         .chain([Step::execute("DELETE FROM trueup_runs WHERE id = $1", vec![Cell::text(id)])])
                         .collect(),
@@ -60,37 +64,64 @@ impl Ledger {
             removed.runs += done.last().map_or(0, |given| given.changed);
         }
         let front = self.front_to_remove(keep).await?;
-        let checkpoint =
-            front.as_ref().map(|(through, hash)| Checkpoint { through: *through, hash: hash.clone() });
-        if removed.runs == 0 && checkpoint.is_none() {
+        if removed.runs == 0 && front.is_none() {
             return Ok(removed);
         }
-        let detail = match &checkpoint {
-            Some(checkpoint) => serde_json::json!({
-                "through": checkpoint.through, "hash": checkpoint.hash, "runs_removed": runs,
-            }),
-            None => serde_json::json!({ "runs_removed": runs }),
-        };
-        let entry = Entry {
-            operation: "prune".to_owned(),
-            detail: detail.to_string(),
-            ..entry(start, &start.started_at, EntryKind::Checkpoint)
-        };
-        let delete: Vec<Step> = front
-            .iter()
-            .map(|(through, _)| {
-                Step::execute("DELETE FROM trueup_audit WHERE seq <= $1", vec![Cell::int(*through)])
-            })
-            .collect();
-        self.append_with(vec![entry], &delete).await?;
-        Ok(removed)
+        let mut runs_removed = runs;
+        loop {
+            // Parts of a long front go one by one: others write to the ledger in between.
+            let part = match &front {
+                Some((through, _)) => self.part_of_front(*through).await?,
+                None => None,
+            };
+            let checkpoint =
+                part.as_ref().map(|(through, hash)| Checkpoint { through: *through, hash: hash.clone() });
+            let runs = std::mem::take(&mut runs_removed);
+            let detail = match &checkpoint {
+                Some(checkpoint) => serde_json::json!({
+                    "through": checkpoint.through, "hash": checkpoint.hash, "runs_removed": runs,
+                }),
+                None => serde_json::json!({ "runs_removed": runs }),
+            };
+            let entry = Entry {
+                operation: "prune".to_owned(),
+                detail: detail.to_string(),
+                ..entry(start, &start.started_at, EntryKind::Checkpoint)
+            };
+            let delete: Vec<Step> = part
+                .iter()
+                .map(|(through, _)| {
+                    Step::execute("DELETE FROM trueup_audit WHERE seq <= $1", vec![Cell::int(*through)])
+                        .slow()
+                })
+                .collect();
+            self.append_with(vec![entry], &delete).await?;
+            if part.is_none()
+                || part.map(|(through, _)| through) == front.as_ref().map(|(through, _)| *through)
+            {
+                return Ok(removed);
+            }
+        }
     }
 
+    /// The last entry of the next part of the front, and its hash.
+    async fn part_of_front(&self, through: i64) -> Result<Option<(i64, String)>, LedgerError> {
+        let rows = slow_query(
+            self.store.as_ref(),
+            "SELECT seq, hash FROM trueup_audit WHERE seq <= $1 AND seq < (SELECT min(seq) FROM trueup_audit) + $2
+             ORDER BY seq DESC LIMIT 1",
+            vec![Cell::int(through), Cell::int(PART_MAX)],
+        )
+        .await?;
+        Ok(rows.into_iter().next().map(|mut row| (row.int(), row.text())))
+    }
+
+    /// A run that has not ended stays: it may live, and if it died its end is still to be noted.
     async fn runs_to_remove(&self, keep: &Keep) -> Result<Vec<String>, LedgerError> {
         let Some(since) = &keep.runs_since else { return Ok(Vec::new()) };
-        let rows = query(
+        let rows = slow_query(
             self.store.as_ref(),
-            "SELECT id FROM trueup_runs WHERE started_at < $1 AND id NOT IN
+            "SELECT id FROM trueup_runs WHERE started_at < $1 AND ended_at IS NOT NULL AND id NOT IN
              (SELECT id FROM trueup_runs ORDER BY started_at DESC, id DESC LIMIT $2)",
             vec![Cell::text(since), Cell::count(keep.last_runs)],
         )
@@ -104,7 +135,7 @@ impl Ledger {
         let Some(since) = &keep.trail_since else { return Ok(None) };
         let store = self.store.as_ref();
         // The first entry that stays: the oldest that is new enough, or belongs to a run that has such an entry or no end.
-        let rows = query(
+        let rows = slow_query(
             store,
             "SELECT min(seq) FROM trueup_audit WHERE at >= $1
              OR (run <> '' AND kind <> 'checkpoint' AND run IN (SELECT run FROM trueup_audit WHERE at >= $2))
@@ -117,7 +148,7 @@ impl Ledger {
             // Everything is old: the head itself stays, so that the chain goes on from something that is there.
             None => self.head().await?.seq,
         };
-        let rows = query(
+        let rows = slow_query(
             store,
             "SELECT seq, hash FROM trueup_audit WHERE seq < $1 ORDER BY seq DESC LIMIT 1",
             vec![Cell::int(stays)],

@@ -1,17 +1,18 @@
-//! Runs: their begin and end, and what is read back of them.
+//! Runs: their begin and end, each with its entry in the trail, and the hash that seals a run's record.
 
 use super::chain::{Entry, EntryKind, Head};
 use super::checks::{CHECK_COLUMNS, check_cells};
-use super::store::{Cell, Row, Step, places, query};
+use super::json::json;
+use super::store::{Cell, Row, Step, StoreError, places, query};
 use super::{Ledger, LedgerError};
 use crate::report::checks::CheckResult;
-use crate::report::record::{DifferenceRecord, RunRecord, TableRecord};
+use crate::report::record::{DifferenceRecord, TableRecord};
 
-const RUN_COLUMNS: &str = "id, kind, who, host, software, started_at, ended_at, outcome, error, source, target, \
+pub(super) const RUN_COLUMNS: &str = "id, kind, who, host, software, started_at, ended_at, outcome, error, source, target, \
      target_reference, writes, undoes, options, only_in_source, only_in_target";
-const TABLE_COLUMNS: &str =
+pub(super) const TABLE_COLUMNS: &str =
     "source_table, target_table, verdict, plan_fingerprint, plan, outcome, warnings, error, backfill";
-const DIFFERENCE_COLUMNS: &str = "table_position, kind, key, columns, reason";
+pub(super) const DIFFERENCE_COLUMNS: &str = "table_position, kind, key, columns, reason";
 const DIFFERENCES_A_STATEMENT: usize = 500;
 
 /// A run that begins.
@@ -22,6 +23,8 @@ pub struct RunStart {
     pub kind: String,
     pub who: String,
     pub host: String,
+    /// The process that runs it, where that can be told from all others; else empty.
+    pub process: String,
     pub software: String,
     pub started_at: String,
     pub source: String,
@@ -43,21 +46,6 @@ pub struct RunEnd {
     pub tables: Vec<TableRecord>,
     /// Of a run of checks: what they came to.
     pub checks: Vec<CheckResult>,
-}
-
-/// Which runs to list; empty means all. The newest come first.
-#[derive(Debug, Clone, Default)]
-pub struct RunFilter {
-    pub kind: Option<String>,
-    pub outcome: Option<String>,
-    /// Begun at this time or later, RFC 3339.
-    pub since: Option<String>,
-    /// Runs that touched a table of this name on either side.
-    pub table: Option<String>,
-    pub undoes: Option<String>,
-    /// Begun before the run of this id: the next page of a list.
-    pub before: Option<String>,
-    pub limit: Option<u64>,
 }
 
 /// The record's hash, out of the detail of a run's last entry.
@@ -87,6 +75,7 @@ impl Ledger {
             Cell::text(start.options.to_string()),
             Cell::text("[]"),
             Cell::text("[]"),
+            Cell::text(&start.process),
         ];
         let detail = serde_json::json!({
             "source": start.source, "target": start.target, "writes": start.writes, "undoes": start.undoes,
@@ -98,10 +87,10 @@ impl Ledger {
             ..entry(start, &start.started_at, EntryKind::Begin)
         };
         let insert = Step::execute(
-            format!("INSERT INTO trueup_runs ({RUN_COLUMNS}) VALUES {}", places(1, 17)),
+            format!("INSERT INTO trueup_runs ({RUN_COLUMNS}, process) VALUES {}", places(1, 18)),
             values,
         );
-        self.append_with(vec![entry], &[insert]).await
+        Ok(self.append_with(vec![entry], &[insert]).await?)
     }
 
     /// Notes how the run ended, and seals its record in the trail.
@@ -194,104 +183,13 @@ impl Ledger {
             detail: detail.to_string(),
             ..entry(start, &end.ended_at, EntryKind::End)
         };
-        self.append_with(vec![entry], &steps).await
-    }
-
-    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>, LedgerError> {
-        let mut sql = format!("SELECT {RUN_COLUMNS} FROM trueup_runs WHERE 1 = 1");
-        let mut cells = Vec::new();
-        let mut add = |condition: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                cells.push(Cell::text(value));
-                sql += &format!(" AND {}", condition.replace('?', &format!("${}", cells.len())));
-            }
-        };
-        add("kind = ?", &filter.kind);
-        add("undoes = ?", &filter.undoes);
-        add("started_at >= ?", &filter.since);
-        add(
-            "(started_at, id) < (SELECT b.started_at, b.id FROM trueup_runs b WHERE b.id = ?)",
-            &filter.before,
-        );
-        add(
-            "EXISTS (SELECT 1 FROM trueup_tables t WHERE t.run = trueup_runs.id AND ? IN (t.source_table, t.target_table))",
-            &filter.table,
-        );
-        match filter.outcome.as_deref() {
-            Some("open") => sql += " AND ended_at IS NULL",
-            _ => add("outcome = ?", &filter.outcome),
-        }
-        sql += " ORDER BY started_at DESC, id DESC";
-        if let Some(limit) = filter.limit {
-            cells.push(Cell::count(limit));
-            sql += &format!(" LIMIT ${}", cells.len());
-        }
-        Ok(query(self.store.as_ref(), sql, cells).await?.into_iter().map(run_record).collect())
-    }
-
-    /// The run of this id, or of the one id that begins or ends with it, or the newest for `last`; with its tables.
-    pub async fn run(&self, id: &str) -> Result<RunRecord, LedgerError> {
-        let mut found = if id == "last" {
-            self.runs(&RunFilter { limit: Some(1), ..RunFilter::default() }).await?
-        } else {
-            let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            let sql = format!(
-                "SELECT {RUN_COLUMNS} FROM trueup_runs WHERE id LIKE $1 OR id LIKE $2 ORDER BY started_at DESC LIMIT 2"
-            );
-            let cells = vec![Cell::text(format!("{id}%")), Cell::text(format!("%{id}"))];
-            match plain {
-                true => query(self.store.as_ref(), sql, cells).await?.into_iter().map(run_record).collect(),
-                false => Vec::new(),
-            }
-        };
-        if found.len() > 1 {
-            return Err(LedgerError::new(
-                format!("more than one run begins or ends with {id}"),
-                "write more of its id, as trueup runs shows it",
-            ));
-        }
-        let Some(mut run) = found.pop() else {
-            return Err(LedgerError::new(
-                format!("the ledger has no run {id}"),
-                "trueup runs lists them; is it another --ledger?",
-            ));
-        };
-        run.tables = self.tables(&run.id).await?;
-        run.checks = self.checks_of(&run.id).await?;
-        Ok(run)
-    }
-
-    async fn tables(&self, run: &str) -> Result<Vec<TableRecord>, LedgerError> {
-        let store = self.store.as_ref();
-        let rows = query(
-            store,
-            format!("SELECT {TABLE_COLUMNS} FROM trueup_tables WHERE run = $1 ORDER BY position"),
-            vec![Cell::text(run)],
-        )
-        .await?;
-        let mut tables: Vec<TableRecord> =
-            rows.into_iter().map(|row| table_record(run, row)).collect::<Result<_, _>>()?;
-        let rows = query(
-            store,
-            format!(
-                "SELECT {DIFFERENCE_COLUMNS} FROM trueup_differences WHERE run = $1 ORDER BY table_position, position"
+        self.append_with(vec![entry], &steps).await.map_err(|error| match error {
+            StoreError::Conflict(_) => LedgerError::new(
+                format!("the ledger has the end of run {} already, or has no such run", start.id),
+                "it was closed as abandoned, or ended twice: see trueup runs",
             ),
-            vec![Cell::text(run)],
-        )
-        .await?;
-        for mut row in rows {
-            let table = usize::try_from(row.int()).ok().and_then(|at| tables.get_mut(at));
-            let difference = DifferenceRecord {
-                kind: row.text(),
-                key: row.text(),
-                columns: parsed(run, &row.text())?,
-                reason: row.maybe_text(),
-            };
-            if let Some(table) = table {
-                table.differences.push(difference);
-            }
-        }
-        Ok(tables)
+            StoreError::Failed(error) => error,
+        })
     }
 
     /// The hash of a run's record as it stands; `None` where there is no such run.
@@ -300,31 +198,7 @@ impl Ledger {
         let id = || vec![Cell::text(run)];
         let sql = format!("SELECT {RUN_COLUMNS} FROM trueup_runs WHERE id = $1");
         let Some(mut row) = query(store, sql, id()).await?.into_iter().next() else { return Ok(None) };
-        let start = RunStart {
-            id: row.text(),
-            kind: row.text(),
-            who: row.text(),
-            host: row.text(),
-            software: row.text(),
-            started_at: row.text(),
-            source: String::new(),
-            target: String::new(),
-            target_reference: String::new(),
-            writes: false,
-            undoes: None,
-            options: serde_json::Value::Null,
-        };
-        let mut end: Vec<Cell> = (0..3).map(|_| Cell::Text(row.maybe_text())).collect();
-        let start = RunStart {
-            source: row.text(),
-            target: row.text(),
-            target_reference: row.text(),
-            writes: row.int() != 0,
-            undoes: row.maybe_text(),
-            options: serde_json::from_str(&row.text()).unwrap_or_default(),
-            ..start
-        };
-        end.extend((0..2).map(|_| Cell::Text(row.maybe_text())));
+        let (start, end) = begun(&mut row);
         let sql =
             format!("SELECT position, {TABLE_COLUMNS} FROM trueup_tables WHERE run = $1 ORDER BY position");
         let mut tables = Vec::new();
@@ -351,8 +225,36 @@ impl Ledger {
     }
 }
 
+/// A row of runs: how the run began, and what its end has put there.
+pub(super) fn begun(row: &mut Row) -> (RunStart, Vec<Cell>) {
+    let mut start = RunStart {
+        id: row.text(),
+        kind: row.text(),
+        who: row.text(),
+        host: row.text(),
+        process: String::new(),
+        software: row.text(),
+        started_at: row.text(),
+        source: String::new(),
+        target: String::new(),
+        target_reference: String::new(),
+        writes: false,
+        undoes: None,
+        options: serde_json::Value::Null,
+    };
+    let mut end: Vec<Cell> = (0..3).map(|_| Cell::Text(row.maybe_text())).collect();
+    start.source = row.text();
+    start.target = row.text();
+    start.target_reference = row.text();
+    start.writes = row.int() != 0;
+    start.undoes = row.maybe_text();
+    start.options = serde_json::from_str(&row.text()).unwrap_or_default();
+    end.extend((0..2).map(|_| Cell::Text(row.maybe_text())));
+    (start, end)
+}
+
 /// Everything that the ledger says of an ended run, as one hash.
-fn seal(
+pub(super) fn seal(
     start: &RunStart,
     end: &[Cell],
     tables: &[(Vec<Cell>, Vec<Vec<Cell>>)],
@@ -396,19 +298,6 @@ pub(super) fn entry(start: &RunStart, at: &str, kind: EntryKind) -> Entry {
     }
 }
 
-pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-pub(super) fn parsed<T: serde::de::DeserializeOwned>(run: &str, text: &str) -> Result<T, LedgerError> {
-    serde_json::from_str(text).map_err(|_| {
-        LedgerError::new(
-            format!("the ledger's record of run {run} cannot be read"),
-            "it was altered, or made by another release: see trueup audit verify",
-        )
-    })
-}
-
 fn table_cells(table: &TableRecord) -> Vec<Cell> {
     vec![
         Cell::text(&table.source_table),
@@ -433,47 +322,6 @@ fn difference_cells(table: &TableRecord) -> Vec<Vec<Cell>> {
         ]
     };
     table.differences.iter().map(cells).collect()
-}
-
-fn run_record(mut row: Row) -> RunRecord {
-    let names =
-        |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    RunRecord {
-        id: row.text(),
-        kind: row.text(),
-        who: row.text(),
-        host: row.text(),
-        software: row.text(),
-        started_at: row.text(),
-        ended_at: row.maybe_text(),
-        outcome: row.maybe_text(),
-        error: row.maybe_text(),
-        source: row.text(),
-        target: row.text(),
-        target_reference: row.text(),
-        writes: row.int() != 0,
-        undoes: row.maybe_text(),
-        options: serde_json::from_str(&row.text()).unwrap_or_default(),
-        only_in_source: names(row.maybe_text()),
-        only_in_target: names(row.maybe_text()),
-        tables: Vec::new(),
-        checks: Vec::new(),
-    }
-}
-
-fn table_record(run: &str, mut row: Row) -> Result<TableRecord, LedgerError> {
-    Ok(TableRecord {
-        source_table: row.text(),
-        target_table: row.text(),
-        verdict: row.text(),
-        plan_fingerprint: row.maybe_text(),
-        plan: row.maybe_text().map(|text| parsed(run, &text)).transpose()?,
-        outcome: parsed(run, &row.text())?,
-        warnings: parsed(run, &row.text())?,
-        error: row.maybe_text().map(|text| parsed(run, &text)).transpose()?,
-        backfill: row.maybe_text().map(|text| parsed(run, &text)).transpose()?,
-        differences: Vec::new(),
-    })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seconds of one run")]

@@ -57,6 +57,17 @@ const MIGRATIONS: &[&[&str]] = &[&[
         next_at TEXT NOT NULL, attempts BIGINT NOT NULL, owner TEXT, lease_until TEXT, sent_at TEXT, given_up_at TEXT,
         error TEXT)",
     "CREATE INDEX trueup_outbox_waiting ON trueup_outbox (channel, sent_at, given_up_at)",
+], &[
+    // Who runs it, and when that was last seen to live: a run that died is told from one that lives.
+    "ALTER TABLE trueup_runs ADD COLUMN process TEXT",
+    "ALTER TABLE trueup_runs ADD COLUMN beat_at TEXT",
+    // What was found first, and at its worst.
+    "ALTER TABLE trueup_incidents ADD COLUMN first TEXT",
+    "ALTER TABLE trueup_incidents ADD COLUMN worst TEXT",
+    // Messages that were sent together once are always sent together.
+    "ALTER TABLE trueup_outbox ADD COLUMN batch TEXT",
+    "ALTER TABLE trueup_outbox ADD COLUMN batch_at TEXT",
+    "CREATE INDEX trueup_audit_table ON trueup_audit (target_table, seq)",
 ]];
 
 const BOOTSTRAP_ATTEMPTS: u32 = 5;
@@ -74,11 +85,12 @@ pub(super) async fn migrate(store: &dyn Store) -> Result<(), LedgerError> {
             "UPDATE trueup_ledger SET version = $1 WHERE version = $2",
             vec![Cell::int(version + 1), Cell::int(version)],
         );
-        let ddl = migration.iter().map(|sql| Step::execute(sql.replace("{genesis}", GENESIS), Vec::new()));
+        let ddl =
+            migration.iter().map(|sql| Step::execute(sql.replace("{genesis}", GENESIS), Vec::new()).slow());
         match store.run(std::iter::once(claim).chain(ddl).collect()).await {
             Ok(_) => version += 1,
             // Somebody else has done it.
-            Err(StoreError::Conflict) => version = self::version(store).await?,
+            Err(StoreError::Conflict(_)) => version = self::version(store).await?,
             Err(StoreError::Failed(error)) => return Err(error),
         }
     }

@@ -1,114 +1,114 @@
 //! The ledger in an SQLite file: one connection, written through to disk with every transaction.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, TransactionBehavior, params_from_iter};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::LedgerError;
-use super::store::{Cell, Expects, Given, Row, Step, Store, StoreError};
-
-/// Another process may be writing.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
-const PAGE_BYTES: u32 = 16 << 10;
-/// What is added goes over from the log into the file when there is so much of it.
-const WAL_BYTES: u32 = 16 << 20;
+use super::file::{LedgerFile, failed};
+use super::store::{Cell, Expects, Given, Row, Step, Store, StoreError, patience};
 
 #[derive(Debug)]
 pub(super) struct SqliteStore {
-    path: PathBuf,
-    connection: Arc<Mutex<Connection>>,
+    file: Arc<LedgerFile>,
 }
 
 impl SqliteStore {
     pub(super) async fn open(path: &Path, create: bool) -> Result<Self, LedgerError> {
         let owned = path.to_owned();
-        let open = move || {
-            if create {
-                make(&owned)?;
-            } else if !owned.is_file() {
-                return Err(LedgerError::new(
-                    format!("there is no ledger at {}", owned.display()),
-                    "diff and repair make one; name another with --ledger",
-                ));
-            }
-            let open = || {
-                let connection = Connection::open_with_flags(&owned, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-                connection.busy_timeout(BUSY_TIMEOUT)?;
-                // Of a file that is new. An entry of many rows fills a few pages and not dozens.
-                connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-                connection.pragma_update(None, "journal_mode", "WAL")?;
-                connection.pragma_update(None, "wal_autocheckpoint", WAL_BYTES / PAGE_BYTES)?;
-                connection.pragma_update(None, "synchronous", "FULL")?;
-                connection.pragma_update(None, "foreign_keys", "ON")?;
-                Ok(connection)
-            };
-            open().map_err(|error: rusqlite::Error| failed(&owned, &error))
-        };
-        let connection = blocking(open).await?;
-        Ok(Self { path: path.to_owned(), connection: Arc::new(Mutex::new(connection)) })
+        let file = blocking(path, patience(&[]), move || LedgerFile::open(&owned, create)).await?;
+        Ok(Self { file })
     }
 }
 
-fn failed(path: &Path, error: &rusqlite::Error) -> LedgerError {
+fn no_answer(path: &Path, waited: Duration) -> LedgerError {
     LedgerError::new(
-        format!("the ledger {} cannot be used: {error}", path.display()),
-        "check the folder, its permissions and the disk, or name another with --ledger",
+        format!("the ledger {} has not answered for {} s", path.display(), waited.as_secs()),
+        "its disk does not answer, or another call holds it: look at the disk, then run the same command again",
     )
 }
 
+/// Work that may wait for a disk or a lock, on a thread for that. After `most` its end is not waited for.
 async fn blocking<T: Send + 'static>(
+    path: &Path,
+    most: Duration,
     work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, LedgerError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(LedgerError::new("the ledger's thread was stopped", "try again")))
-}
-
-/// The file and its folder, for the owner's eyes alone.
-fn make(path: &Path) -> Result<(), LedgerError> {
-    let cannot = |error: std::io::Error| {
-        LedgerError::new(
-            format!("cannot make the ledger {}: {error}", path.display()),
-            "name a file that can be written with --ledger, or go without with --no-ledger",
-        )
-    };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder).map_err(cannot)?;
+    match timeout(most, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(LedgerError::new("the ledger's thread was stopped", "try again")),
+        Err(_) => Err(no_answer(path, most)),
     }
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop).map_err(cannot)
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError> {
-        let (connection, path) = (self.connection.clone(), self.path.clone());
+/// Runs steps on a connection as soon as nobody else uses it.
+async fn on(
+    connection: &Arc<Mutex<Connection>>,
+    path: &Path,
+    steps: Vec<Step>,
+    how: fn(&mut Connection, &[Step]) -> Result<Vec<Given>, Stop>,
+) -> Result<Vec<Given>, StoreError> {
+    let most = patience(&steps);
+    let (connection, owned) = (Arc::clone(connection), path.to_owned());
+    let work = async move {
+        // The thread keeps the connection until it has done with it, also where nobody waits for it any more.
+        let mut connection = connection.lock_owned().await;
         let done = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            run(&mut connection, &steps).map_err(|error| match error {
-                Stop::Conflict => StoreError::Conflict,
-                Stop::Database(error) => StoreError::Failed(failed(&path, &error)),
+            how(&mut connection, &steps).map_err(|error| match error {
+                Stop::Conflict(at) => StoreError::Conflict(at),
+                Stop::Database(error) => StoreError::Failed(failed(&owned, &error)),
             })
         });
         done.await.unwrap_or_else(|_| {
             Err(StoreError::Failed(LedgerError::new("the ledger's thread was stopped", "try again")))
         })
+    };
+    timeout(most, work).await.unwrap_or_else(|_| Err(StoreError::Failed(no_answer(path, most))))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError> {
+        on(&self.file.connection, &self.file.path, steps, transaction).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Store>, LedgerError> {
+        let file = Arc::clone(&self.file);
+        let connection = blocking(&self.file.path, patience(&[]), move || file.reading()).await?;
+        let connection = Arc::new(Mutex::new(connection));
+        Ok(Arc::new(SqliteSnapshot { path: self.file.path.clone(), connection }))
+    }
+}
+
+/// A transaction that reads, on a connection of its own. Dropping it ends both.
+#[derive(Debug)]
+struct SqliteSnapshot {
+    path: PathBuf,
+    connection: Arc<Mutex<Connection>>,
+}
+
+#[async_trait]
+impl Store for SqliteSnapshot {
+    async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError> {
+        on(&self.connection, &self.path, steps, |connection, steps| statements(connection, steps)).await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn Store>, LedgerError> {
+        Err(LedgerError::new(
+            "a snapshot of the ledger has no snapshot of its own",
+            "this is a defect: please report it",
+        ))
     }
 }
 
 enum Stop {
-    Conflict,
+    Conflict(usize),
     Database(rusqlite::Error),
 }
 
@@ -118,14 +118,22 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-fn run(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Given>, Stop> {
+fn transaction(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Given>, Stop> {
     let reads = steps.iter().all(|step| step.expects == Expects::Rows);
     let behavior = if reads { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = connection.transaction_with_behavior(behavior)?;
+    let all = statements(&transaction, steps)?;
+    transaction.commit()?;
+    Ok(all)
+}
+
+fn statements(connection: &Connection, steps: &[Step]) -> Result<Vec<Given>, Stop> {
     let mut all = Vec::with_capacity(steps.len());
-    for step in steps {
+    for (at, step) in steps.iter().enumerate() {
+        #[cfg(debug_assertions)]
+        super::fail_point::statement();
         // A place that is a name would be looked up among all others.
-        let mut statement = transaction.prepare_cached(&step.sql.replace('$', "?"))?;
+        let mut statement = connection.prepare_cached(&step.sql.replace('$', "?"))?;
         let bound = params_from_iter(step.cells.iter().map(|cell| match cell {
             Cell::Text(Some(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
             Cell::Int(Some(number)) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
@@ -143,11 +151,10 @@ fn run(connection: &mut Connection, steps: &[Step]) -> Result<Vec<Given>, Stop> 
             given.changed = statement.execute(bound)? as u64;
         }
         if step.expects == Expects::OneChange && given.changed != 1 {
-            return Err(Stop::Conflict);
+            return Err(Stop::Conflict(at));
         }
         all.push(given);
     }
-    transaction.commit()?;
     Ok(all)
 }
 

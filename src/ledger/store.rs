@@ -1,8 +1,25 @@
 //! The little that both stores can do: several statements in one transaction. Both understand `$1`, `$2`, in order.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::LedgerError;
+
+/// Time for one call of a store: waiting for its turn, connecting and the transaction together. Longer than SQLite waits
+/// for a lock.
+const CALL_MAX: Duration = Duration::from_secs(30);
+/// And for each statement of it.
+const STATEMENT_MAX: Duration = Duration::from_millis(100);
+/// For statements that read or remove a large part of the ledger.
+const SLOW_CALL_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How long a transaction of these steps may take.
+pub(super) fn patience(steps: &[Step]) -> Duration {
+    let usual = CALL_MAX + STATEMENT_MAX * u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    if steps.iter().any(|step| step.is_slow) { usual.max(SLOW_CALL_MAX) } else { usual.min(SLOW_CALL_MAX) }
+}
 
 /// One value of a row. Texts and whole numbers are all that a ledger needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +79,8 @@ pub(super) struct Step {
     pub(super) sql: String,
     pub(super) cells: Vec<Cell>,
     pub(super) expects: Expects,
+    /// It reads or removes a large part of the ledger, and may take as long.
+    pub(super) is_slow: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,22 +94,26 @@ pub(super) enum Expects {
 
 impl Step {
     pub(super) fn query(sql: impl Into<String>, cells: Vec<Cell>) -> Self {
-        Self { sql: sql.into(), cells, expects: Expects::Rows }
+        Self { sql: sql.into(), cells, expects: Expects::Rows, is_slow: false }
     }
 
     pub(super) fn execute(sql: impl Into<String>, cells: Vec<Cell>) -> Self {
-        Self { sql: sql.into(), cells, expects: Expects::Anything }
+        Self { sql: sql.into(), cells, expects: Expects::Anything, is_slow: false }
     }
 
     pub(super) fn one_change(sql: impl Into<String>, cells: Vec<Cell>) -> Self {
-        Self { sql: sql.into(), cells, expects: Expects::OneChange }
+        Self { sql: sql.into(), cells, expects: Expects::OneChange, is_slow: false }
+    }
+
+    pub(super) fn slow(self) -> Self {
+        Self { is_slow: true, ..self }
     }
 }
 
 #[derive(Debug)]
 pub(super) enum StoreError {
-    /// A step that expects one change made another number.
-    Conflict,
+    /// A step that expects one change made another number; its place among the steps.
+    Conflict(usize),
     Failed(LedgerError),
 }
 
@@ -98,7 +121,7 @@ impl From<StoreError> for LedgerError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Failed(error) => error,
-            StoreError::Conflict => {
+            StoreError::Conflict(_) => {
                 Self::new("the ledger was changed by somebody else at the same time", "try again")
             }
         }
@@ -114,8 +137,13 @@ pub(super) struct Given {
 
 #[async_trait]
 pub(super) trait Store: Send + Sync + std::fmt::Debug {
-    /// All steps in one transaction; what each gave, in their order.
+    /// All steps in one transaction; what each gave, in their order. It ends within the patience for these steps, whatever
+    /// the database does; after a time-out nobody knows whether the transaction was committed.
     async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError>;
+
+    /// The ledger as it is at this moment, to be read only: what others change later is not seen. It has a connection of
+    /// its own.
+    async fn snapshot(&self) -> Result<Arc<dyn Store>, LedgerError>;
 
     /// Behind a query of rows to be claimed: rows that another is claiming at this moment are passed over. Nothing where
     /// one writes at a time.
@@ -131,6 +159,16 @@ pub(super) async fn query(
     cells: Vec<Cell>,
 ) -> Result<Vec<Row>, LedgerError> {
     let mut given = store.run(vec![Step::query(sql, cells)]).await?;
+    Ok(given.pop().unwrap_or_default().rows)
+}
+
+/// The rows of a query that reads a large part of the ledger.
+pub(super) async fn slow_query(
+    store: &dyn Store,
+    sql: impl Into<String>,
+    cells: Vec<Cell>,
+) -> Result<Vec<Row>, LedgerError> {
+    let mut given = store.run(vec![Step::query(sql, cells).slow()]).await?;
     Ok(given.pop().unwrap_or_default().rows)
 }
 

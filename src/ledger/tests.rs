@@ -17,6 +17,7 @@ pub(super) fn start(n: u32) -> RunStart {
         kind: if n.is_multiple_of(2) { "diff" } else { "repair" }.into(),
         who: "ann".into(),
         host: "here".into(),
+        process: String::new(),
         software: "trueup".into(),
         started_at: format!("2026-01-{:02}T00:00:00.000Z", n + 1),
         source: "sqlite://a".into(),
@@ -75,6 +76,7 @@ fn check(status: Status) -> CheckResult {
         difference: Some("1".into()),
         message: None,
         hint: None,
+        extent: None,
         columns: None,
         notes: Vec::new(),
         seconds: 0.25,
@@ -120,7 +122,7 @@ async fn what_is_kept_is_what_is_read() {
     let before = |id: &str| RunFilter { before: Some(id.into()), limit: Some(1), ..RunFilter::default() };
     assert_eq!(list(before("run-0002")).await, ["run-0001"]);
     assert!(list(before("run-0000")).await.is_empty() && list(before("none")).await.is_empty());
-    let filter = RunFilter { table: Some("u".into()), outcome: Some("same".into()), ..RunFilter::default() };
+    let filter = RunFilter { tables: vec!["u".into()], outcome: Some("same".into()), ..RunFilter::default() };
     assert_eq!(list(filter).await, ["run-0001", "run-0000"]);
     assert!(ledger.finish(&start(1), &end(1)).await.is_err(), "a run ends once");
     assert!(ledger.begin(&start(1)).await.is_err(), "an id is used once");

@@ -21,7 +21,8 @@ const COLUMNS: &str =
 #[derive(Debug, Clone, Default)]
 pub struct EntryFilter {
     pub run: Option<String>,
-    pub table: Option<String>,
+    /// Of a table of one of these names.
+    pub tables: Vec<String>,
     /// Any of these. Of an entry of many rows come those that have them.
     pub keys: Vec<String>,
 }
@@ -29,13 +30,14 @@ pub struct EntryFilter {
 impl Ledger {
     /// Adds entries to the end of the trail; their numbers are given here. All or none.
     pub async fn append(&self, entries: Vec<Entry>) -> Result<Head, LedgerError> {
-        self.append_with(entries, &[]).await
+        Ok(self.append_with(entries, &[]).await?)
     }
 
-    /// The same together with other steps, in one transaction.
-    pub(super) async fn append_with(&self, entries: Vec<Entry>, steps: &[Step]) -> Result<Head, LedgerError> {
+    /// The same together with other steps, in one transaction. A conflict is one of these steps: where only the trail's
+    /// head has moved meanwhile, the entries are chained anew.
+    pub(super) async fn append_with(&self, entries: Vec<Entry>, steps: &[Step]) -> Result<Head, StoreError> {
         for attempt in 0..ATTEMPTS_MAX {
-            let head = self.head().await?;
+            let head = self.head().await.map_err(StoreError::Failed)?;
             let mut next = head.clone();
             let mut places = Vec::with_capacity(entries.len());
             for entry in &entries {
@@ -57,13 +59,17 @@ impl Ledger {
             all.extend(steps.iter().cloned());
             match self.store.run(all).await {
                 Ok(_) => return Ok(next),
-                Err(StoreError::Conflict) => {
+                // The first step takes the head.
+                Err(StoreError::Conflict(0)) => {
                     tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)))).await;
                 }
-                Err(StoreError::Failed(error)) => return Err(error),
+                Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Conflict.into())
+        Err(StoreError::Failed(LedgerError::new(
+            "others have added to the trail all the time, so that this could not",
+            "try again; how many programs write to this ledger?",
+        )))
     }
 
     pub async fn head(&self) -> Result<Head, LedgerError> {
@@ -86,11 +92,15 @@ impl Ledger {
     ) -> Result<Vec<Link>, LedgerError> {
         let mut sql = format!("SELECT {COLUMNS} FROM trueup_audit WHERE seq > $1");
         let mut cells = vec![Cell::int(after)];
-        for (column, value) in [("run", &filter.run), ("target_table", &filter.table)] {
-            if let Some(value) = value {
-                cells.push(Cell::text(value));
-                sql += &format!(" AND {column} = ${}", cells.len());
-            }
+        if let Some(run) = &filter.run {
+            cells.push(Cell::text(run));
+            sql += &format!(" AND run = ${}", cells.len());
+        }
+        if !filter.tables.is_empty() {
+            let places: Vec<String> =
+                (1..=filter.tables.len()).map(|at| format!("${}", cells.len() + at)).collect();
+            cells.extend(filter.tables.iter().map(Cell::text));
+            sql += &format!(" AND target_table IN ({})", places.join(", "));
         }
         if !filter.keys.is_empty() {
             let places: Vec<String> =
@@ -128,26 +138,20 @@ impl Ledger {
         }
     }
 
-    /// Reads the whole trail, and the record of every run that it has sealed.
+    /// Reads the whole trail, and the record of every run that it has sealed, all of one moment.
     pub async fn verify(&self, noted: Option<Head>) -> Result<Verification, LedgerError> {
-        // Before the entries: what is added meanwhile lies behind it and is left out.
+        self.at_this_moment().await?.verify_here(noted).await
+    }
+
+    /// The same of a ledger that does not change meanwhile.
+    pub(super) async fn verify_here(&self, noted: Option<Head>) -> Result<Verification, LedgerError> {
         let head = self.head().await?;
         let mut verifier = Verifier::new(noted);
-        let mut beyond = Vec::new();
         self.for_each_entry(&EntryFilter::default(), |link| {
-            if link.entry.seq > head.seq {
-                beyond.push(link);
-            } else {
-                verifier.push(&link);
-            }
+            verifier.push(&link);
             Ok(())
         })
         .await?;
-        // Entries beyond the head are honest where the head has moved with them: the next reading has them.
-        let now = if beyond.is_empty() { head.seq } else { self.head().await?.seq };
-        if beyond.iter().any(|link| link.entry.seq > now) {
-            beyond.iter().for_each(|link| verifier.push(link));
-        }
         let sealed = verifier.sealed().clone();
         let mut verification = verifier.finish(Some(&head));
         for (run, detail) in sealed {

@@ -74,6 +74,9 @@ pub struct CheckResult {
     pub source: Option<String>,
     pub target: Option<String>,
     pub difference: Option<String>,
+    /// How far apart the two sides are: rows that differ, the distance of numbers, microseconds of moments. Bigger is worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<f64>,
     pub message: Option<String>,
     pub hint: Option<String>,
     /// Kind rows: how many columns were compared, and which have no partner.
@@ -274,6 +277,7 @@ mod tests {
             difference: Some("1".to_owned()),
             message: Some("<odd> & \"quoted\" \u{1} ]]>".to_owned()),
             hint: None,
+            extent: None,
             columns: None,
             notes: Vec::new(),
             seconds: 0.5,

@@ -117,6 +117,7 @@ fn evidence(text: &str) -> Evidence {
                 difference: Some(s()),
                 message: Some(s()),
                 hint: Some(s()),
+                extent: None,
                 columns: None,
                 notes: Vec::new(),
                 seconds: 0.0,

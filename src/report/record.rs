@@ -21,7 +21,8 @@ pub struct RunRecord {
     pub started_at: String,
     /// `None`: it runs, or it was stopped by force.
     pub ended_at: Option<String>,
-    /// `same`, `different`, `unknown`, `failed`, `interrupted`; `None` as above.
+    /// `same`, `different`, `unknown`, `failed`, `interrupted`, `abandoned` (it died, and that was noted later); `None` as
+    /// above.
     pub outcome: Option<String>,
     pub error: Option<String>,
     /// The endpoints, without secrets.

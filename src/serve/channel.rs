@@ -90,13 +90,15 @@ impl Channel {
 }
 
 impl Post {
-    /// `delivery` is the same when the same message is sent again. The error names neither address nor answer.
+    /// `delivery`, `at` and the items are the same when the same message is sent again; `now` is the time of the signature.
+    /// The error names neither address nor answer.
     pub async fn send(
         &self,
         channel: &Channel,
         items: &[Item],
         delivery: &str,
         at: &str,
+        now: &str,
     ) -> Result<(), String> {
         let sending = async {
             match &channel.to {
@@ -104,7 +106,7 @@ impl Post {
                     let body = message::document(items, at).to_string();
                     let mut headers = vec![("x-trueup-delivery", delivery.to_owned())];
                     if let Some(secret) = secret {
-                        headers.push(("x-trueup-signature", signature(secret, at, &body)));
+                        headers.push(("x-trueup-signature", signature(secret, now, &body)));
                     }
                     self.post(url, body, &headers).await
                 }

@@ -1,37 +1,31 @@
 //! The beat: what is due is claimed, run, given back with its next time, and told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::asked::{Asked, Queue, with_repair};
-use super::incident::{Change, key_of, step};
-use super::message::Item;
+use super::clock::Clock;
+use super::due::{Group, due_groups, misplaced};
+use super::lease::{Lost, Watch, keep};
+use super::outcome::{Outcome, broken};
 use super::{Ground, Metrics, text};
-use crate::config::{AlertSpec, CheckKind, Config, Severity};
-use crate::ledger::{Incident, Lease, Ledger, LedgerError, Notice, ScheduleRow};
+use crate::config::Config;
+use crate::ledger::{Lease, LeaseEnd, Ledger, LedgerError, ScheduleRow};
 use crate::report::checks::{CheckResult, Status, overall};
 
 /// The coordinator looks for work at least this often.
 const BEAT: Duration = Duration::from_secs(1);
 const OPEN_INCIDENTS: u64 = 10_000;
-
-/// Checks of one pair that run together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Group {
-    pub pair: String,
-    pub checks: Vec<String>,
-    /// When each was due, RFC 3339: no such time is run twice.
-    pub due: BTreeMap<String, String>,
-    /// Not by the timetable.
-    pub asked: Option<Asked>,
-}
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -60,7 +54,9 @@ pub struct Coordinator<R> {
     asked: Queue,
     /// Somebody wants the next beat at once.
     pub wake: Notify,
-    last_beat: Mutex<Option<Timestamp>>,
+    last_beat: Mutex<Option<Instant>>,
+    pub(super) clock: Clock,
+    watch: Watch,
 }
 
 impl<R: Runner> Coordinator<R> {
@@ -76,6 +72,8 @@ impl<R: Runner> Coordinator<R> {
             asked: Queue::default(),
             wake: Notify::new(),
             last_beat: Mutex::default(),
+            clock: Clock::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -83,9 +81,25 @@ impl<R: Runner> Coordinator<R> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When the last beat went well.
-    pub fn last_beat(&self) -> Option<Timestamp> {
-        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long ago the last beat went well.
+    pub(super) fn since_beat(&self) -> Option<Duration> {
+        self.last_beat.lock().unwrap_or_else(PoisonError::into_inner).map(|beat| beat.elapsed())
+    }
+
+    /// Whether the clock of the wall was set in so long a time: then nothing is judged by its age.
+    pub fn clock_was_set_within(&self, time: Duration) -> bool {
+        self.is_clock_set();
+        self.clock.jumped_within(time)
+    }
+
+    /// Whether the clock of the wall was set since it was looked at last.
+    fn is_clock_set(&self) -> bool {
+        let jump = self.clock.look((self.ground.now)());
+        if let Some(jump) = jump {
+            self.metrics.failure("clock");
+            tracing::warn!(milliseconds = jump, "the clock was set, or the machine slept");
+        }
+        jump.is_some()
     }
 
     pub fn running(&self) -> Vec<String> {
@@ -111,10 +125,14 @@ impl<R: Runner> Coordinator<R> {
                 self.ledger.postpone(name, &text(now), due.as_deref()).await?;
             }
         }
+        self.take(config);
+        Ok(())
+    }
+
+    pub(super) fn take(&self, config: Config) {
         self.metrics.only(&config.checks.keys().map(String::as_str).collect());
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         self.wake.notify_one();
-        Ok(())
     }
 
     /// Until `stop`; then no more is begun, and what runs gets its grace.
@@ -147,7 +165,7 @@ impl<R: Runner> Coordinator<R> {
         }
     }
 
-    async fn beat(
+    pub(super) async fn beat(
         self: &Arc<Self>,
         tasks: &mut JoinSet<()>,
         kill: &CancellationToken,
@@ -155,225 +173,229 @@ impl<R: Runner> Coordinator<R> {
         let config = self.config();
         let now = (self.ground.now)();
         let rows = self.ledger.schedule_rows().await?;
+        let rows = if self.put_right(&config, &rows, now).await? {
+            self.ledger.schedule_rows().await?
+        } else {
+            rows
+        };
         let due = due_groups(&config, &rows, &self.running(), &text(now));
         let mut waiting: usize = due.iter().map(|group| group.checks.len()).sum();
-        for mut group in self.asked.take(&config).into_iter().chain(due) {
-            let here = self.running();
-            group.checks.retain(|name| !here.contains(name));
-            if tasks.len() >= config.serve.concurrency || group.checks.is_empty() {
-                group.asked.into_iter().for_each(|asked| self.asked.again(asked));
-                continue;
+        let mut groups = self.asked.take(&config).into_iter().chain(due);
+        let mut failed = None;
+        for group in groups.by_ref() {
+            let asked = group.asked.clone();
+            match self.begin(&config, group, tasks, kill).await {
+                Ok(0) => asked.into_iter().for_each(|asked| self.asked.again(asked)),
+                Ok(begun) => waiting -= begun.min(waiting),
+                Err(error) => {
+                    asked.into_iter().for_each(|asked| self.asked.again(asked));
+                    failed = Some(error);
+                    break;
+                }
             }
-            if let Some(asked) = &group.asked {
-                self.ledger.hurry(&asked.check, &text(now)).await?;
-            }
-            let mut leases = Vec::with_capacity(group.checks.len());
-            for name in &group.checks {
-                let until = text(later(now, config.serve.lease));
-                leases.extend(self.ledger.claim(name, &self.owner, &text(now), &until).await?);
-            }
-            if leases.is_empty() {
-                // Another coordinator runs it: it is asked for again when that has ended.
-                group.asked.into_iter().for_each(|asked| self.asked.again(asked));
-                continue;
-            }
-            let config = match group.asked.as_ref().and_then(|asked| with_repair(&config, asked)) {
-                Some(with_repair) => Arc::new(with_repair),
-                None => Arc::clone(&config),
-            };
-            waiting -= leases.len().min(waiting);
-            let names = leases.iter().map(|lease| lease.name.clone());
-            let due = leases.iter().map(|lease| (lease.name.clone(), lease.due.clone()));
-            let group = Group { checks: names.collect(), due: due.collect(), ..group };
-            self.running.lock().unwrap_or_else(PoisonError::into_inner).extend(group.checks.iter().cloned());
-            let (this, kill) = (Arc::clone(self), kill.child_token());
-            tasks.spawn(async move {
-                this.work(&config, &group, &leases, kill).await;
-                let mut running = this.running.lock().unwrap_or_else(PoisonError::into_inner);
-                group.checks.iter().for_each(|name| {
-                    running.remove(name);
-                });
-            });
+        }
+        // What operators asked for waits for a ledger that answers.
+        groups.filter_map(|group| group.asked).for_each(|asked| self.asked.again(asked));
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.metrics.beat(seconds(now), waiting, self.running().len());
-        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Ok(())
     }
 
+    /// Looks for what cannot be right: times that were noted while the clock was ahead, leases whose holder is gone. Whether
+    /// something was changed.
+    async fn put_right(
+        &self,
+        config: &Config,
+        rows: &[ScheduleRow],
+        now: Timestamp,
+    ) -> Result<bool, LedgerError> {
+        let is_set = self.is_clock_set();
+        let mut changed = false;
+        for row in self.watch.gone(rows, (&self.owner, &self.running()), now, config.serve.lease) {
+            if self.ledger.free(&row).await? {
+                changed = true;
+                tracing::warn!(check = row.name, "the holder of this check is gone: it is run again");
+            }
+        }
+        // Clocks of coordinators may be a third of a lease apart.
+        let slack = if is_set { Duration::ZERO } else { config.serve.lease / 3 };
+        let mut corrected = 0;
+        for wrong in misplaced(config, rows, now, slack, (self.ground.chance)()) {
+            if self.ledger.correct_due(&wrong.name, &wrong.was, &wrong.due).await? {
+                corrected += 1;
+                tracing::warn!(
+                    check = wrong.name,
+                    was = wrong.was,
+                    due = wrong.due,
+                    "a check was due later than its schedule allows: the clock was ahead when that was noted"
+                );
+            }
+        }
+        if corrected > 0 {
+            self.clock.corrected(format!(
+                "{corrected} due times lay further ahead than their schedules allow and were computed anew at {}",
+                text(now)
+            ));
+        }
+        Ok(changed || corrected > 0)
+    }
+
+    /// Claims what it can of a group and lets it run; how many checks that are.
+    async fn begin(
+        self: &Arc<Self>,
+        config: &Arc<Config>,
+        mut group: Group,
+        tasks: &mut JoinSet<()>,
+        kill: &CancellationToken,
+    ) -> Result<usize, LedgerError> {
+        let here = self.running();
+        group.checks.retain(|name| !here.contains(name));
+        if tasks.len() >= config.serve.concurrency || group.checks.is_empty() {
+            return Ok(0);
+        }
+        let (now, claimed) = ((self.ground.now)(), Instant::now());
+        if let Some(asked) = &group.asked {
+            self.ledger.hurry(&asked.check, &text(now)).await?;
+        }
+        let until = text(later(now, config.serve.lease));
+        let mut leases = Vec::with_capacity(group.checks.len());
+        for name in &group.checks {
+            leases.extend(self.ledger.claim(name, &self.owner, &text(now), &until).await?);
+        }
+        if leases.is_empty() {
+            // Another coordinator runs it.
+            return Ok(0);
+        }
+        let config = match group.asked.as_ref().and_then(|asked| with_repair(config, asked)) {
+            Some(with_repair) => Arc::new(with_repair),
+            None => Arc::clone(config),
+        };
+        let names = leases.iter().map(|lease| lease.name.clone());
+        let due = leases.iter().map(|lease| (lease.name.clone(), lease.due.clone()));
+        let group = Group { checks: names.collect(), due: due.collect(), ..group };
+        let running = Running::new(self, &group.checks);
+        let (this, kill, begun) = (Arc::clone(self), kill.child_token(), leases.len());
+        tasks.spawn(async move {
+            this.work(&config, &group, (&leases, claimed), kill).await;
+            drop(running);
+        });
+        Ok(begun)
+    }
+
     /// Runs a group under its leases.
-    async fn work(&self, config: &Arc<Config>, group: &Group, leases: &[Lease], kill: CancellationToken) {
-        let began = (self.ground.now)();
-        let lost = CancellationToken::new();
-        let keep = self.keep(leases, config.serve.lease, &lost);
+    async fn work(
+        &self,
+        config: &Arc<Config>,
+        group: &Group,
+        (leases, claimed): (&[Lease], Instant),
+        kill: CancellationToken,
+    ) {
+        let began = Instant::now();
+        let keep = keep(&self.ledger, leases, config.serve.lease, claimed, self.ground.now);
         let stop = kill.child_token();
         let ran = {
-            let run = self.runner.run(Arc::clone(config), group, stop.clone());
+            let run =
+                AssertUnwindSafe(self.runner.run(Arc::clone(config), group, stop.clone())).catch_unwind();
             tokio::pin!(run, keep);
             tokio::select! {
                 ran = &mut run => ran,
-                () = &mut keep => {
-                    tracing::warn!(pair = group.pair, "another coordinator has taken over checks of this run");
+                lost = &mut keep => {
+                    let why = match lost {
+                        Lost::Taken => "another coordinator has taken over checks of this run",
+                        Lost::NotRenewed => "the lease of this run could not be renewed: it is stopped, another may run it",
+                    };
+                    tracing::warn!(pair = group.pair, "{why}");
                     stop.cancel();
                     run.await
                 }
             }
         };
-        let now = (self.ground.now)();
+        let ran = ran.unwrap_or_else(|_| {
+            self.metrics.failure("check");
+            tracing::error!(
+                pair = group.pair,
+                checks = group.checks.join(", "),
+                "a check has panicked: please report it"
+            );
+            Some(Ran { run: String::new(), results: broken(config, &group.checks) })
+        });
         if let Some(ran) = &ran {
             tracing::info!(
                 pair = group.pair,
                 checks = group.checks.len(),
                 run = ran.run,
                 status = overall(&ran.results).as_str(),
-                milliseconds = now.duration_since(began).as_millis(),
+                milliseconds = began.elapsed().as_millis(),
                 "checks ran"
             );
         }
         for lease in leases {
-            if let Err(error) = self.settle(config, lease, ran.as_ref(), now).await {
+            if let Err(error) = self.settle(config, lease, ran.as_ref()).await {
                 self.metrics.failure("ledger");
-                tracing::error!(check = lease.name, "the end of a check cannot be noted: {}", error.what);
+                tracing::error!(
+                    check = lease.name,
+                    "the end of a check cannot be noted, it is run again: {}",
+                    error.what
+                );
             }
         }
         self.wake.notify_one();
     }
 
-    /// Renews leases for as long as it is polled; ends when one was lost.
-    async fn keep(&self, leases: &[Lease], length: Duration, lost: &CancellationToken) {
-        while !lost.is_cancelled() {
-            tokio::time::sleep(length / 3).await;
-            let until = text(later((self.ground.now)(), length));
-            for lease in leases {
-                // A ledger that does not answer for a moment is no loss yet.
-                if matches!(self.ledger.renew(lease, &until).await, Ok(false)) {
-                    lost.cancel();
-                }
-            }
-        }
-    }
-
-    async fn settle(
-        &self,
-        config: &Config,
-        lease: &Lease,
-        ran: Option<&Ran>,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
+    /// Notes the end of a check, with all that follows from it, in one transaction.
+    async fn settle(&self, config: &Config, lease: &Lease, ran: Option<&Ran>) -> Result<(), LedgerError> {
         let Some(ran) = ran else {
             // It was stopped: it is still due, for whoever comes.
-            self.ledger.release(lease, Some(&lease.due), None).await?;
+            self.ledger.release(lease).await?;
             return Ok(());
         };
-        let of_check: Vec<&CheckResult> =
-            ran.results.iter().filter(|result| result.name == lease.name).collect();
-        let status = of_check.iter().map(|result| result.status).max().unwrap_or(Status::Unknown);
+        let now = (self.ground.now)();
+        let results: Vec<CheckResult> =
+            ran.results.iter().filter(|result| result.name == lease.name).cloned().collect();
+        let status = results.iter().map(|result| result.status).max().unwrap_or(Status::Unknown);
+        let outcome = Outcome { ledger: &self.ledger, ground: &self.ground, config, run: &ran.run, now };
+        let changes = outcome.changes(&lease.name, &results).await?;
         let spec = config.checks.get(&lease.name);
         let due = lease.due.parse().ok();
         let next = spec.and_then(|spec| spec.timetable.next(due, now, (self.ground.chance)())).map(text);
-        let ran_at = (ran.run.as_str(), text(now));
-        let held =
-            self.ledger.release(lease, next.as_deref(), Some((ran_at.0, &ran_at.1, status.as_str()))).await?;
-        if !held {
+        let end =
+            LeaseEnd { due: next, run: ran.run.clone(), at: text(now), status: status.as_str().to_owned() };
+        if !self.ledger.end_check(lease, &end, &changes).await? {
             return Ok(());
         }
-        for result in &of_check {
-            self.metrics.result(result, seconds(now));
-            let before = self.ledger.incident(&key_of(result)).await?;
-            let seen = before.as_ref().map(|before| before.seen_at.clone());
-            if let Some((incident, change)) = step(before, result, &ran.run, &text(now)) {
-                let notices = self.notices(config, &incident, change, seen.as_deref(), now);
-                self.ledger.note(&incident, &notices).await?;
-            }
-        }
+        results.iter().for_each(|result| self.metrics.result(result, seconds(now)));
         let open = self.ledger.incidents(true, OPEN_INCIDENTS).await?;
         let count = |severity: &str| open.iter().filter(|open| open.result.severity == severity).count();
         self.metrics.incidents(["info", "warning", "critical"].map(|severity| (severity, count(severity))));
         Ok(())
     }
+}
 
-    /// The messages about a change, one for each channel that wants it.
-    fn notices(
-        &self,
-        config: &Config,
-        incident: &Incident,
-        change: Option<Change>,
-        seen: Option<&str>,
-        now: Timestamp,
-    ) -> Vec<Notice> {
-        let Some(change) = change else { return Vec::new() };
-        let wanted = |spec: &AlertSpec| {
-            wants(spec, &incident.result)
-                && match change {
-                    Change::Firing => true,
-                    Change::Resolved => spec.resolved,
-                    Change::Goes => {
-                        incident.told_at.is_some()
-                            && spec.repeat.is_some_and(|every| is_again(incident, seen, every, now))
-                    }
-                }
-        };
-        let item = Item::of(incident, change, config.serve.public_url.as_deref());
-        let body = serde_json::to_string(&item).unwrap_or_default();
-        let notice = |(name, spec): (&String, &AlertSpec)| Notice {
-            id: (self.ground.id)(),
-            channel: name.clone(),
-            incident: incident.key.clone(),
-            body: body.clone(),
-            created_at: text(now),
-            next_at: text(later(now, spec.group)),
-        };
-        config.alerts.iter().filter(|(_, spec)| wanted(spec)).map(notice).collect()
+/// Names of checks that run here, until it is dropped: also where the run has panicked.
+struct Running<R: Runner> {
+    coordinator: Arc<Coordinator<R>>,
+    names: Vec<String>,
+}
+
+impl<R: Runner> Running<R> {
+    fn new(coordinator: &Arc<Coordinator<R>>, names: &[String]) -> Self {
+        let mut running = coordinator.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.extend(names.iter().cloned());
+        drop(running);
+        Self { coordinator: Arc::clone(coordinator), names: names.to_vec() }
     }
 }
 
-fn wants(spec: &AlertSpec, result: &CheckResult) -> bool {
-    let severity = [Severity::Info, Severity::Warning, Severity::Critical]
-        .into_iter()
-        .find(|severity| severity.name() == result.severity)
-        .unwrap_or_default();
-    severity >= spec.min_severity && (spec.checks.is_empty() || spec.checks.contains(&result.name))
-}
-
-/// Whether another `every` since it was opened has gone by since it was last seen.
-fn is_again(incident: &Incident, seen: Option<&str>, every: Duration, now: Timestamp) -> bool {
-    let (Some(Ok(seen)), Ok(opened)) =
-        (seen.map(str::parse::<Timestamp>), incident.opened_at.parse::<Timestamp>())
-    else {
-        return false;
-    };
-    let times =
-        |at: Timestamp| at.duration_since(opened).unsigned_abs().as_millis() / every.as_millis().max(1);
-    times(now) > times(seen)
-}
-
-/// What is due and held by nobody: the totals of a pair together, every other check by itself.
-fn due_groups(config: &Config, rows: &[ScheduleRow], running: &[String], now: &str) -> Vec<Group> {
-    let mut together: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut groups = Vec::new();
-    let mut due: Vec<&ScheduleRow> = rows
-        .iter()
-        .filter(|row| row.due.as_deref().is_some_and(|due| due <= now))
-        .filter(|row| row.owner.is_none() || row.lease_until.as_deref().is_none_or(|until| until < now))
-        .filter(|row| !running.contains(&row.name))
-        .collect();
-    due.sort_by(|a, b| (&a.due, &a.name).cmp(&(&b.due, &b.name)));
-    for row in due {
-        let Some(check) = config.checks.get(&row.name) else { continue };
-        // A check that reads every row takes long; nobody else is to wait for it.
-        if matches!(check.kind, CheckKind::Rows | CheckKind::Gaps { .. } | CheckKind::Sql { .. }) {
-            let checks = vec![row.name.clone()];
-            groups.push(Group { pair: check.pair.clone(), checks, ..Group::default() });
-        } else {
-            together.entry(&check.pair).or_default().push(row.name.clone());
+impl<R: Runner> Drop for Running<R> {
+    fn drop(&mut self) {
+        let mut running = self.coordinator.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &self.names {
+            running.remove(name);
         }
     }
-    // What is quick goes first.
-    let quick = together.into_iter().map(|(pair, checks)| Group {
-        pair: pair.to_owned(),
-        checks,
-        ..Group::default()
-    });
-    quick.chain(groups).collect()
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

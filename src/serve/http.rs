@@ -35,14 +35,12 @@ pub fn router<R: Runner + std::fmt::Debug>(
 }
 
 async fn ready<R: Runner>(State(site): State<Arc<Site<R>>>) -> Response {
-    let now = (site.coordinator.ground.now)();
-    let is_fresh =
-        site.coordinator.last_beat().is_some_and(|beat| now.duration_since(beat).unsigned_abs() <= BEAT_MAX);
-    if is_fresh {
-        (StatusCode::OK, "ready\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer\n").into_response()
+    let coordinator = &site.coordinator;
+    if coordinator.since_beat().is_none_or(|since| since > BEAT_MAX) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer\n").into_response();
     }
+    let notes: String = coordinator.clock.notes().iter().map(|note| format!("note: {note}\n")).collect();
+    (StatusCode::OK, format!("ready\n{notes}")).into_response()
 }
 
 async fn metrics<R: Runner>(State(site): State<Arc<Site<R>>>, headers: HeaderMap) -> Response {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::ledger::{Incident, IncidentState};
+use crate::ledger::{Finding, Incident, IncidentState};
 use crate::report::checks::{CheckResult, Status};
 
 /// What fails again so soon after it was resolved is the same thing coming and going.
@@ -38,6 +38,16 @@ fn is_soon(earlier: Option<&str>, at: &str) -> bool {
     }
 }
 
+/// How bad a failure is, beside others of its check: one that was measured is worse than one that could not be.
+fn rank(result: &CheckResult) -> (bool, f64) {
+    (result.status == Status::Fail, result.extent.unwrap_or(0.0))
+}
+
+fn is_worse(new: &CheckResult, old: &CheckResult) -> bool {
+    let (new, old) = (rank(new), rank(old));
+    new.0.cmp(&old.0).then(new.1.total_cmp(&old.1)).is_gt()
+}
+
 /// The incident after a result; `None` where there is and was nothing wrong. "Could not tell" is told when it comes twice.
 pub fn step(
     before: Option<Incident>,
@@ -45,6 +55,7 @@ pub fn step(
     run: &str,
     at: &str,
 ) -> Option<(Incident, Option<Change>)> {
+    let found = || Finding { run: run.to_owned(), at: at.to_owned(), result: result.clone() };
     let fresh = |state, flaps, told: bool| Incident {
         key: key_of(result),
         state,
@@ -57,6 +68,8 @@ pub fn step(
         flaps,
         run: run.to_owned(),
         result: result.clone(),
+        first: found(),
+        worst: found(),
     };
     let again = |mut incident: Incident| {
         incident.seen_at = at.to_owned();
@@ -64,6 +77,13 @@ pub fn step(
         incident.passes = 0;
         incident.run = run.to_owned();
         incident.result = result.clone();
+        if is_worse(result, &incident.worst.result) {
+            incident.worst = found();
+        }
+        // It cannot have been opened later than it is seen: the clock was ahead.
+        if incident.opened_at.as_str() > at {
+            incident.opened_at = at.to_owned();
+        }
         incident
     };
     let flaps = |incident: &Incident| {
@@ -116,7 +136,12 @@ pub fn step(
                 None => 0,
             };
             let told = flaps <= FLAPS_TOLD;
-            Some((fresh(IncidentState::Open, flaps, told), told.then_some(Change::Firing)))
+            let mut opened = fresh(IncidentState::Open, flaps, told);
+            // It could not tell before it could: that was how it began.
+            if let Some(pending) = before.filter(|before| before.state == IncidentState::Pending) {
+                opened.first = pending.first;
+            }
+            Some((opened, told.then_some(Change::Firing)))
         }
     }
 }
@@ -141,6 +166,7 @@ pub(super) mod tests {
             difference: None,
             message: Some("1 missing".to_owned()),
             hint: None,
+            extent: None,
             columns: None,
             notes: Vec::new(),
             seconds: 0.1,
@@ -187,6 +213,36 @@ pub(super) mod tests {
         calm.extend([Pass; 30]);
         calm.push(Fail);
         assert_eq!(told(&calm).last(), Some(&Some(Change::Firing)));
+    }
+
+    #[test]
+    fn the_first_and_the_worst_are_kept_when_it_is_over() {
+        let lost = |rows: f64| CheckResult {
+            message: Some(format!("{rows} missing")),
+            extent: Some(rows),
+            ..result(Status::Fail)
+        };
+        let mut incident = None;
+        let at = |minute: usize| format!("2026-01-01T00:0{minute}:00.000Z");
+        let all = [lost(5.0), lost(6762.0), result(Status::Unknown), lost(2.0), result(Status::Pass)];
+        for (minute, result) in all.iter().enumerate() {
+            incident = step(incident, result, &format!("run-{minute}"), &at(minute)).map(|next| next.0);
+        }
+        let incident = incident.unwrap();
+        assert_eq!((incident.state, incident.run.as_str()), (IncidentState::Resolved, "run-4"));
+        assert_eq!((incident.first.run.as_str(), incident.first.at.as_str()), ("run-0", at(0).as_str()));
+        assert_eq!(incident.worst.result.message.as_deref(), Some("6762 missing"));
+        assert_eq!(incident.worst.run, "run-1");
+        // The next one begins anew.
+        let next = step(Some(incident), &lost(1.0), "run-5", &at(5)).unwrap().0;
+        assert_eq!((next.first.run.as_str(), next.worst.run.as_str()), ("run-5", "run-5"));
+    }
+
+    #[test]
+    fn nothing_is_opened_in_the_future() {
+        let (ahead, _) = step(None, &result(Status::Fail), "r", "2026-02-10T00:00:00.000Z").unwrap();
+        let (after, _) = step(Some(ahead), &result(Status::Fail), "r", "2026-01-01T00:00:00.000Z").unwrap();
+        assert_eq!(after.opened_at, "2026-01-01T00:00:00.000Z");
     }
 
     proptest! {

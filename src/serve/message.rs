@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::incident::Change;
 use crate::agent::SOFTWARE;
-use crate::ledger::Incident;
+use crate::ledger::{Finding, Incident};
 
 /// The version of the webhook's document.
 pub(super) const MESSAGE_VERSION: u32 = 1;
@@ -18,6 +18,9 @@ const LINES: usize = 20;
 /// One incident, as it is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Item {
+    /// Its own: the same however often it is sent.
+    #[serde(default)]
+    pub id: String,
     /// `firing`, `still_firing` or `resolved`.
     pub action: String,
     /// The same for an incident's begin and end.
@@ -32,6 +35,11 @@ pub struct Item {
     pub owner: Option<String>,
     /// What was found, in one line.
     pub facts: String,
+    /// What was found first and at the worst, and by which runs, where that is not `facts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Found>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst: Option<Found>,
     pub hint: Option<String>,
     pub run: String,
     pub link: Option<String>,
@@ -42,10 +50,28 @@ pub struct Item {
     pub flapping: bool,
 }
 
+/// What a run found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub facts: String,
+    pub run: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
+impl Found {
+    fn of(finding: &Finding) -> Self {
+        Self { facts: finding.result.facts(), run: finding.run.clone(), at: finding.at.clone() }
+    }
+}
+
 impl Item {
     pub fn of(incident: &Incident, change: Change, public_url: Option<&str>) -> Self {
         let result = &incident.result;
+        // One that opens has nothing before it.
+        let before = |finding: &Finding| (finding.run != incident.run).then(|| Found::of(finding));
         Self {
+            id: String::new(),
             action: match change {
                 Change::Firing => "firing",
                 Change::Goes => "still_firing",
@@ -61,6 +87,8 @@ impl Item {
             severity: result.severity.clone(),
             owner: result.owner.clone(),
             facts: result.facts(),
+            first: before(&incident.first),
+            worst: before(&incident.worst),
             hint: result.hint.clone(),
             run: incident.run.clone(),
             link: public_url.map(|base| format!("{base}/runs/{}", incident.run)),
@@ -88,7 +116,22 @@ impl Item {
 
     fn line(&self) -> String {
         let facts = if self.facts.is_empty() { String::new() } else { format!(": {}", self.facts) };
-        format!("{}{facts}", self.title())
+        format!("{}{facts}{}", self.title(), self.history())
+    }
+
+    /// What was wrong, for who reads that it passes again.
+    fn history(&self) -> String {
+        let said = |what: &str, found: &Found| match found.facts.as_str() {
+            "" => String::new(),
+            facts => format!("; {what}: {facts}"),
+        };
+        match (&self.first, &self.worst) {
+            (Some(first), Some(worst)) if first.facts == worst.facts => said("it had found", first),
+            (first, worst) => {
+                let first = first.as_ref().map_or_else(String::new, |first| said("at first", first));
+                first + &worst.as_ref().map_or_else(String::new, |worst| said("at its worst", worst))
+            }
+        }
     }
 }
 
@@ -211,6 +254,30 @@ mod tests {
         let all = document(&[firing.clone(), item(Change::Resolved)], "2026-01-01T00:00:01.000Z");
         assert_eq!((&all["version"], &all["alerts"][1]["action"]), (&json!(1), &json!("resolved")));
         assert!(plain(&[firing]).contains("severity critical, owner data <team>, pair shop, since 2026"));
+    }
+
+    #[test]
+    fn what_was_wrong_is_said_when_it_passes_again() {
+        let at = "2026-01-01T00:00:00.000Z";
+        let lost = |rows: f64| crate::report::checks::CheckResult {
+            message: Some(format!("{rows} missing")),
+            extent: Some(rows),
+            ..result(Status::Fail)
+        };
+        let (incident, _) = step(None, &lost(5.0), "run-1", at).unwrap();
+        assert!(Item::of(&incident, Change::Firing, None).first.is_none(), "it is what it is");
+        let (incident, _) = step(Some(incident), &lost(6762.0), "run-2", at).unwrap();
+        let (incident, change) = step(Some(incident), &result(Status::Pass), "run-3", at).unwrap();
+        let item = Item::of(&incident, change.unwrap(), None);
+        assert_eq!((item.action.as_str(), item.run.as_str()), ("resolved", "run-3"));
+        assert_eq!(item.worst.as_ref().map(|worst| worst.run.as_str()), Some("run-2"));
+        assert!(
+            item.line().ends_with(
+                "; at first: source 10, target 9; 5 missing; at its worst: source 10, target 9; 6762 missing"
+            ),
+            "{}",
+            item.line()
+        );
     }
 
     #[test]

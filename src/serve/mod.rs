@@ -3,25 +3,31 @@
 //! Invariants:
 //! - Due times, leases, incidents and messages are in the ledger alone: a coordinator that is killed loses nothing, and
 //!   another on the same ledger takes over when its leases end.
-//! - Only who still holds a check's lease may change its incident or send word of it.
-//! - A change of an incident and the messages about it are one transaction; a message is sent at least once, with a key by
-//!   which the receiver knows it again.
+//! - The end of a check, its incidents, the messages about them and its next due time are one transaction, and only who
+//!   still holds the check's lease may make it. Who cannot renew a lease stops the run before the lease ends.
+//! - A message is sent at least once, with an id by which the receiver knows it again: under one id the same is sent.
+//! - Waits and durations are of a monotonic clock; what the clock of the wall says of the future is doubted.
 //! - Messages, metrics and logs hold names and counts, no row values and no secrets.
 //! - Clock, chance and names are arguments ([`Ground`]).
 
 mod asked;
 pub mod channel;
+mod clock;
 mod dispatch;
+mod due;
 pub mod http;
 mod incident;
+mod lease;
 mod message;
 mod metrics;
 mod outbox;
+mod outcome;
 
 use jiff::Timestamp;
 
 pub use asked::{Asked, repair_limit};
-pub use dispatch::{Coordinator, Group, Ran, Runner};
+pub use dispatch::{Coordinator, Ran, Runner};
+pub use due::Group;
 pub use incident::{Change, key_of, step};
 pub use message::Item;
 pub use metrics::Metrics;
@@ -41,3 +47,6 @@ pub struct Ground {
 pub fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
+
+#[cfg(test)]
+mod tests;

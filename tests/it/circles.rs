@@ -31,7 +31,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("engine/mysql", &["errors", "lane", "lanes", "scan", "session"]),
     ("engine/postgres", &["batch", "errors", "known", "lane", "live", "session", "statement", "unreadable"]),
     ("engine/sqlite", &["params", "spelling"]),
-    ("ledger", &["checks", "runs"]),
     ("locate", &["descend", "facing", "locator", "sketching", "tell"]),
     ("merkle", &["leaf", "run", "strand", "tree"]),
     ("report", &["page", "steps_page"]),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use trueup::ledger::{Incident, IncidentState, Ledger, Notice, RunStart};
+use trueup::ledger::{Finding, Incident, IncidentState, Ledger, Notice, RunStart};
 use trueup::report::checks::{CheckResult, Status};
 
 use super::support::browser::Browser;
@@ -134,6 +134,7 @@ impl Place {
             kind: "repair".into(),
             who: "ann".into(),
             host: "db-1".into(),
+            process: String::new(),
             software: "trueup".into(),
             started_at: "2099-01-02T03:04:05.000Z".into(),
             source: "postgres://east/shop".into(),
@@ -160,10 +161,13 @@ impl Place {
             difference: Some("8".into()),
             message: None,
             hint: None,
+            extent: None,
             columns: None,
             notes: Vec::new(),
             seconds: 0.1,
         };
+        let found =
+            Finding { run: "0199aaaa".into(), at: "2026-11-23T17:00:00.000Z".into(), result: result.clone() };
         let incident = |key: &str, state, resolved: Option<&str>| Incident {
             key: key.into(),
             state,
@@ -176,6 +180,8 @@ impl Place {
             flaps: 0,
             run: "0199aaaa".into(),
             result: result.clone(),
+            first: found.clone(),
+            worst: found.clone(),
         };
         let notice = Notice {
             id: "n-1".into(),

@@ -49,3 +49,34 @@ fn every_integration_test_file_is_listed() {
         );
     }
 }
+
+/// Closing any handle of a file takes away the locks that SQLite holds on it in this process: see `src/ledger/file.rs`.
+#[test]
+fn nothing_opens_a_database_file_beside_sqlite() {
+    // A file that is new, and a rollback journal, on which there are no locks.
+    let fine = ["options.open(path)", "File::open(self.beside(\"-journal\"))"];
+    for (path, text) in sources() {
+        let name = path.to_string_lossy().into_owned();
+        if !["/src/ledger/", "/src/engine/sqlite/"].iter().any(|folder| name.contains(folder)) {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code.replace("LedgerFile::open", "");
+        for line in code.lines().filter(|line| !fine.iter().any(|fine| line.contains(fine))) {
+            for word in [
+                "File::open",
+                ".open(path)",
+                "File::create",
+                "fs::read(",
+                "fs::read_to_string",
+                "fs::copy",
+                "fs::write",
+            ] {
+                assert!(!line.contains(word), "{name} opens a file: {line}");
+            }
+        }
+    }
+    let made =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ledger/file.rs")).unwrap();
+    assert!(made.contains("options.create_new(true)") && made.matches("OpenOptions::new()").count() == 1);
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -61,17 +61,21 @@ impl Location {
         if self.immutable {
             self.check_immutable(write, &during)?;
         }
+        let connection = self.connect(write).map_err(|error| database_error(&during, &error))?;
         let ready = || {
-            let connection = self.connect(write)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             measure::add_functions(&connection)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             // A name that no column has is an error, never a text.
             literal_names(&connection, false)?;
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-            Ok(connection)
+            connection
+                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+                .map(drop)
         };
-        ready().map_err(|error| self.failed(&during, write, &error))
+        match ready() {
+            Ok(()) => Ok(connection),
+            Err(error) => Err(self.not_read(&during, write, &error)),
+        }
     }
 
     fn connect(&self, write: bool) -> Result<Connection, Error> {
@@ -114,13 +118,17 @@ impl Location {
         name.into()
     }
 
-    fn failed(&self, during: &str, write: bool, error: &Error) -> EngineError {
+    /// The file was opened, and its first page cannot be read. The file is not looked into here: a handle beside SQLite's
+    /// would take away the locks of every connection that this process has to it.
+    fn not_read(&self, during: &str, write: bool, error: &Error) -> EngineError {
         let told = database_error(during, error);
         let code = match error {
             Error::SqliteFailure(failure, _) => failure.code,
             _ => return told,
         };
-        if !write && matches!(code, ErrorCode::ReadOnly | ErrorCode::CannotOpen) && has_wal(&self.path) {
+        // What cannot be made is the log's shared memory, or else a journal would have to be played back.
+        let log = !self.immutable && !self.beside("-journal").exists();
+        if !write && matches!(code, ErrorCode::ReadOnly | ErrorCode::CannotOpen) && log {
             return EngineError { kind: ErrorKind::Permission, ..told }.with_hint(
                 "the file is in WAL mode: to read it this user must be allowed to write its folder; \
                  or end the URL with ?immutable=1 while nobody writes the file",
@@ -135,12 +143,6 @@ pub(super) fn literal_names(connection: &Connection, on: bool) -> Result<(), Err
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, on)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, on)?;
     Ok(())
-}
-
-/// By the version of the file format that is needed to read it.
-fn has_wal(path: &Path) -> bool {
-    let mut header = [0; 20];
-    File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok() && header[19] == 2
 }
 
 fn path_of(text: &str) -> PathBuf {

@@ -45,6 +45,11 @@ impl CountingProxy {
         self.silent.store(true, Ordering::Relaxed);
     }
 
+    /// Passes on again, also what came meanwhile.
+    pub(crate) fn go_on(&self) {
+        self.silent.store(false, Ordering::Relaxed);
+    }
+
     /// Takes no new connection; those it has go on.
     pub(crate) async fn stop(self) {
         self.accepting.abort();
