@@ -36,6 +36,7 @@ mod trail;
 pub mod undo;
 mod undo_run;
 mod undo_table;
+mod whole_rows;
 
 pub use session::wire;
 

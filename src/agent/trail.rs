@@ -15,8 +15,9 @@ use super::intents::{Intents, RowOutcome};
 use super::local::LocalAgent;
 use super::told::TrailWish;
 use super::undo::limits::{Operations, UndoLimits};
-use super::undo::own::{OwnAccess, WholePlan, rows_of};
+use super::undo::own::{OwnAccess, WholePlan};
 use super::undo::{DigestSecret, Journal, JournalHead, UndoStore};
+use super::whole_rows::{overwritten, rows_of};
 use crate::engine::EngineError;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{Change, ChangeOutcome, Key, Plan, TableSchema};
@@ -87,7 +88,7 @@ impl<'a> Trail<'a> {
             return Ok(Self::new(agent, events, plan, None, Keeping::Nothing, UndoLimits::default()));
         }
         let whole = WholePlan::of(plan, schema, &agent.engine.server().await?);
-        let limits = UndoLimits::of(agent, plan, schema, &whole).await;
+        let limits = UndoLimits::of(agent.engine.as_ref(), plan, schema, &whole).await;
         let store = agent.undo.as_ref().filter(|_| !options.dry_run && !options.no_undo);
         let journal = match (store, &options.run) {
             (Some(store), Some(run)) => Keeping::wait(store, run, plan, whole, &limits, key),
@@ -164,7 +165,7 @@ impl<'a> Trail<'a> {
         self.say_limits(Operations::of(changes)).await?;
         let mut intent = self.next(changes.len()).await?;
         if let Keeping::Open { journal, own } = &mut self.journal {
-            let before = own.fetch(self.agent, changes).await?;
+            let before = overwritten(self.agent, own, changes).await?;
             journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
             if !own.is_plans() || self.limits.has_triggers() {
                 let leaves = changes.iter().enumerate().filter(|(_, change)| change.after.is_some());

@@ -14,9 +14,10 @@ use super::retry::patiently;
 use super::trail::Trail;
 use super::undo::UndoStore;
 use super::undo::limits::{Operations, UndoLimits};
-use super::undo::own::{OwnAccess, access_of, merged, rows_of};
+use super::undo::own::{OwnAccess, access_of, merged};
 use super::undo::reader::{JournalReader, Overwritten};
 use super::undo::standing::{Now, Standing};
+use super::whole_rows::rows_of;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
@@ -85,7 +86,7 @@ impl<'a> Table<'a> {
             agent.engine.check_writable(&access).await?;
         }
         let keep = task.run.as_deref().filter(|_| !task.no_undo && !task.dry_run).map(|run| (store, run));
-        let limits = UndoLimits::of(agent, &head.plan, &schema, own.whole()).await;
+        let limits = UndoLimits::of(agent.engine.as_ref(), &head.plan, &schema, own.whole()).await;
         Ok(Self {
             agent,
             task,

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::super::error::{AgentError, FailureKind};
 use super::super::event::{Event, Phase};
 use super::super::target::{Located, Target};
+use super::super::undo::limits::Operations;
 use super::second_scan;
 use super::settle::Settlement;
 
@@ -14,7 +15,7 @@ const AFTER_RETRIES_MAX: u32 = 3;
 #[tracing::instrument(level = "info", skip_all)]
 pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<(), AgentError> {
     let mut work = Settlement::new(target, located).await?;
-    work.say_undo_limits().await?;
+    say_undo_limits(&mut work).await?;
     let since = Instant::now();
     let phase = if work.target.writes() { Phase::Repair } else { Phase::Recheck };
     work.target.tell(Event::Phase { phase }).await?;
@@ -54,4 +55,19 @@ pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<
     }
     work.say_why_nothing_is_claimed();
     Ok(())
+}
+
+/// What of the writes to come cannot be taken back is told before the first of them, and by a dry run.
+async fn say_undo_limits(work: &mut Settlement<'_, '_>) -> Result<(), AgentError> {
+    if work.over_limit {
+        return Ok(());
+    }
+    let (allow, located) = (work.allow, &work.located);
+    let delete = allow.delete && (!work.deletes_spread || work.target.task.options.allow_cascade);
+    let operations = Operations {
+        insert: allow.insert && located.missing > 0,
+        update: allow.update && located.changed > 0,
+        delete: delete && located.extra > 0,
+    };
+    work.trail.say_limits(operations).await
 }

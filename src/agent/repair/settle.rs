@@ -21,7 +21,6 @@ use super::super::event::{Allow, Event};
 use super::super::scan::run_error;
 use super::super::target::{Located, Target};
 use super::super::trail::Trail;
-use super::super::undo::limits::Operations;
 use super::limits::share;
 use super::overlay::Overlay;
 use super::row_requests::{How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS};
@@ -111,21 +110,6 @@ impl<'a, 'b> Settlement<'a, 'b> {
             located,
             target,
         })
-    }
-
-    /// What of the writes to come cannot be taken back is told before the first of them, and by a dry run.
-    pub(crate) async fn say_undo_limits(&mut self) -> Result<(), AgentError> {
-        if self.over_limit {
-            return Ok(());
-        }
-        let delete = self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade);
-        self.trail
-            .say_limits(Operations {
-                insert: self.allow.insert && self.located.missing > 0,
-                update: self.allow.update && self.located.changed > 0,
-                delete: delete && self.located.extra > 0,
-            })
-            .await
     }
 
     pub(crate) fn spool(&self) -> Spool {

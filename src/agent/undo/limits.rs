@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::local::LocalAgent;
 use super::own::WholePlan;
+use crate::engine::Engine;
 use crate::model::{Change, Filled, Operation, Plan, Referrer, TableName, TableSchema};
 
 /// Tables that are looked through for foreign keys of further tables.
@@ -55,7 +55,12 @@ impl Operations {
 }
 
 impl UndoLimits {
-    pub(crate) async fn of(agent: &LocalAgent, plan: &Plan, schema: &TableSchema, whole: &WholePlan) -> Self {
+    pub(crate) async fn of(
+        engine: &dyn Engine,
+        plan: &Plan,
+        schema: &TableSchema,
+        whole: &WholePlan,
+    ) -> Self {
         let written = |name: &String| {
             let mut columns = plan.columns.iter().skip(plan.key_len);
             columns.any(|column| column.target == *name && column.target_filled == Filled::ByWriter)
@@ -68,8 +73,8 @@ impl UndoLimits {
         };
         Self {
             table: schema.table.to_string(),
-            by_delete: reached(agent, schema.referrers.iter().filter(by_delete)).await,
-            by_update: reached(agent, schema.referrers.iter().filter(by_update)).await,
+            by_delete: reached(engine, schema.referrers.iter().filter(by_delete)).await,
+            by_update: reached(engine, schema.referrers.iter().filter(by_update)).await,
             triggers: schema.triggers.clone(),
             not_kept: whole.not_kept.clone(),
             inexact: whole.inexact.clone(),
@@ -141,7 +146,7 @@ fn named(names: &[String]) -> String {
 
 /// The tables that are changed where these are, one after the other: a row that is deleted or changed by a foreign key may
 /// be referred to itself.
-async fn reached(agent: &LocalAgent, first: impl Iterator<Item = &Referrer>) -> Vec<String> {
+async fn reached(engine: &dyn Engine, first: impl Iterator<Item = &Referrer>) -> Vec<String> {
     let mut tables: Vec<TableName> = Vec::new();
     for referrer in first {
         if !tables.contains(&referrer.table) {
@@ -152,7 +157,7 @@ async fn reached(agent: &LocalAgent, first: impl Iterator<Item = &Referrer>) -> 
     while let Some(table) = tables.get(at).filter(|_| at < TABLES_MAX) {
         at += 1;
         let name = table.to_string();
-        let Ok(schema) = agent.engine.describe(table).await else {
+        let Ok(schema) = engine.describe(table).await else {
             names.push(format!("{name} (and what refers to it)"));
             continue;
         };

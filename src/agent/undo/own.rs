@@ -1,20 +1,16 @@
 //! The target's table by its own types and with all its columns: what must be kept to put a row back exactly as it was,
 //! where the plan compares fewer columns, or compares them more coarsely.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::error::AgentError;
-use super::super::local::LocalAgent;
-use super::super::scan::find::search;
 use crate::model::canonical::{DecodeError, split_cells};
 use crate::model::comparison::{Side, comparison_for};
 use crate::model::plan::PlanColumn;
 use crate::model::{
-    CanonicalRow, Change, Column, ColumnCoverage, ColumnType, ComparisonType, EngineKind, Key, Plan, Role,
-    ServerInfo, TableAccess, TableSchema, Wishes,
+    CanonicalRow, Column, ColumnCoverage, ColumnType, ComparisonType, EngineKind, Plan, Role, ServerInfo,
+    TableAccess, TableSchema, Wishes,
 };
 
 /// How rows are kept: as the database itself holds them.
@@ -174,21 +170,6 @@ impl OwnAccess {
         self.plan.plan.is_none() && self.plan.spelled.is_empty()
     }
 
-    /// The rows as they are, for each change; nothing where the plan's rows say it all.
-    pub(crate) async fn fetch(
-        &self,
-        agent: &LocalAgent,
-        changes: &[Change],
-    ) -> Result<Vec<Option<CanonicalRow>>, AgentError> {
-        if self.is_plans() {
-            return Ok(vec![None; changes.len()]);
-        }
-        let overwritten = changes.iter().filter(|change| change.before.is_some());
-        let keys: Vec<Key> = overwritten.map(|change| change.key.clone()).collect();
-        let mut rows = rows_of(agent, &self.read, &keys, |_| true).await?;
-        Ok(changes.iter().map(|change| rows.remove(&change.key)).collect())
-    }
-
     /// The part of a row that is written.
     pub(crate) fn written(&self, row: &CanonicalRow) -> Result<CanonicalRow, DecodeError> {
         if self.read.columns.len() == self.write.columns.len() {
@@ -205,30 +186,6 @@ impl OwnAccess {
         let mut columns = self.read.row_columns().iter().enumerate();
         columns.find(|(at, _)| a.get(*at) != b.get(*at)).map(|(_, column)| column.name.as_str())
     }
-}
-
-/// The rows of these keys. One that `must` be there and that a lookup does not find, and need not have found, is searched
-/// for in the whole table.
-pub(crate) async fn rows_of(
-    agent: &LocalAgent,
-    access: &Arc<TableAccess>,
-    keys: &[Key],
-    must: impl Fn(&Key) -> bool,
-) -> Result<BTreeMap<Key, CanonicalRow>, AgentError> {
-    if keys.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    agent.pace.admit(&agent.engine, keys.len()).await?;
-    let found = agent.engine.lookup(access, keys).await?;
-    let mut rows: BTreeMap<Key, CanonicalRow> =
-        found.rows.into_iter().map(|row| (row.key, row.row)).collect();
-    let mut missed: Vec<Key> = found.unproven.into_iter().filter(|key| must(key)).collect();
-    while !missed.is_empty() {
-        let found = search(agent, access, &missed).await?;
-        missed = if found.rows.is_empty() { Vec::new() } else { found.not_kept.into_iter().collect() };
-        rows.extend(found.rows);
-    }
-    Ok(rows)
 }
 
 /// One side of a plan without the user's condition: a row is a row, whatever it was compared for.
