@@ -6,7 +6,7 @@ use super::difference::Difference;
 use super::intents::{Intents, RowOutcome};
 use super::outcome::TableOutcome;
 use super::told::TrailWish;
-use crate::model::{Plan, Role, Tolerances};
+use crate::model::{Allow, Plan, Role, Tolerances};
 
 /// What a target's agent is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -136,14 +136,6 @@ pub struct Undone {
     pub left: u64,
     /// The journal holds the compared columns alone; the others of rows put back have the table's defaults.
     pub partial: bool,
-}
-
-/// Which operations a repair may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allow {
-    pub insert: bool,
-    pub update: bool,
-    pub delete: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

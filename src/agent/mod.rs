@@ -47,10 +47,11 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+pub use crate::model::Allow;
 pub use client::RemoteAgent;
 pub use difference::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 pub use error::AgentError;
-pub use event::{Allow, EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
+pub use event::{EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
 pub use handle::{AgentHandle, start, undo_on};
 pub use intents::{HASH_DIGITS, Intents, RowIntent, RowOutcome, hashes};
 pub use local::{AgentLimits, LocalAgent, Serves};

@@ -19,7 +19,8 @@ use super::undo::journal::{JournalReader, Overwritten};
 use super::undo::own::{OwnAccess, access_of, merged, rows_of};
 use crate::merkle::SessionKey;
 use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
+    Allow, CanonicalRow, Change, ChangeOutcome, Key, Operation, Permission, PermittedChanges, Rejection,
+    RejectionKind, Role, TableAccess,
 };
 
 /// Rounds over rows that were refused because of other rows.
@@ -99,7 +100,7 @@ async fn again(tables: &mut [Table<'_>]) -> Result<(), AgentError> {
         }
         for table in tables.iter_mut() {
             let rows = std::mem::take(&mut table.waiting).into_iter().map(|(row, _)| row).collect();
-            table.put_back(rows, exchange && !table.deletes_spread).await?;
+            table.put_back(rows, exchange).await?;
         }
         let helped = waiting(tables) < before;
         if !helped && exchange {
@@ -123,7 +124,7 @@ struct Table<'a> {
     /// Keys the digests of what the run wrote.
     digests: SessionKey,
     trail: Trail,
-    deletes_spread: bool,
+    permission: Permission,
     waiting: Vec<(Overwritten, Rejection)>,
     undone: Undone,
 }
@@ -144,6 +145,9 @@ impl<'a> Table<'a> {
             agent.engine.check_writable(&access).await?;
         }
         let schema = agent.engine.describe(&access.table).await?;
+        // A dry run asks what would be permitted, and has nothing to hand to the engine.
+        let permission =
+            Permission::new(Allow::ALL, task.allow_cascade, &schema, own.access().unwrap_or(&access));
         let keep = task.run.as_deref().filter(|_| !task.no_undo && !task.dry_run).map(|run| (store, run));
         Ok(Self {
             agent,
@@ -153,7 +157,7 @@ impl<'a> Table<'a> {
             describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
             digests: head.digests.session(),
             trail: Trail::of_undo(agent.engine.clone(), events, head, task.trail.clone(), keep),
-            deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
+            permission,
             waiting: Vec::new(),
             undone: Undone { partial: head.partial, ..Undone::default() },
             access,
@@ -180,7 +184,7 @@ impl<'a> Table<'a> {
             None => None,
         };
         let now = rows_of(engine.as_ref(), &self.access, &keys).await?;
-        let (mut by_plan, mut writes, mut tried) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut by_plan, mut writes, mut tried) = (Vec::new(), PermittedChanges::default(), Vec::new());
         for row in rows {
             let key = &row.key;
             let is = now.get(key);
@@ -200,12 +204,14 @@ impl<'a> Table<'a> {
             };
             let change =
                 Change { key: key.clone(), before: is_whole.cloned(), after: self.was(&row, is_whole)? };
-            if change.operation() == Operation::Delete && self.deletes_spread && !self.task.allow_cascade {
-                self.undone.refused += 1;
-                self.leave(key, "deleting it would delete or change rows of other tables: --allow-cascade")
-                    .await?;
-                continue;
-            }
+            let change = match self.permission.permit(change) {
+                Ok(change) => change,
+                Err(refused) => {
+                    self.undone.refused += 1;
+                    self.leave(key, &refused.refusal.to_string()).await?;
+                    continue;
+                }
+            };
             if self.task.dry_run {
                 self.undone.left += 1;
                 continue;
@@ -218,15 +224,16 @@ impl<'a> Table<'a> {
             return Ok(());
         }
         self.agent.pace.admit(&engine, writes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &by_plan, replace).await?;
+        let all: Vec<Change> = writes.as_slice().to_vec();
+        let exchange = if replace { self.permission.permit_exchange(writes) } else { Err(writes) };
+        let intent = self.trail.intend(&self.describer, &by_plan, exchange.is_ok()).await?;
         let access = self.own.access().unwrap_or(&self.access);
-        let outcomes = if replace {
-            engine.replace(access, &writes).await
-        } else {
-            patiently(|| engine.apply(access, &writes)).await
+        let outcomes = match &exchange {
+            Ok(exchange) => engine.replace(access, exchange).await,
+            Err(writes) => patiently(|| engine.apply(access, writes)).await,
         };
         let outcomes = self.trail.done(intent, outcomes).await?;
-        for ((row, write), outcome) in tried.into_iter().zip(writes).zip(outcomes) {
+        for ((row, write), outcome) in tried.into_iter().zip(all).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => match write.operation() {
                     Operation::Insert => self.undone.inserted += 1,

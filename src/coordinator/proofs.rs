@@ -151,8 +151,12 @@ mod tests {
     fn what_spreads_reaches_where_rows_were_overwritten() {
         for (delete_spreads, update_spreads) in [(true, false), (false, true)] {
             let pairs = with(|schema| {
-                schema.referrers =
-                    vec![Referrer { table: TableName::new(None, "x"), delete_spreads, update_spreads }];
+                schema.referrers = vec![Referrer {
+                    table: TableName::new(None, "x"),
+                    delete_spreads,
+                    update_spreads,
+                    update_columns: Vec::new(),
+                }];
             });
             assert_eq!(of(&pairs, &[(0, INSERTED), (1, OVERWROTE)])[0], names(&["b"]));
             assert_eq!(of(&pairs, &[(0, INSERTED), (1, INSERTED)])[0], names(&[]));

@@ -13,6 +13,7 @@ pub mod float_sum;
 mod json;
 pub mod key;
 pub mod measure;
+pub mod permission;
 pub mod plan;
 pub mod role;
 pub mod row_run;
@@ -29,6 +30,9 @@ pub use coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 pub use distance::{Distance, Tolerances};
 pub use key::Key;
 pub use measure::{Answer, Question};
+pub use permission::{
+    Allow, Permission, Permitted, PermittedChanges, PermittedExchange, PermittedInserts, Refusal,
+};
 pub use plan::{Plan, PlanRefusal, Wishes};
 pub use role::Role;
 pub use row_run::RowRun;

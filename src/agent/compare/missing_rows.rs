@@ -1,6 +1,7 @@
 //! Rows that the source has and the target had not, as they arrive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::reread::Reread;
 use super::suspects::Suspect;
@@ -9,14 +10,14 @@ use crate::model::{CanonicalRow, Key, RowRun};
 
 /// Rows that the source has and the target had not when both were scanned.
 pub(crate) struct Missing {
-    pub(crate) rows: RowRun,
+    pub(crate) rows: Arc<RowRun>,
     digests: Vec<RowDigest>,
 }
 
 impl Missing {
     /// `digests` are those of the rows, in their order.
     pub(crate) fn new(rows: RowRun, digests: Vec<RowDigest>) -> Self {
-        Self { rows, digests }
+        Self { rows: Arc::new(rows), digests }
     }
 
     /// In parts of so many rows; none where there is no row.
@@ -26,7 +27,7 @@ impl Missing {
         }
         let mut rows = self.rows.iter();
         let part = |digests: &[RowDigest]| Self {
-            rows: rows.by_ref().take(digests.len()).collect(),
+            rows: Arc::new(rows.by_ref().take(digests.len()).collect()),
             digests: digests.to_vec(),
         };
         self.digests.chunks(most).map(part).collect()
@@ -53,7 +54,7 @@ mod tests {
         let missing = |rows: u8| {
             let mut all = RowRun::default();
             (0..rows).for_each(|n| all.push(&[n], &[n, n]));
-            Missing { rows: all, digests: (0..rows).map(|n| RowDigest([n; 16])).collect() }
+            Missing { rows: Arc::new(all), digests: (0..rows).map(|n| RowDigest([n; 16])).collect() }
         };
         for (rows, most, sizes) in [
             (0, 5, vec![]),

@@ -1,6 +1,7 @@
 //! Filling gaps: long runs of rows that only the source has are streamed in key order and inserted as they come.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -130,9 +131,12 @@ impl Settlement<'_, '_> {
             let found = look_up(self.target, &access, &keys).await?;
             own = missing.rows.iter().any(|(key, _)| found.get(&Key::from(key)).is_some()).then_some(found);
         }
-        if own.is_none() && self.allow.insert && !self.target.task.options.sql {
+        if own.is_none()
+            && !self.target.task.options.sql
+            && let Ok(inserts) = self.permission.permit_inserts(Arc::clone(&missing.rows))
+        {
             self.count_missing(&missing).await?;
-            return Ok(Part::Missing(Some(self.begin_inserting(missing).await?)));
+            return Ok(Part::Missing(Some(self.begin_inserting(missing, inserts).await?)));
         }
         let mut rereads = Vec::with_capacity(missing.rows.len());
         for ((key, row), digest) in missing.iter() {

@@ -17,7 +17,7 @@ use super::super::compare::reread::{Finding, Reread};
 use super::super::compare::suspects::{Spool, Suspect};
 use super::super::difference::DifferenceKind;
 use super::super::error::{AgentError, decode_error};
-use super::super::event::{Allow, Event};
+use super::super::event::Event;
 use super::super::scan::run_error;
 use super::super::target::{Located, Target};
 use super::super::trail::Trail;
@@ -25,7 +25,7 @@ use super::limits::share;
 use super::overlay::Overlay;
 use super::row_requests::{How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS};
 use crate::engine::ErrorKind;
-use crate::model::{Change, Key, Operation};
+use crate::model::{Allow, Change, Key, Permission, Permitted, PermittedChanges};
 
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
@@ -51,11 +51,12 @@ pub(crate) struct Settlement<'a, 'b> {
     pub(crate) parts: Parts,
     /// Every batch is noted before and after it is written.
     pub(crate) trail: Trail,
-    /// What repairs may do; nothing for a diff.
-    pub(crate) allow: Allow,
+    /// What this run may write: nothing for a diff, a dry run, or where too many rows would change.
+    pub(crate) permission: Permission,
+    /// What it might write if it were to write, for a person to run.
+    shown: Permission,
     /// Writes are held back: too many rows would change.
     pub(crate) over_limit: bool,
-    pub(crate) deletes_spread: bool,
     pub(crate) requests: RowRequests,
     /// Rows refused because of other rows, to be tried again.
     pub(crate) refused: Spool,
@@ -69,12 +70,10 @@ pub(crate) struct Settlement<'a, 'b> {
     pub(crate) told: u64,
 }
 
-const NOTHING: Allow = Allow { insert: false, update: false, delete: false };
-
 impl<'a, 'b> Settlement<'a, 'b> {
     pub(crate) async fn new(target: &'a mut Target<'b>, located: Located) -> Result<Self, AgentError> {
         let options = &target.task.options;
-        let allow = options.repair.unwrap_or(NOTHING);
+        let allow = options.repair.unwrap_or(Allow::NOTHING);
         let describer =
             Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
         let inserts = u64::from(allow.insert) * located.missing;
@@ -89,15 +88,16 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let [refused, again, unproven, outside] = [spool(), spool(), spool(), spool()];
         let trail =
             Trail::of_repair(target.agent, &target.task, target.events, &target.key, &target.schema).await?;
-        let deletes_spread = target.schema.referrers.iter().any(|referrer| referrer.delete_spreads);
+        let shown = Permission::new(allow, options.allow_cascade, &target.schema, &target.access);
+        let permission = if target.writes() && !over_limit { shown.clone() } else { Permission::nothing() };
         Ok(Self {
             describer,
             overlay,
             parts: Parts::of(&located.run).map_err(|error| run_error("read the run", &error))?,
             trail,
-            allow,
+            permission,
+            shown,
             over_limit,
-            deletes_spread,
             requests: RowRequests::new(located.row_bytes),
             refused,
             again,
@@ -322,7 +322,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     async fn judge_all(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
-        let mut changes = Vec::new();
+        let mut changes = PermittedChanges::default();
         let mut written = Vec::new();
         for mut reread in rereads {
             self.uncount(&mut reread.suspect);
@@ -352,8 +352,8 @@ impl<'a, 'b> Settlement<'a, 'b> {
     pub(crate) async fn confirm_all(
         &mut self,
         rereads: Vec<Reread>,
-    ) -> Result<(Vec<Change>, Vec<Reread>), AgentError> {
-        let mut changes = Vec::with_capacity(rereads.len());
+    ) -> Result<(PermittedChanges, Vec<Reread>), AgentError> {
+        let mut changes = PermittedChanges::default();
         let mut written = Vec::with_capacity(rereads.len());
         for mut reread in rereads {
             if let Some(change) = self.confirm(&mut reread).await? {
@@ -421,7 +421,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     /// Counts and tells a difference; the change to make, where one is allowed.
-    async fn confirm(&mut self, reread: &mut Reread) -> Result<Option<Change>, AgentError> {
+    async fn confirm(&mut self, reread: &mut Reread) -> Result<Option<Permitted>, AgentError> {
         if self.describer.tolerated(reread).map_err(decode_error)? {
             self.conclude(reread, Conclusion::Tolerated);
             return Ok(None);
@@ -444,8 +444,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
             self.target.outcome.left += 1;
             return Ok(None);
         }
-        let allowed = self.is_allowed(&change);
-        if allowed && self.target.task.options.sql && self.target.task.options.repair.is_some() {
+        if self.target.task.options.sql && self.shown.permit(change.clone()).is_ok() {
             match self.target.agent.engine.statement(&self.target.access, &change) {
                 Ok(statement) => self.target.tell(Event::Sql { statement }).await?,
                 Err(error) if error.kind == ErrorKind::Row => {
@@ -456,19 +455,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 Err(error) => return Err(error.into()),
             }
         }
-        if !allowed || !self.writes() {
-            self.target.outcome.left += 1;
-            return Ok(None);
-        }
-        Ok(Some(change))
-    }
-
-    pub(crate) fn is_allowed(&self, change: &Change) -> bool {
-        match change.operation() {
-            Operation::Insert => self.allow.insert,
-            Operation::Update => self.allow.update,
-            Operation::Delete => {
-                self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade)
+        match self.permission.permit(change) {
+            Ok(change) => Ok(Some(change)),
+            Err(_) => {
+                self.target.outcome.left += 1;
+                Ok(None)
             }
         }
     }

@@ -17,7 +17,9 @@ use super::super::trail::Intent;
 use super::row_requests::How;
 use super::settle::{Pass, Settlement};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
+use crate::model::{
+    Change, ChangeOutcome, Key, Operation, PermittedChanges, PermittedInserts, RejectionKind,
+};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -34,14 +36,14 @@ pub(crate) struct Writing {
 }
 
 enum Batch {
-    Changes(Arc<Vec<Change>>, Vec<Reread>),
+    Changes(Arc<PermittedChanges>, Vec<Reread>),
     Inserts(Arc<Missing>),
 }
 
 impl Settlement<'_, '_> {
     pub(crate) async fn apply(
         &mut self,
-        changes: Vec<Change>,
+        changes: PermittedChanges,
         rereads: Vec<Reread>,
     ) -> Result<(), AgentError> {
         match self.begin_writing(changes, rereads).await? {
@@ -53,7 +55,7 @@ impl Settlement<'_, '_> {
     /// The batch is announced and on its way to the database when this returns; `None` where there is nothing to write.
     pub(crate) async fn begin_writing(
         &mut self,
-        changes: Vec<Change>,
+        changes: PermittedChanges,
         rereads: Vec<Reread>,
     ) -> Result<Option<Writing>, AgentError> {
         if changes.is_empty() {
@@ -61,7 +63,7 @@ impl Settlement<'_, '_> {
         }
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, changes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &changes, false).await?;
+        let intent = self.trail.intend(&self.describer, changes.as_slice(), false).await?;
         let changes = Arc::new(changes);
         let work = {
             let changes = Arc::clone(&changes);
@@ -72,15 +74,16 @@ impl Settlement<'_, '_> {
     }
 
     /// The same of rows that the target has not.
-    pub(crate) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
+    pub(crate) async fn begin_inserting(
+        &mut self,
+        missing: Missing,
+        inserts: PermittedInserts,
+    ) -> Result<Writing, AgentError> {
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, missing.rows.len()).await?;
         let intent = self.trail.intend_inserts(&self.describer, &missing).await?;
         let missing = Arc::new(missing);
-        let work = {
-            let missing = Arc::clone(&missing);
-            async move { patiently(|| engine.insert(&access, &missing.rows)).await }
-        };
+        let work = async move { patiently(|| engine.insert(&access, &inserts)).await };
         let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
         Ok(Writing { batch: Batch::Inserts(missing), intent, work })
     }
@@ -96,7 +99,7 @@ impl Settlement<'_, '_> {
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
         match batch {
             Batch::Changes(changes, rereads) => {
-                for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+                for ((change, reread), outcome) in changes.as_slice().iter().zip(rereads).zip(outcomes) {
                     match outcome {
                         ChangeOutcome::Written => self.written(change.operation(), &reread)?,
                         not_written => self.not_written(&reread, not_written).await?,
@@ -191,7 +194,7 @@ impl Settlement<'_, '_> {
 
     /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
     async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
-        let (mut changes, mut rereads) = (Vec::new(), Vec::new());
+        let (mut changes, mut rereads) = (PermittedChanges::default(), Vec::new());
         let how = How::default();
         while !stuck.is_empty() {
             let rest = stuck.split_off(stuck.len().min(self.requests.keys()));
@@ -211,11 +214,12 @@ impl Settlement<'_, '_> {
                     Finding::Stable => {
                         let (before, after) = (reread.target.clone(), reread.source.clone());
                         let change = Change { key: reread.suspect.key.clone(), before, after };
-                        if self.is_allowed(&change) {
-                            changes.push(change);
-                            rereads.push(reread);
-                        } else {
-                            self.target.outcome.left += 1;
+                        match self.permission.permit(change) {
+                            Ok(change) => {
+                                changes.push(change);
+                                rereads.push(reread);
+                            }
+                            Err(_) => self.target.outcome.left += 1,
                         }
                     }
                 }
@@ -226,16 +230,16 @@ impl Settlement<'_, '_> {
         }
         let engine = self.target.agent.engine.clone();
         self.target.agent.pace.admit(&engine, changes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
-        // A delete that spreads to other tables is no way to make an update.
-        let outcomes = if self.deletes_spread {
-            engine.apply(&self.target.access, &changes).await
-        } else {
-            engine.replace(&self.target.access, &changes).await
+        let all: Vec<Change> = changes.as_slice().to_vec();
+        let exchange = self.permission.permit_exchange(changes);
+        let intent = self.trail.intend(&self.describer, &all, exchange.is_ok()).await?;
+        let outcomes = match &exchange {
+            Ok(exchange) => engine.replace(&self.target.access, exchange).await,
+            Err(changes) => engine.apply(&self.target.access, changes).await,
         };
         let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
-        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+        for ((change, reread), outcome) in all.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,
                 ChangeOutcome::Stale => {

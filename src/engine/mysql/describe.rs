@@ -145,20 +145,48 @@ pub(super) async fn referrers(
 ) -> Result<Vec<Referrer>, sqlx::Error> {
     let of = named(facts, &[("unique_constraint_schema", schema), ("referenced_table_name", name)]);
     let sql = format!(
-        "SELECT constraint_schema, table_name, delete_rule, update_rule \
+        "SELECT constraint_schema, table_name, delete_rule, update_rule, constraint_name \
          FROM information_schema.referential_constraints WHERE {of} ORDER BY 1, 2, 3, 4"
     );
     let rows = texts(connection, &sql).await?;
     let mut found: BTreeMap<TableName, Referrer> = BTreeMap::new();
+    let of = named(facts, &[("referenced_table_schema", schema), ("referenced_table_name", name)]);
+    let sql = format!(
+        "SELECT constraint_schema, table_name, constraint_name, referenced_column_name \
+         FROM information_schema.key_column_usage WHERE {of} ORDER BY 1, 2, 3, 4"
+    );
+    let columns = match rows.iter().any(|row| spreads(text(row, 3))) {
+        true => texts(connection, &sql).await?,
+        false => Vec::new(),
+    };
     for row in &rows {
-        let spreads = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
         let table = TableName::new(Some(text(row, 0)), text(row, 1));
-        let new = Referrer { table: table.clone(), delete_spreads: false, update_spreads: false };
+        let new = Referrer {
+            table: table.clone(),
+            delete_spreads: false,
+            update_spreads: false,
+            update_columns: Vec::new(),
+        };
         let referrer = found.entry(table).or_insert(new);
         referrer.delete_spreads |= spreads(text(row, 2));
-        referrer.update_spreads |= spreads(text(row, 3));
+        if spreads(text(row, 3)) {
+            referrer.update_spreads = true;
+            let of = |column: &&Vec<Option<String>>| {
+                [(0, 0), (1, 1), (4, 2)]
+                    .iter()
+                    .all(|(mine, theirs)| text(row, *mine) == text(column, *theirs))
+            };
+            referrer
+                .update_columns
+                .extend(columns.iter().filter(of).map(|column| text(column, 3).to_owned()));
+        }
     }
     Ok(found.into_values().collect())
+}
+
+/// Whether a foreign key's rule deletes or rewrites the rows that refer.
+fn spreads(rule: &str) -> bool {
+    matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT")
 }
 
 pub(super) fn is_transactional(engine: &str) -> bool {

@@ -105,7 +105,7 @@ async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<V
     let types = live::types(connection, relation.oid).await?;
     let sql = format!(
         "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.atttypmod, \
-                NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef, \
+                NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef OR (t.typtype = 'd' AND t.typdefault IS NOT NULL), \
                 COALESCE(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''), COALESCE(pg_catalog.to_jsonb(a) ->> 'attidentity', ''), \
                 CASE WHEN l.collname <> 'default' THEN l.collname::text END, \
                 COALESCE((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::boolean, true), a.attnotnull \
@@ -191,7 +191,9 @@ async fn relations(
     let (oid, tree) = (relation.oid, tree(relation));
     let sql = format!(
         "{tree} SELECT v.points_here, n.nspname::text, r.relname::text, \
-                pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')), pg_catalog.bool_or(c.confupdtype IN ('c', 'n', 'd')) \
+                pg_catalog.bool_or(c.confdeltype IN ('c', 'n', 'd')), pg_catalog.bool_or(c.confupdtype IN ('c', 'n', 'd')), \
+                pg_catalog.jsonb_agg((SELECT pg_catalog.jsonb_agg(a.attname::text) FROM pg_catalog.pg_attribute a \
+                  WHERE c.confupdtype IN ('c', 'n', 'd') AND a.attrelid = c.confrelid AND a.attnum = ANY (c.confkey)))::text \
          FROM pg_catalog.pg_constraint c \
          CROSS JOIN LATERAL (VALUES (c.conrelid, c.confrelid, false), (c.confrelid, c.conrelid, true)) v(mine, other, points_here) \
          JOIN pg_catalog.pg_class r \
@@ -214,7 +216,10 @@ async fn relations(
             references.push(table.clone());
         }
         if points_here && !referrers.iter().any(|known| known.table == table) {
-            referrers.push(Referrer { table, delete_spreads, update_spreads });
+            let columns: String = get(row, 5)?;
+            let columns: Vec<Option<Vec<String>>> = serde_json::from_str(&columns).unwrap_or_default();
+            let update_columns = columns.into_iter().flatten().flatten().collect();
+            referrers.push(Referrer { table, delete_spreads, update_spreads, update_columns });
         }
     }
     Ok((references, referrers))

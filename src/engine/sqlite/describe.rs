@@ -272,16 +272,20 @@ fn mark_collations(
 }
 
 fn referrers(connection: &Connection, table: &str) -> Result<Vec<Referrer>, Error> {
-    let sql = "SELECT t.name, f.on_delete, f.on_update FROM sqlite_schema t, pragma_foreign_key_list(t.name) f \
+    let sql = "SELECT t.name, f.on_delete, f.on_update, COALESCE(f.\"to\", (SELECT k.name FROM pragma_table_info(?1) k WHERE k.pk = f.seq + 1)) FROM sqlite_schema t, pragma_foreign_key_list(t.name) f \
                WHERE t.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE";
     connection
         .prepare(sql)?
         .query_map([table], |row| {
             let spreads = |rule: String| !matches!(rule.to_uppercase().as_str(), "NO ACTION" | "RESTRICT");
+            let update_spreads = spreads(row.get(2)?);
+            // Without a column's name the reference is to the primary key.
+            let column: Option<String> = row.get(3)?;
             Ok(Referrer {
                 table: TableName { schema: None, name: row.get(0)? },
                 delete_spreads: spreads(row.get(1)?),
-                update_spreads: spreads(row.get(2)?),
+                update_spreads,
+                update_columns: column.filter(|_| update_spreads).into_iter().collect(),
             })
         })?
         .collect()

@@ -6,6 +6,7 @@ pub(crate) mod batches;
 pub(crate) mod blind;
 pub(crate) mod browser;
 pub(crate) mod gate;
+pub(crate) mod permit;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
