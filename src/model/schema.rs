@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::TableAccess;
-
 /// The three engines. MariaDB and MySQL speak one protocol; what differs is in [`ServerInfo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -247,26 +245,6 @@ impl TableSchema {
 
     pub fn primary_key(&self) -> Option<&UniqueKey> {
         self.keys.iter().find(|key| key.primary)
-    }
-
-    /// A column that an insert through `access` leaves empty, and that is neither filled by the database nor may be empty:
-    /// every insert would be refused. `None` where that is not certain, as where a trigger may fill it.
-    pub fn required_beyond(&self, access: &TableAccess) -> Option<&str> {
-        if !self.triggers.is_empty() {
-            return None;
-        }
-        let written = |name: &str| access.columns.iter().any(|column| column.name == name);
-        // A database may number the rows of a key of one column, and MySQL fills an enum with its first word.
-        let numbered = |name: &str| self.primary_key().is_some_and(|key| key.columns == [name]);
-        let mut required = self.columns.iter().filter(|column| {
-            column.filled == Filled::ByWriter
-                && !column.nullable
-                && !column.has_default
-                && !written(&column.name)
-                && !numbered(&column.name)
-                && !column.declared.to_ascii_lowercase().starts_with("enum")
-        });
-        required.next().map(|column| column.name.as_str())
     }
 }
 
