@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod coverage;
 pub mod decimal;
 pub mod distance;
+pub mod fail_point;
 pub mod float_sum;
 mod json;
 pub mod key;
@@ -28,6 +29,7 @@ pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejec
 pub use comparison::ComparisonType;
 pub use coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 pub use distance::{Distance, Tolerances};
+pub use fail_point::fail_point;
 pub use key::Key;
 pub use measure::{Answer, Question};
 pub use permission::{
