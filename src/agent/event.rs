@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::acknowledge::Acknowledge;
 use super::difference::Difference;
 use super::intents::{Intents, RowOutcome};
 use super::outcome::TableOutcome;
@@ -179,10 +180,11 @@ pub enum Event {
     Equal {
         tables: Vec<EqualTable>,
     },
-    /// A row that could not be written, and why.
+    /// Rows that could not be written for one reason, and some of them by their keys.
     SetAside {
-        key: Vec<(String, String)>,
         reason: String,
+        count: u64,
+        examples: Vec<Vec<(String, String)>>,
     },
     /// One statement of a repair.
     Sql {
@@ -194,6 +196,9 @@ pub enum Event {
         table: String,
         batch: u64,
         rows: Intents,
+        /// Used when the intent is durable: the batch waits for it.
+        #[serde(skip)]
+        acknowledge: Acknowledge,
     },
     /// What became of the rows of a batch that was told, in their order.
     Applied {
@@ -256,7 +261,7 @@ mod tests {
             Event::Difference { difference },
             Event::Worked { done: 1, of: 2 },
             Event::Equal { tables: vec![EqualTable { at: 3, rows: u64::MAX, root: text() }] },
-            Event::SetAside { key: vec![(text(), text())], reason: text() },
+            Event::SetAside { reason: text(), count: u64::MAX, examples: vec![vec![(text(), text())]] },
             Event::Sql { statement: text() },
             Event::Intended {
                 table: text(),
@@ -267,11 +272,13 @@ mod tests {
                     before: Some(text()),
                     after: None,
                 }]),
+                acknowledge: Acknowledge::default(),
             },
             Event::Intended {
                 table: text(),
                 batch: 8,
                 rows: Intents::Inserts { keys: text(), after: text() },
+                acknowledge: Acknowledge::default(),
             },
             Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
             Event::UndoTable { table: text() },

@@ -12,11 +12,11 @@ use super::event::{Event, UndoTask, Undone};
 use super::identity::check_columns;
 use super::local::LocalAgent;
 use super::outcome::TableOutcome;
-use super::retry::patiently;
 use super::trail::Trail;
 use super::undo::UndoStore;
 use super::undo::journal::{JournalReader, Overwritten};
 use super::undo::own::{OwnAccess, access_of, merged, rows_of};
+use super::writer;
 use crate::merkle::SessionKey;
 use crate::model::{
     Allow, CanonicalRow, Change, ChangeOutcome, Key, Operation, Permission, PermittedChanges, Rejection,
@@ -156,7 +156,7 @@ impl<'a> Table<'a> {
             name: head.plan.target.to_string(),
             describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
             digests: head.digests.session(),
-            trail: Trail::of_undo(agent.engine.clone(), events, head, task.trail.clone(), keep),
+            trail: Trail::of_undo(agent, events, head, task.trail.clone(), keep),
             permission,
             waiting: Vec::new(),
             undone: Undone { partial: head.partial, ..Undone::default() },
@@ -172,7 +172,7 @@ impl<'a> Table<'a> {
 
     async fn leave(&self, key: &Key, reason: &str) -> Result<(), AgentError> {
         let key = self.describer.key(key).map_err(decode_error)?;
-        self.tell(Event::SetAside { key, reason: reason.to_owned() }).await
+        self.tell(Event::SetAside { reason: reason.to_owned(), count: 1, examples: vec![key] }).await
     }
 
     async fn put_back(&mut self, rows: Vec<Overwritten>, replace: bool) -> Result<(), AgentError> {
@@ -226,13 +226,19 @@ impl<'a> Table<'a> {
         self.agent.pace.admit(&engine, writes.len()).await?;
         let all: Vec<Change> = writes.as_slice().to_vec();
         let exchange = if replace { self.permission.permit_exchange(writes) } else { Err(writes) };
-        let intent = self.trail.intend(&self.describer, &by_plan, exchange.is_ok()).await?;
         let access = self.own.access().unwrap_or(&self.access);
-        let outcomes = match &exchange {
-            Ok(exchange) => engine.replace(access, exchange).await,
-            Err(writes) => patiently(|| engine.apply(access, writes)).await,
+        let outcomes = match exchange {
+            Ok(exchange) => {
+                let batch = self.trail.intend_as(&self.describer, &by_plan, true, exchange).await?;
+                let outcomes = writer::exchange(engine.as_ref(), access, &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
+            Err(writes) => {
+                let batch = self.trail.intend_as(&self.describer, &by_plan, false, writes).await?;
+                let outcomes = writer::apply(engine.as_ref(), access, &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
         };
-        let outcomes = self.trail.done(intent, outcomes).await?;
         for ((row, write), outcome) in tried.into_iter().zip(all).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => match write.operation() {

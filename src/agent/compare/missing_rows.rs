@@ -33,6 +33,20 @@ impl Missing {
         self.digests.chunks(most).map(part).collect()
     }
 
+    /// Cuts off the rows behind the first `most`; `None` where there are no more.
+    pub(crate) fn split_off(&mut self, most: usize) -> Option<Self> {
+        if self.rows.len() <= most {
+            return None;
+        }
+        let part = |from: usize, rows: usize| Self {
+            rows: Arc::new(self.rows.iter().skip(from).take(rows).collect()),
+            digests: self.digests.iter().skip(from).take(rows).copied().collect(),
+        };
+        let (first, rest) = (part(0, most), part(most, usize::MAX));
+        *self = first;
+        Some(rest)
+    }
+
     /// Key, row and digest of each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = ((&[u8], &[u8]), &RowDigest)> {
         self.rows.iter().zip(&self.digests)
@@ -68,6 +82,21 @@ mod tests {
             let told: Vec<_> = parts.iter().flat_map(Missing::iter).collect();
             for (n, ((key, row), digest)) in (0..rows).zip(&told) {
                 assert_eq!((*key, *row, digest.0), (&[n][..], &[n, n][..], [n; 16]));
+            }
+        }
+    }
+    #[test]
+    fn a_part_is_cut_in_two_without_loss() {
+        for (rows, most) in [(5, 2), (5, 5), (5, 9), (1, 1), (3, 1)] {
+            let mut all = RowRun::default();
+            (0..rows).for_each(|n: u8| all.push(&[n], &[n, n]));
+            let mut first = Missing::new(all, (0..rows).map(|n| RowDigest([n; 16])).collect());
+            let rest = first.split_off(most);
+            assert_eq!(rest.is_some(), usize::from(rows) > most);
+            let both: Vec<_> = first.iter().chain(rest.iter().flat_map(Missing::iter)).collect();
+            assert_eq!(both.len(), usize::from(rows));
+            for (n, ((key, row), digest)) in (0..rows).zip(both) {
+                assert_eq!((key, row, digest.0), (&[n][..], &[n, n][..], [n; 16]));
             }
         }
     }

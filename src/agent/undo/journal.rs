@@ -25,7 +25,7 @@ use super::super::intents::RowOutcome;
 use super::head::JournalHead;
 use super::key::{UndoKey, cannot};
 use crate::merkle::{RowDigest, SessionKey};
-use crate::model::{CanonicalRow, Change, Key};
+use crate::model::{CanonicalRow, Change, Key, fail_point};
 
 const MAGIC: &[u8] = b"trueup undo 2\n";
 const LENGTH: usize = 4;
@@ -192,6 +192,7 @@ impl Journal {
 
     async fn record_durably(&mut self, record: Vec<u8>) -> Result<(), AgentError> {
         self.record(record).await?;
+        fail_point();
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
 
