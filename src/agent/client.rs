@@ -20,12 +20,13 @@ use super::local::LEFT_OUT_MAX;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
-    RunRequest, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
+    RunRequest, TablesRequest, TaskFrame, UndoRequest, frame::Kind, run_request::Peer, task_frame,
 };
 use super::security::{ClientSecurity, PeerToken};
 use super::session::link::{FRAMES_IN_FLIGHT, Link};
 use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::status::{causes, from_status};
+use super::task_stream::acknowledging;
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 
@@ -180,18 +181,28 @@ impl RemoteAgent {
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
         };
         let request = RunRequest { task: pack_json(task)?.into(), peer: Some(peer) };
-        let stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().run(request)).await?;
-        Ok(self.events(stream))
+        let (frames, rx) = task_frames(task_frame::Kind::Run(request))?;
+        let mut client = self.client.clone();
+        let call = client.run(ReceiverStream::new(rx));
+        let stream = answer(&self.address, UNARY_TIMEOUT, call).await?;
+        Ok(self.events(stream, frames))
     }
 
     /// Has the agent take a run back. As `run`.
     pub(super) async fn undo(&self, task: &UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
-        let request = UndoRequest { task: json(task)? };
-        let stream = answer(&self.address, UNARY_TIMEOUT, self.client.clone().undo(request)).await?;
-        Ok(self.events(stream))
+        let (frames, rx) = task_frames(task_frame::Kind::Undo(UndoRequest { task: json(task)? }))?;
+        let mut client = self.client.clone();
+        let call = client.undo(ReceiverStream::new(rx));
+        let stream = answer(&self.address, UNARY_TIMEOUT, call).await?;
+        Ok(self.events(stream, frames))
     }
 
-    fn events(&self, mut stream: Streaming<RunEvent>) -> mpsc::Receiver<Event> {
+    /// `frames` is open for as long as events come: acknowledgements go there.
+    fn events(
+        &self,
+        mut stream: Streaming<RunEvent>,
+        frames: mpsc::Sender<TaskFrame>,
+    ) -> mpsc::Receiver<Event> {
         let (tx, rx) = mpsc::channel(EVENTS_AHEAD);
         let address = self.address.clone();
         tokio::spawn(async move {
@@ -209,7 +220,7 @@ impl RemoteAgent {
                     .with_hint("see its log; then run the command again, it is safe to repeat")),
                     Err(status) => Err(from_status(&status, &address)),
                 };
-                let event = event.unwrap_or_else(failed_event);
+                let event = acknowledging(event.unwrap_or_else(failed_event), &frames);
                 let last = matches!(event, Event::Done { .. } | Event::Failed { .. });
                 if tx.send(event).await.is_err() || last {
                     return;
@@ -239,6 +250,17 @@ impl RemoteAgent {
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
     }
+}
+
+/// The frames of a call, of which the first is in.
+fn task_frames(
+    first: task_frame::Kind,
+) -> Result<(mpsc::Sender<TaskFrame>, mpsc::Receiver<TaskFrame>), AgentError> {
+    let (frames, rx) = mpsc::channel(FRAMES_IN_FLIGHT);
+    frames
+        .try_send(TaskFrame { kind: Some(first) })
+        .map_err(|_| AgentError::new(FailureKind::Resource, "a new call cannot be full"))?;
+    Ok((frames, rx))
 }
 
 /// The peer's half of a conversation. Dropping it early would reset the whole stream, and our last frames with it, the

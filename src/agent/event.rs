@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::acknowledge::Acknowledge;
 use super::difference::Difference;
 use super::intents::{Intents, RowOutcome};
 use super::outcome::TableOutcome;
 use super::told::TrailWish;
-use crate::model::{Plan, Role, Tolerances};
+use crate::model::{Allow, Plan, Role, Tolerances};
 
 /// What a target's agent is asked to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -145,14 +146,6 @@ pub struct Undone {
     pub open: bool,
 }
 
-/// Which operations a repair may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allow {
-    pub insert: bool,
-    pub update: bool,
-    pub delete: bool,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -194,10 +187,11 @@ pub enum Event {
     Equal {
         tables: Vec<EqualTable>,
     },
-    /// A row that could not be written, and why.
+    /// Rows that could not be written for one reason, and some of them by their keys.
     SetAside {
-        key: Vec<(String, String)>,
         reason: String,
+        count: u64,
+        examples: Vec<Vec<(String, String)>>,
     },
     /// Told before the first write: why the run cannot be taken back, or not wholly.
     UndoLimits {
@@ -213,6 +207,9 @@ pub enum Event {
         table: String,
         batch: u64,
         rows: Intents,
+        /// Used when the intent is durable: the batch waits for it.
+        #[serde(skip)]
+        acknowledge: Acknowledge,
     },
     /// What became of the rows of a batch that was told, in their order.
     Applied {
@@ -275,8 +272,8 @@ mod tests {
             Event::Difference { difference },
             Event::Worked { done: 1, of: 2 },
             Event::Equal { tables: vec![EqualTable { at: 3, rows: u64::MAX, root: text() }] },
-            Event::SetAside { key: vec![(text(), text())], reason: text() },
             Event::UndoLimits { limits: vec![text()] },
+            Event::SetAside { reason: text(), count: u64::MAX, examples: vec![vec![(text(), text())]] },
             Event::Sql { statement: text() },
             Event::Intended {
                 table: text(),
@@ -287,11 +284,13 @@ mod tests {
                     before: Some(text()),
                     after: None,
                 }]),
+                acknowledge: Acknowledge::default(),
             },
             Event::Intended {
                 table: text(),
                 batch: 8,
                 rows: Intents::Inserts { keys: text(), after: text() },
+                acknowledge: Acknowledge::default(),
             },
             Event::Applied { batch: 7, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] },
             Event::UndoTable { table: text() },

@@ -5,6 +5,7 @@
 //! - Only `session::wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
 
+mod acknowledge;
 pub mod client;
 mod compare;
 mod conversation;
@@ -19,7 +20,6 @@ mod outcome;
 mod pace;
 mod rendezvous;
 mod repair;
-mod retry;
 mod scan;
 mod secret_file;
 pub mod security;
@@ -31,12 +31,14 @@ mod source;
 mod status;
 mod table_run;
 mod target;
+mod task_stream;
 pub mod told;
 mod trail;
 pub mod undo;
 mod undo_run;
 mod undo_table;
 mod whole_rows;
+mod writer;
 
 pub use session::wire;
 
@@ -49,10 +51,12 @@ pub mod proto {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+pub use crate::model::Allow;
+pub use acknowledge::Acknowledge;
 pub use client::RemoteAgent;
 pub use difference::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 pub use error::AgentError;
-pub use event::{Allow, EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
+pub use event::{EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
 pub use handle::{AgentHandle, start, undo_on};
 pub use intents::{HASH_DIGITS, Intents, RowIntent, RowOutcome, hashes};
 pub use local::{AgentLimits, LocalAgent, Serves};
@@ -60,11 +64,11 @@ pub use outcome::{PhaseSeconds, TableOutcome};
 pub use pace::Courtesy;
 pub use session::link::{Link, LinkCounts};
 pub use small_tables::ROLL_CALL_MAX;
-pub use told::{TrailSecret, TrailWish};
+pub use told::{TrailSecret, TrailWish, plain_key};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// What this build calls itself.
 pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));

@@ -19,14 +19,15 @@ use super::local::LocalAgent;
 use super::proto::agent_server::Agent;
 use super::proto::{
     DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Frame, Greeting, HelloReply,
-    HelloRequest, MeasureReply, MeasureRequest, RunEvent, RunRequest, TablesReply, TablesRequest,
-    UndoRequest, frame::Kind, run_request::Peer,
+    HelloRequest, MeasureReply, MeasureRequest, RunEvent, TablesReply, TablesRequest, TaskFrame, frame::Kind,
+    run_request::Peer, task_frame,
 };
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::{ClientSecurity, ServerSecurity};
 use super::session::link::{FRAMES_IN_FLIGHT, Link};
 use super::session::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
 use super::status::{from_status, to_status};
+use super::task_stream::{self, Awaited};
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, TableName};
 
@@ -167,12 +168,22 @@ async fn greeting(frames: &mut Streaming<Frame>) -> Result<Greeting, Status> {
     }
 }
 
+/// What a call is to do.
+async fn first_frame(frames: &mut Streaming<TaskFrame>) -> Result<Option<task_frame::Kind>, Status> {
+    tokio::time::timeout(GREETING_TIMEOUT, task_stream::first(frames)).await.map_err(|_| {
+        to_status(&AgentError::new(FailureKind::Timeout, "the call did not say in time what it is to do"))
+    })?
+}
+
 /// The events of work that goes on as long as somebody listens.
 fn told(
     work: impl Future<Output = ()> + Send + 'static,
     permit: OwnedSemaphorePermit,
     events: mpsc::Receiver<Event>,
+    acknowledgements: Streaming<TaskFrame>,
 ) -> Response<Replies<RunEvent>> {
+    let awaited = Awaited::default();
+    let receiving = AbortOnDropHandle::new(tokio::spawn(awaited.clone().receive(acknowledgements)));
     let work = tokio::spawn(async move {
         let _permit = permit;
         work.await;
@@ -180,7 +191,8 @@ fn told(
     // A coordinator that goes away drops this stream, and with it the work.
     let guard = AbortOnDropHandle::new(work);
     let stream = ReceiverStream::new(events).map(move |event| {
-        let _held = &guard;
+        let _held = (&guard, &receiving);
+        awaited.sends(&event);
         json(&event).map(|event| RunEvent { event }).map_err(|error| to_status(&error))
     });
     Response::new(stream.boxed())
@@ -253,8 +265,11 @@ impl Agent for Service {
 
     type RunStream = Replies<RunEvent>;
 
-    async fn run(&self, request: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
-        let request = request.into_inner();
+    async fn run(&self, request: Request<Streaming<TaskFrame>>) -> Result<Response<Self::RunStream>, Status> {
+        let mut frames = request.into_inner();
+        let Some(task_frame::Kind::Run(request)) = first_frame(&mut frames).await? else {
+            return Err(to_status(&AgentError::protocol("the call did not begin with a run")));
+        };
         let prepare = || {
             let task: Task = unpack_json(&request.task, "task")?;
             if task.writes() {
@@ -273,14 +288,21 @@ impl Agent for Service {
         };
         let (task, permit, meeting) = prepare().map_err(|error: AgentError| to_status(&error))?;
         let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-        Ok(told(self.target(task, meeting, events), permit, rx))
+        Ok(told(self.target(task, meeting, events), permit, rx, frames))
     }
 
     type UndoStream = Replies<RunEvent>;
 
-    async fn undo(&self, request: Request<UndoRequest>) -> Result<Response<Self::UndoStream>, Status> {
+    async fn undo(
+        &self,
+        request: Request<Streaming<TaskFrame>>,
+    ) -> Result<Response<Self::UndoStream>, Status> {
+        let mut frames = request.into_inner();
+        let Some(task_frame::Kind::Undo(request)) = first_frame(&mut frames).await? else {
+            return Err(to_status(&AgentError::protocol("the call did not begin with an undo")));
+        };
         let prepare = || {
-            let task: UndoTask = parse(&request.into_inner().task)?;
+            let task: UndoTask = parse(&request.task)?;
             if !task.dry_run {
                 self.agent.permit_write()?;
             }
@@ -295,7 +317,7 @@ impl Agent for Service {
                 () = ended.cancelled() => drop(events.send(failed_event(stopped(Role::Target))).await),
             }
         };
-        Ok(told(work, permit, rx))
+        Ok(told(work, permit, rx, frames))
     }
 
     type ExchangeStream = Replies<Frame>;

@@ -1,12 +1,15 @@
 //! What an audit trail and an undo journal are told of every batch: the intent before it is written, the outcome after.
 //!
-//! Rows stay with this agent: the trail gets keyed hashes and digests, the journal is encrypted and lies here.
+//! A batch is handed on for writing only when its intent is durable in the trail, where one was asked for: whoever records
+//! it acknowledges it. Rows stay with this agent: the trail gets keyed hashes and digests, the journal is encrypted and lies here.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use rayon::prelude::*;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::acknowledge::Acknowledge;
 use super::compare::describe::Describer;
 use super::compare::missing_rows::Missing;
 use super::error::{AgentError, FailureKind, decode_error};
@@ -20,7 +23,7 @@ use super::undo::{DigestSecret, Journal, JournalHead, UndoStore};
 use super::whole_rows::{overwritten, rows_of};
 use crate::engine::EngineError;
 use crate::merkle::{RowDigest, SessionKey};
-use crate::model::{Change, ChangeOutcome, Key, Plan, TableSchema};
+use crate::model::{Change, ChangeOutcome, Key, PermittedInserts, Plan, TableSchema, fail_point};
 
 /// Rows that are put into the trail's words by one task.
 const TOLD_TOGETHER: usize = 500;
@@ -40,24 +43,37 @@ pub(super) struct Trail<'a> {
     said: Vec<String>,
     /// Of the batch that was told last.
     batch: u64,
+    /// How long an acknowledgement is awaited.
+    patience: Duration,
 }
 
-/// A batch that was told, and is to be answered for.
+/// Told when the intent is durable; `None`: no trail was asked for.
+type Acknowledged = Option<oneshot::Receiver<u64>>;
+
+/// A batch whose intent is recorded: it may be written, and is to be answered for. Only a [`Trail`] makes one.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Intent {
+pub(super) struct Recorded<T> {
     batch: u64,
     rows: usize,
     /// Rows that are to be read back, by their place in the batch.
     read_back: ReadBack,
+    what: T,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum ReadBack {
+    #[default]
     Nothing,
     Keys(Vec<(usize, Key)>),
     /// All of the batch, in key order, with nothing between them.
     Run(Vec<Key>),
+}
+
+impl<T> Recorded<T> {
+    pub(super) fn what(&self) -> &T {
+        &self.what
+    }
 }
 
 enum Keeping {
@@ -115,7 +131,9 @@ impl<'a> Trail<'a> {
         limits: UndoLimits,
     ) -> Self {
         let (table, events) = (plan.target.to_string(), events.clone());
-        Self { wish, events, agent, table, journal, limits, not_kept: None, said: Vec::new(), batch: 0 }
+        let patience = agent.limits.peer_timeout;
+        let not_kept = None;
+        Self { wish, events, agent, table, journal, limits, not_kept, said: Vec::new(), batch: 0, patience }
     }
 
     /// For an undo of a journal with this head, which keeps a journal of its own; with the limits of what the undo writes.
@@ -155,29 +173,86 @@ impl<'a> Trail<'a> {
         matches!(self.journal, Keeping::Open { .. })
     }
 
-    /// Before a batch: what it overwrites is on disk, and the intent is told, when this returns.
-    pub(super) async fn intend(
+    /// Before a batch: what it overwrites is on disk, and its intent is durable in the trail, when this returns.
+    pub(super) async fn intend<T: AsRef<[Change]>>(
         &mut self,
         describer: &Describer,
-        changes: &[Change],
         replace: bool,
-    ) -> Result<Intent, AgentError> {
-        self.say_limits(Operations::of(changes)).await?;
-        let mut intent = self.next(changes.len()).await?;
-        if let Keeping::Open { journal, own } = &mut self.journal {
-            let before = overwritten(self.agent, own, changes).await?;
-            journal.batch(self.batch, replace, changes.iter().zip(&before)).await?;
-            if !own.is_plans() || self.limits.has_triggers() {
-                let leaves = changes.iter().enumerate().filter(|(_, change)| change.after.is_some());
-                intent.read_back =
-                    ReadBack::Keys(leaves.map(|(at, change)| (at, change.key.clone())).collect());
+        what: T,
+    ) -> Result<Recorded<T>, AgentError> {
+        let told = self.tell_and_keep(describer, what.as_ref(), replace).await?;
+        let rows = what.as_ref().len();
+        self.recorded(told, rows, what).await
+    }
+
+    /// The same of changes of whole rows, which are told by the plan as `told`.
+    pub(super) async fn intend_as<T>(
+        &mut self,
+        describer: &Describer,
+        told: &[Change],
+        replace: bool,
+        what: T,
+    ) -> Result<Recorded<T>, AgentError> {
+        let acknowledged = self.tell_and_keep(describer, told, replace).await?;
+        self.recorded(acknowledged, told.len(), what).await
+    }
+
+    async fn tell_and_keep(
+        &mut self,
+        describer: &Describer,
+        told: &[Change],
+        replace: bool,
+    ) -> Result<(Acknowledged, ReadBack), AgentError> {
+        self.say_limits(Operations::of(told)).await?;
+        self.begin_batch().await?;
+        let acknowledged = match &self.wish {
+            Some(wish) => {
+                let tell = |change: &Change| wish.told(&self.table, describer, change).map_err(decode_error);
+                let rows = told
+                    .par_iter()
+                    .with_min_len(TOLD_TOGETHER)
+                    .map(tell)
+                    .collect::<Result<_, AgentError>>()?;
+                Some(self.announce(Intents::Each(rows)).await?)
             }
+            None => None,
+        };
+        fail_point();
+        // The journal is written while the trail is.
+        let (agent, triggers) = (self.agent, self.limits.has_triggers());
+        let mut read_back = ReadBack::Nothing;
+        let kept = match &mut self.journal {
+            Keeping::Open { journal, own } => {
+                if !own.is_plans() || triggers {
+                    let leaves = told.iter().enumerate().filter(|(_, change)| change.after.is_some());
+                    read_back = ReadBack::Keys(leaves.map(|(at, change)| (at, change.key.clone())).collect());
+                }
+                match overwritten(agent, own, told).await {
+                    Ok(before) => journal.batch(self.batch, replace, told.iter().zip(&before)).await,
+                    Err(error) => Err(error),
+                }
+            }
+            _ => Ok(()),
+        };
+        self.kept(kept, told.len()).await?;
+        Ok((acknowledged, read_back))
+    }
+
+    /// A batch that the journal does not take is not written; the trail knows it by now.
+    async fn kept(&mut self, kept: Result<(), AgentError>, rows: usize) -> Result<(), AgentError> {
+        fail_point();
+        if kept.is_err() {
+            self.not_written(rows).await;
         }
-        let Some(wish) = &self.wish else { return Ok(intent) };
-        let told = |change: &Change| wish.told(&self.table, describer, change).map_err(decode_error);
-        let rows =
-            changes.par_iter().with_min_len(TOLD_TOGETHER).map(told).collect::<Result<_, AgentError>>()?;
-        self.intended(intent, Intents::Each(rows)).await
+        kept
+    }
+
+    async fn not_written(&mut self, rows: usize) {
+        let outcomes = vec![RowOutcome::Refused; rows];
+        if self.wish.is_some() {
+            // The run fails for another reason.
+            let _ = self.tell(Event::Applied { batch: self.batch, outcomes }).await;
+        }
     }
 
     /// The same of rows that are all inserted.
@@ -185,53 +260,107 @@ impl<'a> Trail<'a> {
         &mut self,
         describer: &Describer,
         missing: &Missing,
-    ) -> Result<Intent, AgentError> {
-        let rows = &missing.rows;
+        what: PermittedInserts,
+    ) -> Result<Recorded<PermittedInserts>, AgentError> {
         self.say_limits(Operations { insert: true, ..Operations::default() }).await?;
-        let mut intent = self.next(rows.len()).await?;
-        if let Keeping::Open { journal, own } = &mut self.journal {
-            journal.inserts(self.batch, missing.iter().map(|((key, _), digest)| (key, digest))).await?;
-            // Where every column is the source's, the rows are known without being read.
-            if own.whole().uncompared || self.limits.has_triggers() {
-                intent.read_back = ReadBack::Run(rows.iter().map(|(key, _)| Key::from(key)).collect());
+        self.begin_batch().await?;
+        let acknowledged = match &self.wish {
+            Some(wish) => {
+                let rows = wish.inserts(&self.table, describer, &missing.rows).map_err(decode_error)?;
+                Some(self.announce(rows).await?)
             }
-        }
-        let Some(wish) = &self.wish else { return Ok(intent) };
-        let intents = wish.inserts(&self.table, describer, rows).map_err(decode_error)?;
-        self.intended(intent, intents).await
+            None => None,
+        };
+        let triggers = self.limits.has_triggers();
+        let mut read_back = ReadBack::Nothing;
+        let kept = match &mut self.journal {
+            Keeping::Open { journal, own } => {
+                // Where every column is the source's, the rows are known without being read.
+                if own.whole().uncompared || triggers {
+                    read_back = ReadBack::Run(missing.rows.iter().map(|(key, _)| Key::from(key)).collect());
+                }
+                journal.inserts(self.batch, missing.iter().map(|((key, _), digest)| (key, digest))).await
+            }
+            _ => Ok(()),
+        };
+        self.kept(kept, missing.rows.len()).await?;
+        self.recorded((acknowledged, read_back), missing.rows.len(), what).await
     }
 
-    async fn next(&mut self, rows: usize) -> Result<Intent, AgentError> {
+    async fn begin_batch(&mut self) -> Result<(), AgentError> {
         self.batch += 1;
+        fail_point();
         self.journal.open().await?;
-        Ok(Intent { batch: self.batch, rows, read_back: ReadBack::Nothing })
+        fail_point();
+        Ok(())
     }
 
-    async fn intended(&self, intent: Intent, rows: Intents) -> Result<Intent, AgentError> {
-        self.tell(Event::Intended { table: self.table.clone(), batch: intent.batch, rows }).await?;
-        Ok(intent)
+    async fn announce(&self, rows: Intents) -> Result<oneshot::Receiver<u64>, AgentError> {
+        let (acknowledge, acknowledged) = Acknowledge::pair();
+        let table = self.table.clone();
+        self.tell(Event::Intended { table, batch: self.batch, rows, acknowledge }).await?;
+        Ok(acknowledged)
+    }
+
+    /// Waits until the intent is durable.
+    async fn recorded<T>(
+        &mut self,
+        (acknowledged, read_back): (Acknowledged, ReadBack),
+        rows: usize,
+        what: T,
+    ) -> Result<Recorded<T>, AgentError> {
+        let batch = self.batch;
+        let Some(acknowledged) = acknowledged else { return Ok(Recorded { batch, rows, read_back, what }) };
+        let error = match tokio::time::timeout(self.patience, acknowledged).await {
+            Ok(Ok(seq)) => {
+                tracing::debug!(batch, seq, "the intent of a batch is recorded");
+                fail_point();
+                return Ok(Recorded { batch, rows, read_back, what });
+            }
+            Ok(Err(_)) => AgentError::new(
+                FailureKind::Cancelled,
+                format!("the intent of batch {batch} was not recorded: none of its rows was written"),
+            ),
+            Err(_) => AgentError::new(
+                FailureKind::Timeout,
+                format!(
+                    "the ledger has not recorded the intent of batch {batch} for {} s: none of its rows was written",
+                    self.patience.as_secs()
+                ),
+            )
+            .with_hint("look at the ledger's disk or server; then run the command again, it is safe to repeat"),
+        };
+        // The journal may speak of the batch by now.
+        if let Keeping::Open { journal, .. } = &mut self.journal {
+            journal.outcomes(batch, &vec![RowOutcome::Refused; rows], &[]).await?;
+        }
+        self.not_written(rows).await;
+        Err(error)
     }
 
     /// After a batch, also after one that failed; passes on what it was given.
-    pub(super) async fn done(
+    pub(super) async fn done<T>(
         &mut self,
-        intent: Intent,
+        batch: &Recorded<T>,
         given: Result<Vec<ChangeOutcome>, EngineError>,
     ) -> Result<Vec<ChangeOutcome>, AgentError> {
         let outcomes: Vec<RowOutcome> = match &given {
             Ok(outcomes) => outcomes.iter().map(row_outcome).collect(),
             // Most errors mean that nothing was written; a connection lost in the commit means that nobody knows.
-            Err(_) => vec![RowOutcome::Unknown; intent.rows],
+            Err(_) => vec![RowOutcome::Unknown; batch.rows],
         };
-        let left = self.read_back(intent.read_back, &outcomes).await;
+        let left = self.read_back(&batch.read_back, &outcomes).await;
+        fail_point();
         let noted = match &mut self.journal {
-            Keeping::Open { journal, .. } => journal.outcomes(intent.batch, &outcomes, &left).await,
+            Keeping::Open { journal, .. } => journal.outcomes(batch.batch, &outcomes, &left).await,
             _ => Ok(()),
         };
+        fail_point();
         let told = match self.wish {
-            Some(_) => self.tell(Event::Applied { batch: intent.batch, outcomes }).await,
+            Some(_) => self.tell(Event::Applied { batch: batch.batch, outcomes }).await,
             None => Ok(()),
         };
+        fail_point();
         let given = given?;
         noted.and(told)?;
         Ok(given)
@@ -239,15 +368,15 @@ impl<'a> Trail<'a> {
 
     /// What the rows hold now that were written, by their place in the batch. Where that cannot be read it is not known, and
     /// the run goes on.
-    async fn read_back(&self, wanted: ReadBack, outcomes: &[RowOutcome]) -> Vec<Option<RowDigest>> {
+    async fn read_back(&self, wanted: &ReadBack, outcomes: &[RowOutcome]) -> Vec<Option<RowDigest>> {
         let Keeping::Open { journal, own } = &self.journal else { return Vec::new() };
         let written = |at: usize| outcomes.get(at) == Some(&RowOutcome::Written);
         let mut left = vec![None; outcomes.len()];
         match wanted {
             ReadBack::Nothing => return Vec::new(),
-            ReadBack::Keys(mut keys) => {
-                keys.retain(|(at, _)| written(*at));
-                let (places, keys): (Vec<usize>, Vec<Key>) = keys.into_iter().unzip();
+            ReadBack::Keys(keys) => {
+                let keys = keys.iter().filter(|(at, _)| written(*at)).cloned();
+                let (places, keys): (Vec<usize>, Vec<Key>) = keys.unzip();
                 let Ok(rows) = rows_of(self.agent, own.reading(), &keys, |_| true).await else { return left };
                 for (at, key) in places.into_iter().zip(&keys) {
                     if let Some(slot) = left.get_mut(at) {
@@ -256,7 +385,7 @@ impl<'a> Trail<'a> {
                 }
             }
             ReadBack::Run(keys) => {
-                let Ok(rows) = self.agent.engine.fetch_run(own.reading(), &keys).await else { return left };
+                let Ok(rows) = self.agent.engine.fetch_run(own.reading(), keys).await else { return left };
                 let places: HashMap<&[u8], usize> =
                     keys.iter().enumerate().map(|(at, key)| (key.as_bytes(), at)).collect();
                 for (key, row) in rows.iter() {

@@ -10,7 +10,6 @@ use super::error::{AgentError, FailureKind, decode_error};
 use super::event::{Event, UndoTask, Undone};
 use super::identity::check_columns;
 use super::local::LocalAgent;
-use super::retry::patiently;
 use super::trail::Trail;
 use super::undo::UndoStore;
 use super::undo::limits::{Operations, UndoLimits};
@@ -18,9 +17,11 @@ use super::undo::own::{OwnAccess, access_of, merged};
 use super::undo::reader::{JournalReader, Overwritten};
 use super::undo::standing::{Now, Standing};
 use super::whole_rows::rows_of;
+use super::writer;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, Role, TableAccess,
+    Allow, CanonicalRow, Change, ChangeOutcome, Key, Operation, Permission, Permitted, PermittedChanges,
+    Rejection, RejectionKind, Role, TableAccess,
 };
 
 /// Rows left as they are that are told by their keys.
@@ -59,7 +60,7 @@ pub(super) struct Table<'a> {
     /// Keys the digests of what the run wrote.
     digests: SessionKey,
     trail: Trail<'a>,
-    deletes_spread: bool,
+    permission: Permission,
     /// What the writes of the undo itself change beyond its journal.
     limits: UndoLimits,
     waiting: Vec<(Overwritten, Rejection)>,
@@ -95,7 +96,8 @@ impl<'a> Table<'a> {
             describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
             digests: head.digests.session(),
             trail: Trail::of_undo(agent, events, head, limits.clone(), task.trail.clone(), keep),
-            deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
+            // A dry run asks what would be permitted, and has nothing to hand to the engine.
+            permission: Permission::new(Allow::ALL, task.allow_cascade, &schema, own.writing()),
             limits,
             waiting: Vec::new(),
             moved,
@@ -113,7 +115,7 @@ impl<'a> Table<'a> {
 
     async fn leave(&self, key: &Key, reason: &str) -> Result<(), AgentError> {
         let key = self.describer.key(key).map_err(decode_error)?;
-        self.tell(Event::SetAside { key, reason: reason.to_owned() }).await
+        self.tell(Event::SetAside { reason: reason.to_owned(), count: 1, examples: vec![key] }).await
     }
 
     fn moved(&self) -> MutexGuard<'_, MovedOn> {
@@ -143,7 +145,7 @@ impl<'a> Table<'a> {
     /// The rows that were refused because of others.
     pub(super) async fn try_again(&mut self, exchange: bool) -> Result<(), AgentError> {
         let rows = std::mem::take(&mut self.waiting).into_iter().map(|(row, _)| row).collect();
-        self.put_back(rows, exchange && !self.deletes_spread).await
+        self.put_back(rows, exchange).await
     }
 
     async fn put_back(&mut self, rows: Vec<Overwritten>, replace: bool) -> Result<(), AgentError> {
@@ -156,7 +158,7 @@ impl<'a> Table<'a> {
             false => Some(rows_of(self.agent, &self.access, &keys, must).await?),
         };
         drop(left);
-        let (mut told, mut writes, mut tried) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut told, mut writes, mut tried) = (Vec::new(), PermittedChanges::default(), Vec::new());
         for row in rows {
             let now =
                 Now { by_plan: by_plan.as_ref().unwrap_or(&whole).get(&row.key), whole: whole.get(&row.key) };
@@ -170,15 +172,22 @@ impl<'a> Table<'a> {
         }
         let engine = self.agent.engine.clone();
         self.agent.pace.admit(&engine, writes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &told, replace).await?;
-        let outcomes = if replace {
-            engine.replace(self.own.writing(), &writes).await
-        } else {
-            patiently(|| engine.apply(self.own.writing(), &writes)).await
+        let all: Vec<Change> = writes.as_slice().to_vec();
+        let exchange = if replace { self.permission.permit_exchange(writes) } else { Err(writes) };
+        let outcomes = match exchange {
+            Ok(exchange) => {
+                let batch = self.trail.intend_as(&self.describer, &told, true, exchange).await?;
+                let outcomes = writer::exchange(engine.as_ref(), self.own.writing(), &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
+            Err(writes) => {
+                let batch = self.trail.intend_as(&self.describer, &told, false, writes).await?;
+                let outcomes = writer::apply(engine.as_ref(), self.own.writing(), &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
         };
-        let outcomes = self.trail.done(intent, outcomes).await?;
         let mut written = Vec::new();
-        for ((row, write), outcome) in tried.into_iter().zip(writes).zip(outcomes) {
+        for ((row, write), outcome) in tried.into_iter().zip(all).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => {
                     let operation = write.operation();
@@ -202,7 +211,7 @@ impl<'a> Table<'a> {
         &mut self,
         row: &Overwritten,
         now: Now<'_>,
-    ) -> Result<Option<(Change, Change)>, AgentError> {
+    ) -> Result<Option<(Change, Permitted)>, AgentError> {
         let (key, whole) = (&row.key, self.own.whole());
         let mut standing = row.standing(now, &self.digests, self.own.is_plans(), whole.uncompared);
         let digest = self.key_digest(key);
@@ -250,12 +259,14 @@ impl<'a> Table<'a> {
             (was, _) => was,
         };
         let change = Change { key: key.clone(), before: is, after };
-        if change.operation() == Operation::Delete && self.deletes_spread && !self.task.allow_cascade {
-            self.undone.refused += 1;
-            self.leave(key, "deleting it would delete or change rows of other tables: --allow-cascade")
-                .await?;
-            return Ok(None);
-        }
+        let change = match self.permission.permit(change) {
+            Ok(change) => change,
+            Err(refused) => {
+                self.undone.refused += 1;
+                self.leave(key, &refused.refusal.to_string()).await?;
+                return Ok(None);
+            }
+        };
         if self.task.dry_run {
             self.undone.left += 1;
             return Ok(None);

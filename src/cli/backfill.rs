@@ -26,9 +26,9 @@ use crate::coordinator::RunEvent;
 use crate::coordinator::backfill::{self, BackfillEvent, BackfillRequest};
 use crate::model::Role;
 use crate::model::measure::Step;
-use crate::report::SCHEMA_VERSION;
 use crate::report::backfill::{BackfillReport, BackfillTable, ChunkReport, json, text};
 use crate::report::render::{Style, grouped};
+use crate::report::{SCHEMA_VERSION, Verdict};
 
 const EVENTS_AHEAD: usize = 256;
 const GO_ON: &str = "run the same command again to go on: what was filled is skipped";
@@ -158,8 +158,10 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
     let mut recorder = Recorder::begin(&args.pair.evidence, recording).await?;
     recorder.ask(&mut request.run.options);
     let work = Box::pin(work(args, (&source, &target), &request, &mut output, &mut recorder));
+    let mut stopped = Vec::new();
     let ended = match shutdown.or_grace(work).await {
         Some(Ok(tables)) if shutdown.is_requested() && was_stopped(&tables) => {
+            stopped = tables;
             Err(recorder.interrupted(GO_ON))
         }
         Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
@@ -170,10 +172,53 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
         Ok(tables) => tables,
         Err(failure) => {
             recorder.fail(&failure).await;
+            if args.pair.format != Format::Text {
+                let mut report = report_of((&source, &target), began, args.dry_run, stopped);
+                report.verdict = Verdict::Unknown;
+                report.run = Some(recorder.run().to_owned());
+                report.stopped = Some(recorder.stopped(&failure));
+                // The failure says more than that its report could not be written.
+                let _ =
+                    output.write(&machine_readable(&report, args.pair.format)).and_then(|()| output.finish());
+            }
             return Err(failure);
         }
     };
-    let mut report = BackfillReport {
+    let mut report = report_of((&source, &target), began, args.dry_run, tables);
+    let totals = Totals::of_backfill(&report, &recorder);
+    let noted = match recorder.finish(totals).await {
+        Ok(head) => {
+            report.run = head.is_some().then(|| recorder.run().to_owned());
+            report.audit_head = head;
+            Ok(())
+        }
+        Err(failure) => {
+            report.run = Some(recorder.run().to_owned());
+            report.stopped = Some(recorder.stopped(&failure));
+            Err(failure)
+        }
+    };
+    let failed = |table: &BackfillTable| {
+        table.error.is_some() || table.chunks.iter().any(|chunk| chunk.error.is_some())
+    };
+    report.hint = recorder.hint(report.tables.iter().any(failed));
+    let shown = match args.pair.format {
+        Format::Text => text(&report, Style { color: color(args.pair.color, output.is_terminal()) }),
+        format => machine_readable(&report, format),
+    };
+    output.write(&shown)?;
+    output.finish()?;
+    noted?;
+    Ok(report.verdict.exit_status())
+}
+
+fn report_of(
+    (source, target): (&EndpointUrl, &EndpointUrl),
+    began: (Instant, SystemTime),
+    dry_run: bool,
+    tables: Vec<BackfillTable>,
+) -> BackfillReport {
+    BackfillReport {
         schema_version: SCHEMA_VERSION,
         software: SOFTWARE.to_owned(),
         command: "backfill".to_owned(),
@@ -183,28 +228,22 @@ pub(super) async fn run(args: &BackfillArgs, shutdown: &Shutdown) -> Result<u8, 
         target: target.shown.clone(),
         started_at: humantime::format_rfc3339_seconds(began.1).to_string(),
         seconds: began.0.elapsed().as_secs_f64(),
-        dry_run: args.dry_run,
+        dry_run,
         verdict: backfill::verdict(&tables),
         tables,
-    };
-    let totals = Totals::of_backfill(&report, &recorder);
-    if let Some(head) = recorder.finish(totals).await? {
-        report.run = Some(recorder.run().to_owned());
-        report.audit_head = Some(head);
+        stopped: None,
+        hint: None,
     }
-    let shown = match args.pair.format {
-        Format::Json => json(&report),
-        Format::Ndjson => {
-            let mut lines: String = report.tables.iter().map(|table| line(&Line::Table { table })).collect();
-            let run = BackfillReport { tables: Vec::new(), ..report.clone() };
-            lines.push_str(&line(&Line::Backfill { run: &run }));
-            lines
-        }
-        Format::Text => text(&report, Style { color: color(args.pair.color, output.is_terminal()) }),
-    };
-    output.write(&shown)?;
-    output.finish()?;
-    Ok(report.verdict.exit_status())
+}
+
+fn machine_readable(report: &BackfillReport, format: Format) -> String {
+    if format != Format::Ndjson {
+        return json(report);
+    }
+    let mut lines: String = report.tables.iter().map(|table| line(&Line::Table { table })).collect();
+    let run = BackfillReport { tables: Vec::new(), ..report.clone() };
+    lines.push_str(&line(&Line::Backfill { run: &run }));
+    lines
 }
 
 /// What was asked for, as the ledger keeps it.

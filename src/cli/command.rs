@@ -14,7 +14,7 @@ use super::endpoint::{EndpointUrl, client_security, key_pair, limits, open_local
 use super::evidence;
 use super::evidence_args::UndoStoreArgs;
 use super::output::Output;
-use super::recorder::{Recorder, Recording};
+use super::recorder::{GO_ON, Recorder, Recording};
 use super::shutdown::Shutdown;
 use super::sql_file::{Heading, SqlFile};
 use super::terminal::{Progress, color};
@@ -24,11 +24,9 @@ use crate::agent::{self, Allow, Event, SOFTWARE, Serves, TableOutcome, TaskOptio
 use crate::coordinator::{self, PairRequest, RunEvent, RunOutcome, RunRequest};
 use crate::model::{Role, Unpaired, Wishes};
 use crate::report::render::{self, Line, Style};
-use crate::report::{RunReport, SCHEMA_VERSION, TableReport};
+use crate::report::{RunReport, SCHEMA_VERSION, TableReport, Verdict};
 
 const EVENTS_AHEAD: usize = 256;
-/// What goes on with a run that was interrupted.
-const GO_ON: &str = "run the same command again to go on";
 
 pub(super) async fn diff(args: &DiffArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     diff_checked(args, shutdown, |_| Ok(())).await
@@ -173,7 +171,8 @@ impl Job<'_> {
             Some(Ok(outcome)) if self.shutdown.is_requested() && was_stopped(&outcome.tables) => {
                 let failure = recorder.interrupted(GO_ON);
                 recorder.fail_with(&failure, &outcome.tables).await;
-                return Err(failure);
+                let report = self.report(&source, &target, began, outcome);
+                return Err(self.stopped(report, failure, &recorder, &mut output));
             }
             Some(Err(_)) if self.shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
             None => Err(recorder.interrupted(GO_ON)),
@@ -182,20 +181,45 @@ impl Job<'_> {
         match ended {
             Ok(outcome) => {
                 let mut report = self.report(&source, &target, began, outcome);
-                recorder.finish_report(&mut report).await?;
+                let noted = recorder.finish_report(&mut report).await;
                 if let Err(failure) = self.print(&report, &mut output) {
                     // What was done is told all the same.
                     let text = render::text(&report, Style { color: false }, self.request.writes());
                     let _ = std::io::stderr().write_all(text.as_bytes());
                     return Err(failure);
                 }
-                Ok(report)
+                noted.map(|()| report)
             }
             Err(failure) => {
                 recorder.fail(&failure).await;
-                Err(failure)
+                let none = RunOutcome {
+                    tables: Vec::new(),
+                    only_in_source: Vec::new(),
+                    only_in_target: Vec::new(),
+                    left_out: Vec::new(),
+                };
+                let report = self.report(&source, &target, began, none);
+                Err(self.stopped(report, failure, &recorder, &mut output))
             }
         }
+    }
+
+    /// A machine reads why a run ended early, what it wrote and how to go on in the report; a person in the failure.
+    fn stopped(
+        &self,
+        mut report: RunReport,
+        failure: Failure,
+        recorder: &Recorder,
+        output: &mut Output,
+    ) -> Failure {
+        if self.pair.format != Format::Text {
+            report.verdict = Verdict::Unknown;
+            report.run = Some(recorder.run().to_owned());
+            report.stopped = Some(recorder.stopped(&failure));
+            // The failure says more than that its report could not be written.
+            let _ = self.print(&report, output);
+        }
+        failure
     }
 
     async fn work(
@@ -287,7 +311,9 @@ impl Job<'_> {
                         extra: *extra,
                     }),
                     Event::Difference { difference } => render::line(&Line::Difference { table, difference }),
-                    Event::SetAside { key, reason } => render::line(&Line::SetAside { table, key, reason }),
+                    Event::SetAside { reason, count, examples } => {
+                        render::line(&Line::SetAside { table, reason, count: *count, examples })
+                    }
                     _ => return Ok(()),
                 }
             }
@@ -324,6 +350,8 @@ impl Job<'_> {
             only_in_source: outcome.only_in_source,
             only_in_target: outcome.only_in_target,
             left_out: outcome.left_out,
+            stopped: None,
+            hint: None,
         }
     }
 

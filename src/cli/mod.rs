@@ -128,6 +128,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<u8, Failure> {
+    #[cfg(debug_assertions)]
+    if let Some(nth) = std::env::var("TRUEUP_FAIL_POINT").ok().and_then(|nth| nth.parse().ok()) {
+        crate::model::fail_point::arm(nth);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::new(format!("cannot start: {error}"), "raise the limits on threads (ulimit -u)")
     })?;

@@ -1,7 +1,7 @@
 //! A run's record as it comes about: its beginning, every batch, its end.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -13,12 +13,20 @@ use super::run_beat::RunBeat;
 use crate::agent::{Event, Intents, TaskOptions, TrailWish};
 use crate::config::url::is_free_of_secrets;
 use crate::coordinator::{RunEvent, Written};
-use crate::ledger::{self, Ledger, RunEnd, RunStart};
+use crate::ledger::{self, Entry, Ledger, LedgerError, RunEnd, RunStart};
+use crate::model::fail_point;
 use crate::report::backfill::BackfillReport;
 use crate::report::checks::{CheckResult, overall};
 use crate::report::record::TableRecord;
-use crate::report::render::grouped;
-use crate::report::{RunReport, TableReport};
+use crate::report::render::{grouped, written_text};
+use crate::report::{RunReport, Stopped, TableReport};
+
+/// What goes on with a run that ended early.
+pub(super) const GO_ON: &str = "run the same command again to go on";
+/// How long the ledger may take to record a batch: a stalled one holds the writes back, and then ends the run.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for the end of a run that failed.
+const AT_THE_END: Duration = Duration::from_secs(20);
 
 /// A run that is to be recorded.
 pub(super) struct Recording<'a> {
@@ -136,42 +144,39 @@ impl Recorder {
         options.trail = self.wish();
     }
 
+    /// What cannot be recorded is not done: an error here stops the run. A batch is acknowledged when its intent is durable,
+    /// and not written before that.
     pub(super) async fn event(&mut self, event: &RunEvent) -> Result<(), Failure> {
-        if let RunEvent::Table { table, event } = event {
-            self.written.note(*table, event);
-        }
-        let (Some(open), RunEvent::Table { table, event }) = (&mut self.open, event) else { return Ok(()) };
-        let at = timestamp(SystemTime::now());
-        let entries = match event {
-            Event::Intended { table: name, batch, rows } => {
-                let entry = ledger::intent_entry(&open.start, &at, name, *batch, rows);
-                let announced = open.intended.insert((*table, *batch), (name.clone(), rows.clone()));
+        let RunEvent::Table { table, event } = event else { return Ok(()) };
+        let Some(open) = &mut self.open else { return Ok(()) };
+        match event {
+            Event::Intended { table: name, batch, rows, acknowledge } => {
+                let at = timestamp(SystemTime::now());
                 // Another round has begun, and nobody answered for this batch of the one before.
-                let mut entries = announced.map_or_else(Vec::new, |(name, rows)| {
+                let before = open.intended.remove(&(*table, *batch));
+                let mut entries = before.map_or_else(Vec::new, |(name, rows)| {
                     ledger::batch_entries(&open.start, &at, &name, *batch, rows, &[])
                 });
-                entries.push(entry);
-                entries
+                entries.push(ledger::intent_entry(&open.start, &at, name, *batch, rows));
+                let recorded = open.append(entries).await;
+                let seq = recorded.map_err(|error| self.not_recorded(&error))?;
+                self.written.note(*table, event);
+                if let Some(open) = &mut self.open {
+                    open.intended.insert((*table, *batch), (name.clone(), rows.clone()));
+                }
+                acknowledge.recorded(seq);
             }
-            Event::Applied { batch, outcomes } => match open.intended.remove(&(*table, *batch)) {
-                Some((name, rows)) => ledger::batch_entries(&open.start, &at, &name, *batch, rows, outcomes),
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
-        };
-        match open.ledger.append(entries).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let what = format!("the run is stopped, it cannot be recorded: {}", error.what);
-                Err(self.unrecorded(&what, &error.hint))
+            Event::Applied { batch, outcomes } => {
+                self.written.note(*table, event);
+                let Some((name, rows)) = open.intended.remove(&(*table, *batch)) else { return Ok(()) };
+                let at = timestamp(SystemTime::now());
+                let entries = ledger::batch_entries(&open.start, &at, &name, *batch, rows, outcomes);
+                let recorded = open.append(entries).await;
+                recorded.map_err(|error| self.not_recorded(&error))?;
             }
+            _ => {}
         }
-    }
-
-    /// The ledger failed under a run that writes: what was written so far, which run that was, and the way on.
-    fn unrecorded(&self, what: &str, hint: &str) -> Failure {
-        let message = format!("{what}{}\nrun {}", self.so_far(), self.run);
-        Failure::new(message, self.way_on(hint))
+        Ok(())
     }
 
     pub(super) fn table_record(&self, report: &TableReport) -> TableRecord {
@@ -183,7 +188,7 @@ impl Recorder {
         self.open.as_ref().map(|open| open.wish.key(table, key)).unwrap_or_default()
     }
 
-    /// Notes how a run ended, and tells its report where.
+    /// Notes how a run ended, and tells its report where. A report whose end is not noted is a report all the same.
     pub(super) async fn finish_report(&mut self, report: &mut RunReport) -> Result<(), Failure> {
         let totals = Totals {
             outcome: report.verdict.as_str(),
@@ -191,10 +196,19 @@ impl Recorder {
             only_in: (report.only_in_source.clone(), report.only_in_target.clone()),
             checks: Vec::new(),
         };
-        if let Some(head) = self.finish(totals).await? {
-            report.run = Some(self.run.clone());
-            report.audit_head = Some(head);
+        match self.finish(totals).await {
+            Ok(Some(head)) => {
+                report.run = Some(self.run.clone());
+                report.audit_head = Some(head);
+            }
+            Ok(None) => {}
+            Err(failure) => {
+                report.run = Some(self.run.clone());
+                report.stopped = Some(self.stopped(&failure));
+                return Err(failure);
+            }
         }
+        report.hint = self.hint(report.tables.iter().any(|table| table.error.is_some()));
         Ok(())
     }
 
@@ -211,14 +225,13 @@ impl Recorder {
             tables: totals.tables,
             checks: totals.checks,
         };
+        fail_point();
         match open.ledger.finish(&open.start, &end).await {
             Ok(head) => Ok(Some(head.to_string())),
             Err(error) if open.start.writes => {
-                let what = format!(
-                    "the run has ended ({}), but the ledger cannot note it: {}",
-                    end.outcome, error.what
-                );
-                Err(self.unrecorded(&what, &error.hint))
+                let (outcome, what) = (&end.outcome, &error.what);
+                let message = format!("the run has ended ({outcome}), but the ledger cannot note it: {what}");
+                Err(Failure::new(message + &self.so_far(), self.way_on(&error.hint)))
             }
             Err(error) => {
                 warn(&format!("the end of this run is not recorded: {}", error.what));
@@ -230,45 +243,69 @@ impl Recorder {
     /// Why a run that was asked to stop has no answer: what it wrote so far, which run that was, how to go on, and how to
     /// take it back.
     pub(super) fn interrupted(&self, go_on: &str) -> Failure {
-        let mut message = format!("interrupted: both sides are stopped{}", self.so_far());
-        if self.open.is_some() {
-            message += &format!("\nrun {}", self.run);
-        }
+        let message = format!("interrupted: both sides are stopped{}", self.so_far());
         Failure { message, hint: Some(self.way_on(go_on)), interrupted: true }
     }
 
-    /// What was written so far.
+    /// The same of a run that the ledger stopped.
+    fn not_recorded(&self, error: &LedgerError) -> Failure {
+        let message = format!("the run is stopped, it cannot be recorded: {}{}", error.what, self.so_far());
+        Failure::new(message, format!("{}; then {}", error.hint, self.way_on(GO_ON)))
+    }
+
+    /// What was written, and which run that was.
     fn so_far(&self) -> String {
-        if !self.writes {
-            return ", nothing was written".to_owned();
-        }
-        if self.open.is_none() {
-            return "; rows may have been written: without a ledger they are not counted".to_owned();
-        }
         let (rows, unknown) = (self.written.rows(), self.written.unknown());
-        let Written { inserted, updated, deleted, .. } = self.written;
-        let kinds = [(inserted, "inserted"), (updated, "updated"), (deleted, "deleted")]
-            .into_iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{} {what}", grouped(count)));
-        let mut said = match rows {
-            0 => "; no row was written".to_owned(),
-            rows => {
-                format!("; {} rows were written ({})", grouped(rows), kinds.collect::<Vec<_>>().join(", "))
+        let mut so_far = String::new();
+        if !self.writes {
+            so_far += ", nothing was written";
+        } else if self.open.is_none() {
+            so_far += "; rows may have been written: without a ledger they are not counted";
+        } else {
+            let Written { inserted, updated, deleted, .. } = self.written;
+            so_far += &match rows {
+                0 => "; no row was written".to_owned(),
+                rows => {
+                    format!(
+                        "; {} rows were written ({})",
+                        grouped(rows),
+                        written_text([inserted, updated, deleted])
+                    )
+                }
+            };
+            if unknown > 0 {
+                so_far += &format!("; {} more were on their way, written or not", grouped(unknown));
             }
-        };
-        if unknown > 0 {
-            said += &format!("; {} more were on their way, written or not", grouped(unknown));
         }
-        said
+        if self.open.is_some() {
+            so_far += &format!("\nrun {}", self.run);
+        }
+        so_far
     }
 
     fn way_on(&self, go_on: &str) -> String {
-        let wrote = self.written.rows() + self.written.unknown() > 0;
-        match self.undo.as_ref().filter(|_| wrote) {
+        match self.undo.as_ref().filter(|_| self.written.rows() + self.written.unknown() > 0) {
             Some(undo) => format!("{go_on}, or take back what was written: {undo}"),
             None => go_on.to_owned(),
         }
+    }
+
+    /// The run that ended early, for its report.
+    pub(super) fn stopped(&self, failure: &Failure) -> Stopped {
+        Stopped {
+            message: failure.message.clone(),
+            hint: failure.hint.clone(),
+            inserted: self.written.inserted,
+            updated: self.written.updated,
+            deleted: self.written.deleted,
+            unknown: self.written.unknown(),
+        }
+    }
+
+    /// How to go on with a run that failed after it had written.
+    pub(super) fn hint(&self, failed: bool) -> Option<String> {
+        let wrote = self.written.rows() + self.written.unknown() > 0;
+        (failed && wrote).then(|| self.way_on(GO_ON))
     }
 
     pub(super) async fn fail(&mut self, failure: &Failure) {
@@ -279,7 +316,6 @@ impl Recorder {
     pub(super) async fn fail_with(&mut self, failure: &Failure, tables: &[TableReport]) {
         let tables = tables.iter().map(|table| self.table_record(table)).collect();
         let Some(open) = &mut self.open else { return };
-        open.unanswered().await;
         let end = RunEnd {
             ended_at: timestamp(SystemTime::now()),
             outcome: if failure.interrupted { "interrupted" } else { "failed" }.to_owned(),
@@ -287,8 +323,14 @@ impl Recorder {
             tables,
             ..RunEnd::default()
         };
-        if let Err(error) = open.ledger.finish(&open.start, &end).await {
-            warn(&format!("the end of this run is not recorded: {}", error.what));
+        let noted = async {
+            open.unanswered().await;
+            open.ledger.finish(&open.start, &end).await
+        };
+        match tokio::time::timeout(AT_THE_END, noted).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn(&format!("the end of this run is not recorded: {}", error.what)),
+            Err(_) => warn("the end of this run is not recorded: the ledger does not answer"),
         }
     }
 }
@@ -315,6 +357,18 @@ fn undo_command(run: &str, args: &EvidenceArgs, what: &Recording<'_>, undo: &Und
 }
 
 impl Open {
+    /// The trail's sequence number behind these entries, which are durable then.
+    async fn append(&self, entries: Vec<Entry>) -> Result<u64, LedgerError> {
+        fail_point();
+        let appended = tokio::time::timeout(PATIENCE, self.ledger.append(entries)).await;
+        fail_point();
+        let stalled = || LedgerError {
+            what: format!("the ledger has not answered for {} s", PATIENCE.as_secs()),
+            hint: "look at the ledger's disk or server".to_owned(),
+        };
+        appended.map_err(|_| stalled())?.map(|head| u64::try_from(head.seq).unwrap_or_default())
+    }
+
     async fn begin(run: &str, args: &EvidenceArgs, what: Recording<'_>) -> Result<Self, Failure> {
         let ledger = open_ledger(&args.ledger, true).await?;
         let secret = trail_secret(&args.ledger, &args.secret)?;
@@ -331,6 +385,7 @@ impl Open {
             ..by()
         };
         ledger.begin(&start).await?;
+        fail_point();
         let wish = TrailWish { secret, plain_keys: args.keep_keys };
         let beat = RunBeat::start(ledger.clone(), run.to_owned());
         Ok(Self { ledger, start, wish, _beat: beat, intended: BTreeMap::new() })

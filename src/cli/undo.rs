@@ -16,7 +16,7 @@ use crate::agent::{SOFTWARE, UndoTask};
 use crate::coordinator::{self, RunOutcome};
 use crate::model::Role;
 use crate::report::record::{RunRecord, TableRecord};
-use crate::report::{RunReport, SCHEMA_VERSION, render, undo};
+use crate::report::{RunReport, SCHEMA_VERSION, Verdict, render, undo};
 
 const EVENTS_AHEAD: usize = 256;
 const GO_ON: &str = "run the same command again to go on: what was taken back is skipped";
@@ -46,24 +46,51 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         ended,
     };
     let work = work(args, &target, &task, &mut recorder, shutdown);
+    let none = || RunOutcome {
+        tables: Vec::new(),
+        only_in_source: Vec::new(),
+        only_in_target: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let mut stopped = none();
     let ended = match shutdown.or_grace(work).await {
         Some(Ok(outcome)) if shutdown.is_requested() && was_stopped(&outcome.tables) => {
-            let failure = recorder.interrupted(GO_ON);
-            recorder.fail_with(&failure, &outcome.tables).await;
-            return Err(failure);
+            stopped = outcome;
+            Err(recorder.interrupted(GO_ON))
         }
         Some(Err(_)) if shutdown.is_requested() => Err(recorder.interrupted(GO_ON)),
         None => Err(recorder.interrupted(GO_ON)),
         Some(ended) => ended,
     };
+    let mut output = Output::open(None)?;
     let outcome = match ended {
         Ok(outcome) => outcome,
         Err(failure) => {
-            recorder.fail(&failure).await;
+            recorder.fail_with(&failure, &stopped.tables).await;
+            if args.format == UndoFormat::Json {
+                let mut report = report_of(&target, began, stopped);
+                report.verdict = Verdict::Unknown;
+                report.run = Some(recorder.run().to_owned());
+                report.stopped = Some(recorder.stopped(&failure));
+                // The failure says more than that its report could not be written.
+                let _ = output.write(&render::json(&report)).and_then(|()| output.finish());
+            }
             return Err(failure);
         }
     };
-    let mut report = RunReport {
+    let mut report = report_of(&target, began, outcome);
+    let noted = recorder.finish_report(&mut report).await;
+    output.write(&match args.format {
+        UndoFormat::Text => undo::text(&report, &undoes, args.dry_run),
+        UndoFormat::Json => render::json(&report),
+    })?;
+    output.finish()?;
+    noted?;
+    Ok(report.verdict.exit_status())
+}
+
+fn report_of(target: &EndpointUrl, began: (Instant, SystemTime), outcome: RunOutcome) -> RunReport {
+    RunReport {
         schema_version: SCHEMA_VERSION,
         software: SOFTWARE.to_owned(),
         command: "undo".to_owned(),
@@ -78,15 +105,9 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         only_in_source: Vec::new(),
         left_out: Vec::new(),
         only_in_target: Vec::new(),
-    };
-    recorder.finish_report(&mut report).await?;
-    let mut output = Output::open(None)?;
-    output.write(&match args.format {
-        UndoFormat::Text => undo::text(&report, &undoes, args.dry_run),
-        UndoFormat::Json => render::json(&report),
-    })?;
-    output.finish()?;
-    Ok(report.verdict.exit_status())
+        stopped: None,
+        hint: None,
+    }
 }
 
 /// The run's whole id, the URL of the database that it wrote to, and the tables of which the ledger knows that their

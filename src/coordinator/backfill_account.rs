@@ -5,11 +5,8 @@ use tokio::time::Duration;
 use super::survey::{Extent, Subject};
 use crate::model::Role;
 use crate::model::measure::Axis;
-use crate::report::TableReport;
 use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere};
-
-/// Rows set aside that are named in the report.
-const SET_ASIDE_KEPT: usize = 1_000;
+use crate::report::{SetAside, TableReport};
 
 /// Counts and names the rows that are in no step.
 pub(super) fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(Extent, Extent)) {
@@ -68,8 +65,7 @@ pub(super) fn add_chunk(
     report.left += chunk.left;
     report.set_aside += chunk.set_aside;
     report.tolerated += outcome.tolerated;
-    let room = SET_ASIDE_KEPT.saturating_sub(report.rows_set_aside.len());
-    report.rows_set_aside.extend(table.rows_set_aside.into_iter().take(room));
+    table.rows_set_aside.into_iter().for_each(|rows| SetAside::add(&mut report.rows_set_aside, rows));
     if outcome.over_limit {
         report.warnings.push(format!("{} .. {}: not filled, over --max-changes", chunk.from, chunk.to));
     }

@@ -98,17 +98,25 @@ pub async fn run(
         reports[at] = Some(report);
     }
     let left: Vec<usize> = order.iter().copied().filter(|at| reports[*at].is_none()).collect();
-    let mut running = futures::stream::iter(left)
-        .map(|at| {
-            let (context, pair) = (&context, &pairs.pairs[at]);
-            async move { (at, context.reconcile(at, pair).await) }
-        })
-        .buffer_unordered(in_flight);
-    while let Some((at, report)) = running.next().await {
-        proofs.ended(at, wrote(&report));
-        reports[at] = Some(report);
+    if request.writes() {
+        for at in left {
+            let held = pairs::refused_parent(&pairs.pairs, at, &reports);
+            let report = context.reconcile(at, &pairs.pairs[at], held.as_deref()).await;
+            proofs.ended(at, wrote(&report));
+            reports[at] = Some(report);
+        }
+    } else {
+        let mut running = futures::stream::iter(left)
+            .map(|at| {
+                let (context, pair) = (&context, &pairs.pairs[at]);
+                async move { (at, context.reconcile(at, pair, None).await) }
+            })
+            .buffer_unordered(in_flight);
+        while let Some((at, report)) = running.next().await {
+            proofs.ended(at, wrote(&report));
+            reports[at] = Some(report);
+        }
     }
-    drop(running);
     if request.writes() {
         again_for_foreign_keys(&context, &pairs, &order, &mut reports, &mut proofs).await;
         prove_again(&context, &proofs, &mut reports).await;
@@ -164,7 +172,7 @@ async fn again_for_foreign_keys(
         for at in order.iter().rev().copied() {
             let Some(first) = reports[at].take() else { continue };
             reports[at] = Some(if first.outcome.set_aside > 0 {
-                let second = context.reconcile(at, &pairs.pairs[at]).await;
+                let second = context.reconcile(at, &pairs.pairs[at], None).await;
                 proofs.ended(at, wrote(&second));
                 table::joined(first, second)
             } else {

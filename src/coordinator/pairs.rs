@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::agent::{AgentError, AgentHandle, error::FailureKind};
 use crate::model::{Role, TableName, TableSchema};
+use crate::report::{TableReport, Verdict};
 
 /// Tables described with one question.
 const DESCRIBED_TOGETHER: usize = 256;
@@ -140,6 +141,29 @@ pub(super) fn parents_first(pairs: &[TablePair]) -> Vec<usize> {
         order.push(next);
     }
     order
+}
+
+/// A table that this one refers to, and that was not repaired: its own run failed, or it was held back itself and differs.
+pub(super) fn refused_parent(
+    pairs: &[TablePair],
+    at: usize,
+    reports: &[Option<TableReport>],
+) -> Option<String> {
+    let (_, target) = pairs.get(at)?.schemas.as_ref().ok()?;
+    let refers_to = |pair: &TablePair| match &pair.schemas {
+        Ok((_, parent)) => target.references.contains(&parent.table),
+        // Nothing is known of it but its name as it was given.
+        Err(_) => target.references.iter().any(|name| {
+            name.name == pair.target.name
+                && (pair.target.schema.is_none() || name.schema == pair.target.schema)
+        }),
+    };
+    let mut others = pairs.iter().zip(reports).enumerate().filter(|(other, _)| *other != at);
+    others.find_map(|(_, (pair, report))| {
+        let report = report.as_ref().filter(|_| refers_to(pair))?;
+        let held = report.outcome.left > 0 && report.verdict == Verdict::Different && report.held_back;
+        (report.error.is_some() || held).then(|| report.target_table.clone())
+    })
 }
 
 #[cfg(test)]

@@ -9,12 +9,10 @@ use crate::agent::{
     self, AgentError, AgentHandle, Event, TableOutcome, TableTask, TaskOptions, error::FailureKind,
 };
 use crate::model::{Filled, Plan, PlanRefusal, Role, ServerInfo, TableSchema, distance};
-use crate::report::{RowSetAside, TableError, TableReport};
+use crate::report::{SetAside, TableError, TableReport};
 
 /// A repair that could not be proved because rows moved under it is begun again this often.
 const ROUNDS_MAX: usize = 3;
-/// Rows set aside that are named in the report.
-const SET_ASIDE_KEPT: usize = 1_000;
 
 pub(super) struct Context<'a> {
     pub(super) source: &'a AgentHandle,
@@ -25,8 +23,9 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// `held`: the parent for whose sake nothing is written.
     #[tracing::instrument(level = "info", skip_all, name = "table", fields(table = %pair.source))]
-    pub(super) async fn reconcile(&self, table: usize, pair: &TablePair) -> TableReport {
+    pub(super) async fn reconcile(&self, table: usize, pair: &TablePair, held: Option<&str>) -> TableReport {
         let mut report = TableReport::new(&pair.source.to_string(), &pair.target.to_string());
         match self.plan(pair) {
             Err(error) => {
@@ -44,7 +43,14 @@ impl Context<'_> {
                     target_rows: target.estimated_rows,
                 };
                 let _ = self.events.send(told).await;
-                let task = TableTask { options: self.options(), plan: plan.for_agents() };
+                let mut task = TableTask { options: self.options(), plan: plan.for_agents() };
+                if let Some(parent) = held {
+                    task.options.dry_run = true;
+                    report.held_back = true;
+                    report
+                        .warnings
+                        .push(format!("nothing was written: it refers to {parent}, which was not repaired"));
+                }
                 let planned = report.clone();
                 for round in 1..=ROUNDS_MAX {
                     let next = self.round(table, task.clone(), planned.clone()).await;
@@ -52,7 +58,7 @@ impl Context<'_> {
                     let outcome = &report.outcome;
                     let settled =
                         report.error.is_some() || outcome.proved || outcome.left + outcome.set_aside > 0;
-                    if !self.request.writes() || settled {
+                    if !self.request.writes() || held.is_some() || settled {
                         break;
                     }
                     // Rows within the tolerance stay as they are, and no root can become the source's.
@@ -63,7 +69,13 @@ impl Context<'_> {
                 }
             }
         }
-        report.judge(self.request.writes());
+        if held.is_some() {
+            // The differences are explained, and they are still there.
+            report.outcome.proved &= report.outcome.differences() == 0;
+            report.judge(false);
+        } else {
+            report.judge(self.request.writes());
+        }
         report
     }
 
@@ -72,7 +84,12 @@ impl Context<'_> {
     async fn within_tolerance(&self, table: usize, mut task: TableTask, first: TableReport) -> TableReport {
         task.options.repair = None;
         let (repaired_root, name) = (first.outcome.repaired_root.clone(), first.name());
-        let next = self.round(table, task, first.clone()).await;
+        // A round that fails must not count what the first one did once more.
+        let planned = first
+            .plan
+            .as_ref()
+            .map_or_else(|| TableReport::new(&first.source_table, &first.target_table), TableReport::planned);
+        let next = self.round(table, task, planned).await;
         let differences = next.outcome.differences();
         let proved = next.error.is_none() && next.outcome.proved && next.outcome.unsettled == 0;
         let mut report = joined(first, next);
@@ -186,8 +203,9 @@ impl Context<'_> {
             written.note(table, &event);
             match &event {
                 Event::Difference { difference } => report.differences.push(difference.clone()),
-                Event::SetAside { key, reason } if report.rows_set_aside.len() < SET_ASIDE_KEPT => {
-                    report.rows_set_aside.push(RowSetAside { key: key.clone(), reason: reason.clone() });
+                Event::SetAside { reason, count, examples } => {
+                    let (reason, count, examples) = (reason.clone(), *count, examples.clone());
+                    SetAside::add(&mut report.rows_set_aside, SetAside { reason, count, examples });
                 }
                 Event::UndoLimits { limits: more } => limits.extend(more.iter().cloned()),
                 // Why comes next; what was written until then must not be lost.
@@ -215,10 +233,11 @@ impl Context<'_> {
         report.outcome.add_undo_limits(&limits);
         if !done {
             report.error.get_or_insert_with(stopped);
-            // A run that failed tells no counts of its own.
+            // A run that was cut off tells no counts of its own, and its trail may have been told of more than it counted.
             let outcome = &mut report.outcome;
-            (outcome.inserted, outcome.updated, outcome.deleted) =
-                (written.inserted, written.updated, written.deleted);
+            outcome.inserted = outcome.inserted.max(written.inserted);
+            outcome.updated = outcome.updated.max(written.updated);
+            outcome.deleted = outcome.deleted.max(written.deleted);
         }
         report
     }
@@ -362,7 +381,7 @@ mod tests {
             (outcome.missing, outcome.inserted, outcome.updated, outcome.left) = (10, 7, 2, 1);
             (outcome.bytes_to_target, outcome.round_trips, outcome.source_rows) = (1_000, 3, 50);
             outcome.source_root = "ab".to_owned();
-            report.rows_set_aside = vec![RowSetAside { key: Vec::new(), reason: "r".to_owned() }];
+            report.rows_set_aside = vec![SetAside { reason: "r".to_owned(), count: 1, examples: Vec::new() }];
         });
         let failed = report(|report| report.error = Some(stopped()));
         let both = joined(first.clone(), failed);

@@ -10,10 +10,7 @@ use super::{RunEvent, RunOutcome};
 use crate::agent::error::FailureKind;
 use crate::agent::{self, AgentError, AgentHandle, Event, UndoTask, Undone};
 use crate::model::Role;
-use crate::report::{RowSetAside, TableError, TableReport, Verdict};
-
-/// Rows left as they are that are named in the report.
-const LEFT_KEPT: usize = 1_000;
+use crate::report::{SetAside, TableError, TableReport, Verdict};
 
 /// Undoes a run. An error here means that nothing was begun; one that comes later is in the tables' reports.
 pub async fn undo(
@@ -62,11 +59,10 @@ pub async fn undo(
                     add(report, undone);
                 }
             }
-            Event::SetAside { key, reason } => {
-                if let Some(report) = tables.get_mut(current)
-                    && report.rows_set_aside.len() < LEFT_KEPT
-                {
-                    report.rows_set_aside.push(RowSetAside { key: key.clone(), reason: reason.clone() });
+            Event::SetAside { reason, count, examples } => {
+                if let Some(report) = tables.get_mut(current) {
+                    let (reason, count, examples) = (reason.clone(), *count, examples.clone());
+                    SetAside::add(&mut report.rows_set_aside, SetAside { reason, count, examples });
                 }
             }
             Event::Done { .. } => ended = true,

@@ -80,7 +80,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::RowIntent;
+    use crate::agent::{Acknowledge, RowIntent};
 
     fn intended(batch: u64, operations: &[Operation]) -> Event {
         let row = |operation: &Operation| RowIntent {
@@ -93,6 +93,7 @@ mod tests {
             table: "t".to_owned(),
             batch,
             rows: Intents::Each(operations.iter().map(row).collect()),
+            acknowledge: Acknowledge::default(),
         }
     }
 
@@ -110,7 +111,15 @@ mod tests {
         // A batch that was never answered is not forgotten when its number comes again.
         written.note(0, &intended(2, &[Delete, Delete]));
         let inserts = Intents::Inserts { keys: "0".repeat(64), after: "0".repeat(64) };
-        written.note(0, &Event::Intended { table: "t".to_owned(), batch: 2, rows: inserts });
+        written.note(
+            0,
+            &Event::Intended {
+                table: "t".to_owned(),
+                batch: 2,
+                rows: inserts,
+                acknowledge: Acknowledge::default(),
+            },
+        );
         written
             .note(0, &Event::Applied { batch: 2, outcomes: vec![RowOutcome::Written, RowOutcome::Unknown] });
         assert_eq!((written.inserted, written.rows(), written.unknown()), (2, 3, 4));

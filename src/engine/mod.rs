@@ -5,6 +5,7 @@
 //! - Comparing needs SELECT only and creates nothing in the user's database.
 //! - Engines produce canonical bytes; nothing above them sees an engine's own form of a value.
 //! - No row value appears in an error.
+//! - What is written was permitted: the three calls that write take nothing else.
 
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};
 
 use crate::model::{
-    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, Question, RowRun,
-    ServerInfo, TableAccess, TableName, TableSchema,
+    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, PermittedChanges,
+    PermittedExchange, PermittedInserts, Question, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 /// Keys looked up with one query, where a run of rows is not read as a range.
@@ -107,9 +108,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn insert(
         &self,
         access: &Arc<TableAccess>,
-        rows: &RowRun,
+        rows: &PermittedInserts,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
-        self.apply(access, &rows.inserts()).await
+        self.apply(access, &rows.changes()).await
     }
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
@@ -118,7 +119,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError>;
 
     /// Deletes and inserts all these rows in one transaction, for updates that exchange the values of a secondary
@@ -126,7 +127,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError>;
 
     /// The change as one SQL statement for a person to read and run, ending in `;`. It finds its row by the key, and by what

@@ -32,11 +32,18 @@ pub fn table_record(report: &TableReport, key: impl Fn(&str, &[(String, String)]
         },
         reason: None,
     });
-    let set_aside = report.rows_set_aside.iter().map(|row| DifferenceRecord {
-        kind: "set_aside".to_owned(),
-        key: key(table, &row.key),
-        columns: Vec::new(),
-        reason: Some(row.reason.clone()),
+    let set_aside = report.rows_set_aside.iter().flat_map(|group| {
+        let record = |key, reason| DifferenceRecord {
+            kind: "set_aside".to_owned(),
+            key,
+            columns: Vec::new(),
+            reason: Some(reason),
+        };
+        let named: Vec<DifferenceRecord> =
+            group.examples.iter().map(|example| record(key(table, example), group.reason.clone())).collect();
+        let more = group.count.saturating_sub(named.len() as u64);
+        let more = (more > 0).then(|| record(String::new(), format!("{more} rows more: {}", group.reason)));
+        named.into_iter().chain(more)
     });
     TableRecord {
         source_table: report.source_table.clone(),

@@ -9,10 +9,12 @@ pub mod comparison;
 pub mod coverage;
 pub mod decimal;
 pub mod distance;
+pub mod fail_point;
 pub mod float_sum;
 mod json;
 pub mod key;
 pub mod measure;
+pub mod permission;
 pub mod plan;
 pub mod role;
 pub mod row_run;
@@ -27,8 +29,12 @@ pub use change::{CanonicalRow, Change, ChangeOutcome, KeyedRow, Operation, Rejec
 pub use comparison::ComparisonType;
 pub use coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 pub use distance::{Distance, Tolerances};
+pub use fail_point::fail_point;
 pub use key::Key;
 pub use measure::{Answer, Question};
+pub use permission::{
+    Allow, Permission, Permitted, PermittedChanges, PermittedExchange, PermittedInserts, Refusal,
+};
 pub use plan::{Plan, PlanRefusal, Wishes};
 pub use role::Role;
 pub use row_run::RowRun;

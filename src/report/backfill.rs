@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use super::render::{Style, columns_text, grouped};
-use super::{RowSetAside, TableError, Verdict};
+use super::{SetAside, Stopped, TableError, Verdict};
 use crate::agent::TableOutcome;
 use crate::model::measure::Misfits;
 use crate::model::{ColumnCoverage, Plan};
@@ -26,6 +26,12 @@ pub struct BackfillReport {
     pub dry_run: bool,
     pub verdict: Verdict,
     pub tables: Vec<BackfillTable>,
+    /// Where the run ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// Of a run that failed after it had written: how to go on, and how to take it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +62,7 @@ pub struct BackfillTable {
     /// Changed rows whose values are within the tolerance, left as they are.
     #[serde(default)]
     pub tolerated: u64,
-    pub rows_set_aside: Vec<RowSetAside>,
+    pub rows_set_aside: Vec<SetAside>,
     /// `--from` or `--to` was given: rows beyond them are no part of what is claimed.
     #[serde(default)]
     pub bounded: bool,
@@ -256,6 +262,9 @@ pub fn text(report: &BackfillReport, style: Style) -> String {
     if let Some(run) = &report.run {
         let _ = writeln!(out, "run {run}");
     }
+    if let Some(hint) = &report.hint {
+        let _ = writeln!(out, "hint: {hint}");
+    }
     out
 }
 
@@ -317,8 +326,7 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style) {
         }
     }
     for row in &table.rows_set_aside {
-        let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let _ = writeln!(out, "  ! {}: set aside: {}", key.join(" "), row.reason);
+        let _ = writeln!(out, "  ! {}", row.text("set aside"));
     }
 }
 

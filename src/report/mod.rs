@@ -11,8 +11,11 @@ pub mod export;
 pub mod page;
 pub mod record;
 pub mod render;
+mod set_aside;
 mod steps_page;
 pub mod undo;
+
+pub use set_aside::SetAside;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -40,6 +43,12 @@ pub struct RunReport {
     /// What was not compared though all tables were asked for: side, kind and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// Where the run ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+    /// Of a run that failed after it had written: how to go on, and how to take it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,12 +93,14 @@ pub struct TableReport {
     pub error: Option<TableError>,
     /// At most as many as were asked for; the counts are always whole.
     pub differences: Vec<Difference>,
-    pub rows_set_aside: Vec<RowSetAside>,
+    pub rows_set_aside: Vec<SetAside>,
     /// What both sides agreed on, for the ledger.
     #[serde(skip)]
     pub plan: Option<Plan>,
     #[serde(skip)]
     pub statements: Vec<String>,
+    /// Nothing was written, because a table that it refers to was not repaired.
+    pub held_back: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,10 +111,16 @@ pub struct TableError {
     pub hint: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RowSetAside {
-    pub key: Vec<(String, String)>,
-    pub reason: String,
+/// A run that ended early: why, what it had written by then, and how to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stopped {
+    pub message: String,
+    pub hint: Option<String>,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Rows that were on their way, written or not.
+    pub unknown: u64,
 }
 
 impl TableReport {
@@ -120,6 +137,7 @@ impl TableReport {
             rows_set_aside: Vec::new(),
             plan: None,
             statements: Vec::new(),
+            held_back: false,
         }
     }
 

@@ -17,7 +17,7 @@ pub fn json(report: &RunReport) -> String {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line<'a> {
     Difference { table: &'a str, difference: &'a Difference },
-    SetAside { table: &'a str, key: &'a [(String, String)], reason: &'a str },
+    SetAside { table: &'a str, reason: &'a str, count: u64, examples: &'a [Vec<(String, String)>] },
     Located { table: &'a str, missing: u64, changed: u64, extra: u64 },
     Table { table: &'a TableReport },
     Run { run: &'a RunReport },
@@ -85,7 +85,17 @@ pub fn text(report: &RunReport, style: Style, repaired: bool) -> String {
     if let Some(run) = &report.run {
         let _ = writeln!(out, "run {run}");
     }
+    if let Some(hint) = &report.hint {
+        let _ = writeln!(out, "hint: {hint}");
+    }
     out
+}
+
+/// `3 inserted, 2 updated`.
+pub fn written_text(counts: [u64; 3]) -> String {
+    let kinds = counts.into_iter().zip(["inserted", "updated", "deleted"]);
+    let kinds = kinds.filter(|(count, _)| *count > 0);
+    kinds.map(|(count, what)| format!("{} {what}", grouped(count))).collect::<Vec<_>>().join(", ")
 }
 
 fn verdict_text(table: &TableReport, repaired: bool) -> (&'static str, &'static str) {
@@ -128,6 +138,14 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         if let Some(hint) = &error.hint {
             let _ = writeln!(out, "  hint: {hint}");
         }
+        let outcome = &table.outcome;
+        if outcome.written() > 0 {
+            let kinds = written_text([outcome.inserted, outcome.updated, outcome.deleted]);
+            let _ = writeln!(out, "  {} rows were written before: {kinds}", grouped(outcome.written()));
+        }
+        for row in &table.rows_set_aside {
+            let _ = writeln!(out, "  ! {}", row.text("set aside"));
+        }
         return;
     }
     let outcome = &table.outcome;
@@ -167,7 +185,7 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         let _ = writeln!(out, "  ... and {} more (--limit)", grouped(outcome.differences() - told));
     }
     for row in &table.rows_set_aside {
-        let _ = writeln!(out, "  ! {}: set aside: {}", key_text(&row.key), row.reason);
+        let _ = writeln!(out, "  ! {}", row.text("set aside"));
     }
     let seconds = &outcome.seconds;
     let total = seconds.scan + seconds.locate + seconds.recheck + seconds.repair + seconds.verify;

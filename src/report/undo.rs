@@ -47,8 +47,7 @@ pub fn text(report: &RunReport, undoes: &str, dry_run: bool) -> String {
         let facts = if facts.is_empty() { "nothing to do".to_owned() } else { facts.join(", ") };
         let _ = writeln!(out, "  {facts}");
         for row in &table.rows_set_aside {
-            let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let _ = writeln!(out, "  ! {}: {}", key.join(" "), row.reason);
+            let _ = writeln!(out, "  ! {}", row.text("rows"));
         }
     }
     match &report.run {

@@ -195,6 +195,35 @@ fn rows_cannot_reach_the_floors_that_talk() {
     }
 }
 
+/// Calls that write, on anything that is called an engine.
+fn engine_writes(code: &str) -> usize {
+    let code: String = code.split_whitespace().collect();
+    ["apply", "insert", "replace"]
+        .iter()
+        .map(|call| {
+            [format!("engine.{call}("), format!("engine.as_ref().{call}(")]
+                .iter()
+                .map(|call| code.matches(call.as_str()).count())
+                .sum::<usize>()
+        })
+        .sum()
+}
+
+#[test]
+fn one_file_alone_asks_an_engine_to_write() {
+    let mut writers = BTreeSet::new();
+    for (path, text) in sources() {
+        if module_of(&path) != "engine" && !is_test(&path) && engine_writes(&code(&text)) > 0 {
+            writers.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(writers, BTreeSet::from(["writer.rs".to_owned()]), "what is written passes agent/writer.rs");
+    assert_eq!(
+        engine_writes("patiently(|| self.agent.engine\n    .apply(x, y)); engine.as_ref().insert(z)"),
+        2
+    );
+}
+
 #[test]
 fn the_checker_sees_planted_faults() {
     assert_eq!(crate_imports("use crate::{model::{Key, Plan}, agent};\ncrate::cli::x()").len(), 3);

@@ -1,5 +1,6 @@
 //! The MySQL engine against a real server, with the server itself as the oracle.
 
+use crate::support::permit::{exchange, permitted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -306,7 +307,7 @@ async fn every_type_is_read_as_the_server_reads_it_and_written_back() {
 
     // Written into an empty twin, the server's own checksum of both is one.
     let twin = db.access("b").await;
-    let outcomes = db.engine.apply(&twin, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&twin, &permitted(&inserts(&rows))).await.unwrap();
     assert_eq!(outcomes, vec![ChangeOutcome::Written; rows.len()]);
     assert_eq!(index(&scan(&db.engine, &twin).await), index(&rows));
     let sums = db.query("CHECKSUM TABLE a, b").await;
@@ -338,7 +339,7 @@ async fn values_of_every_type_are_updated_exactly() {
             after: Some(row.row.clone()),
         })
         .collect();
-    let outcomes = db.engine.apply(&target, &changes).await.unwrap();
+    let outcomes = db.engine.apply(&target, &permitted(&changes)).await.unwrap();
     assert_eq!(outcomes, vec![ChangeOutcome::Written; rows.len()]);
     let sums = db.query("CHECKSUM TABLE a, b").await;
     assert_eq!(sums[0][1], sums[1][1]);
@@ -373,7 +374,7 @@ async fn columns_compared_as_text_come_back() {
     assert_eq!(first[5].as_deref(), Some("00101"));
     assert_eq!(first[6].as_deref(), Some("\\x00ff27"));
     assert_eq!(first[9].as_deref(), Some("POINT(1 2)"));
-    let outcomes = db.engine.apply(&target, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&target, &permitted(&inserts(&rows))).await.unwrap();
     assert_eq!(outcomes, vec![ChangeOutcome::Written; 2]);
     let sums = db.query("CHECKSUM TABLE a, b").await;
     assert_eq!(sums[0][1], sums[1][1]);
@@ -431,7 +432,7 @@ async fn a_table_is_described() {
         rows_of(&db, &access, "`or``der`", "(`Id`,`select`,n,p) VALUES (1,'a',1,1),(2,'a ',2,NULL)").await;
     assert_eq!(rows.len(), 2);
     db.engine.check_writable(&access).await.unwrap();
-    let outcomes = db.engine.apply(&access, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&inserts(&rows))).await.unwrap();
     assert_eq!(outcomes, [ChangeOutcome::Written, ChangeOutcome::Written]);
     assert_eq!(index(&scan(&db.engine, &access).await), index(&rows));
     let heap = db.access("heap").await;
@@ -458,7 +459,7 @@ async fn rows_are_fetched_by_the_bytes_of_their_keys() {
     let keys: Vec<Key> = other.iter().map(|row| row.key.clone()).collect();
     assert_eq!(db.engine.fetch(&access, &keys).await.unwrap(), []);
     // Nor can it be inserted beside it: that is told, not done.
-    let outcomes = db.engine.apply(&access, &inserts(&other)).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&inserts(&other))).await.unwrap();
     assert!(
         matches!(&outcomes[0], ChangeOutcome::Failed(found) if found.kind == RejectionKind::Unique && found.reason.contains("collation"))
     );
@@ -479,7 +480,7 @@ async fn keys_beyond_a_columns_character_set_are_no_error() {
     let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
     let found = db.engine.fetch(&narrow, &keys).await.unwrap();
     assert_eq!(found.len(), 1);
-    let outcomes = db.engine.apply(&narrow, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&narrow, &permitted(&inserts(&rows))).await.unwrap();
     let kinds: Vec<Option<RejectionKind>> = outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -507,7 +508,10 @@ async fn filters_hold_in_scan_and_fetch_and_not_in_apply() {
     let keys: Vec<Key> = all.iter().map(|row| row.key.clone()).collect();
     assert_eq!(db.engine.fetch(&access, &keys).await.unwrap().len(), 2);
     let beyond = rows_of(&db, &db.access("a").await, "a", "VALUES (1, 7)").await;
-    assert_eq!(db.engine.apply(&access, &inserts(&beyond)).await.unwrap(), [ChangeOutcome::Stale]);
+    assert_eq!(
+        db.engine.apply(&access, &permitted(&inserts(&beyond))).await.unwrap(),
+        [ChangeOutcome::Stale]
+    );
     for wrong in
         ["nonsense", "v >", "v = ?", "nofunc(v)", "v IN (SELECT x FROM nowhere)", "1); DROP TABLE a; -- "]
     {
@@ -548,14 +552,14 @@ async fn changes_are_conditional() {
         change(Some(&n("8")), Some(&n("9"))), // not there
     ];
     use ChangeOutcome::{Stale, Written};
-    let outcomes = db.engine.apply(&access, &changes).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
     assert_eq!(outcomes, [Written, Written, Stale, Written, Stale, Written, Written, Stale]);
     let held = db.scalar("SELECT GROUP_CONCAT(CONCAT(id, ':', v, ':', extra) ORDER BY id) FROM a").await;
     assert_eq!(held, "1:10:5,3:33:5,4:40:5,5:5:5,6:60:9");
     // The excluded column that the server sets by itself stayed.
     assert_eq!(db.scalar("SELECT at = '2020-01-01' FROM a WHERE id = 1").await, "1");
     // Again: what is done stays done.
-    let again = db.engine.apply(&access, &changes).await.unwrap();
+    let again = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
     assert_eq!(again, [Written, Written, Stale, Written, Stale, Written, Written, Stale]);
     db.drop_all().await;
 }
@@ -582,7 +586,7 @@ async fn refused_rows_are_set_aside_and_the_rest_is_written() {
     .await;
     let rows = scan(&db.engine, &loose).await;
     // Parents come after their children here, and are found all the same.
-    let outcomes = db.engine.apply(&access, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&inserts(&rows))).await.unwrap();
     let mut failed = BTreeMap::new();
     for (row, outcome) in rows.iter().zip(&outcomes) {
         let id = values(&loose, row)[0].to_text().unwrap();
@@ -622,7 +626,7 @@ async fn refused_rows_are_set_aside_and_the_rest_is_written() {
             change(Some(&row), None)
         })
         .collect();
-    let outcomes = db.engine.apply(&access, &changes).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
     assert_eq!(outcomes[0], ChangeOutcome::Written);
     assert!(
         matches!(&outcomes[1], ChangeOutcome::Failed(found) if found.kind == K::ForeignKey),
@@ -648,10 +652,10 @@ async fn values_of_a_unique_key_are_exchanged_by_replacing() {
     let changes: Vec<Change> = ["1", "2"]
         .map(|id| change(Some(&key_of(&access, &old, id)), Some(&key_of(&access, &new, id))))
         .to_vec();
-    let refused = db.engine.apply(&access, &changes).await.unwrap();
+    let refused = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
     assert!(refused.iter().all(|outcome| matches!(outcome, ChangeOutcome::Failed(_))));
     assert_eq!(
-        db.engine.replace(&access, &changes).await.unwrap(),
+        db.engine.replace(&access, &exchange(&changes)).await.unwrap(),
         [ChangeOutcome::Written, ChangeOutcome::Written]
     );
     assert_eq!(db.scalar("SELECT GROUP_CONCAT(u ORDER BY id) FROM a").await, "2,1,3");
@@ -660,7 +664,7 @@ async fn values_of_a_unique_key_are_exchanged_by_replacing() {
         .map(|id| change(Some(&key_of(&access, &old, id)), Some(&key_of(&access, &new, "3"))))
         .to_vec();
     assert_eq!(
-        db.engine.replace(&access, &stale).await.unwrap(),
+        db.engine.replace(&access, &exchange(&stale)).await.unwrap(),
         [ChangeOutcome::Stale, ChangeOutcome::Stale]
     );
     // Where a deletion would spread, or columns would be lost, nothing is replaced.
@@ -672,10 +676,10 @@ async fn values_of_a_unique_key_are_exchanged_by_replacing() {
         .iter()
         .map(|one| Change { key: one.key.clone(), before: one.after.clone(), after: one.before.clone() })
         .collect();
-    let outcomes = db.engine.replace(&access, &back).await.unwrap();
+    let outcomes = db.engine.replace(&access, &exchange(&back)).await.unwrap();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, ChangeOutcome::Failed(_))));
     db.execute("DROP TABLE child; ALTER TABLE a ADD extra INT").await;
-    let outcomes = db.engine.replace(&access, &back).await.unwrap();
+    let outcomes = db.engine.replace(&access, &exchange(&back)).await.unwrap();
     assert!(outcomes.iter().all(|outcome| matches!(outcome, ChangeOutcome::Failed(_))));
     assert_eq!(db.scalar("SELECT GROUP_CONCAT(u ORDER BY id) FROM a").await, "2,1,3");
     db.drop_all().await;
@@ -872,7 +876,7 @@ async fn errors_say_what_to_do_and_no_secret() {
     let refused = reader.check_writable(&access).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
     assert!(refused.hint.unwrap().contains("GRANT"));
-    let refused = reader.apply(&access, &[change(Some(&rows[0]), None)]).await.unwrap_err();
+    let refused = reader.apply(&access, &permitted(&[change(Some(&rows[0]), None)])).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
     db.engine.check_writable(&access).await.unwrap();
 
@@ -898,6 +902,7 @@ async fn locks_of_others_are_waited_for_and_reported_as_busy() {
     let changes: Vec<Change> = ["1", "2"]
         .map(|id| change(Some(&key_of(&access, &old, id)), Some(&key_of(&access, &new, id))))
         .to_vec();
+    let changes = permitted(&changes);
     let waiting = db.engine.apply(&access, &changes);
     let committing = async {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -915,7 +920,7 @@ async fn rows_of_megabytes_pass() {
     db.execute("CREATE TABLE a (id INT PRIMARY KEY, b LONGBLOB); CREATE TABLE c LIKE a; INSERT INTO a SELECT seq, REPEAT(CHAR(seq), 3000000) FROM seq_1_to_12").await;
     let (from, to) = (db.access("a").await, db.access("c").await);
     let rows = scan(&db.engine, &from).await;
-    let outcomes = db.engine.apply(&to, &inserts(&rows)).await.unwrap();
+    let outcomes = db.engine.apply(&to, &permitted(&inserts(&rows))).await.unwrap();
     assert_eq!(outcomes, vec![ChangeOutcome::Written; 12]);
     let sums = db.query("CHECKSUM TABLE a, c").await;
     assert_eq!(sums[0][1], sums[1][1]);

@@ -261,7 +261,10 @@ fn a_newer_write_stays() {
     let undone = place.run(&["undo", &run]);
     assert_eq!(undone.status, 1, "{undone:?}");
     assert!(undone.stdout.contains("2 changed since, left as they are"), "{undone:?}");
-    assert!(undone.stdout.contains("! id=500: changed since the run"), "{undone:?}");
+    assert!(
+        undone.stdout.contains("! 2 rows: changed since the run: left as it is, as id=500, id=9000"),
+        "{undone:?}"
+    );
     assert_eq!(target.scalar("SELECT note FROM orders WHERE id = 500").as_deref(), Some("newer"));
     assert_eq!(target.scalar("SELECT status FROM orders WHERE id = 9000").as_deref(), Some("newer"));
     // Gone before the undo: it is as it was before the run.

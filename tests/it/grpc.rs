@@ -298,8 +298,8 @@ async fn a_table_that_stalls_does_not_hold_up_the_tables_beside_it() {
     for _ in 0..STALLED {
         stalled.push(start(&there, &here, big.clone()).await.unwrap());
     }
-    // Of each one batch that is being written, and the next, which begins before that has ended.
-    gated.until_waiting(2 * STALLED).await;
+    // Of each the first batch: no further one begins before the table is known to take rows.
+    gated.until_waiting(STALLED).await;
     // The rows on their way fill every window.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let small = task(&there, &here, "small").await;

@@ -15,8 +15,9 @@ use trueup::agent::proto::agent_client::AgentClient;
 use trueup::agent::proto::agent_server::{Agent, AgentServer};
 use trueup::agent::proto::{
     Accepted, Close, DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Failure, Fetch,
-    Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest, Open, OpenMany, Roots, Rows,
-    RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, UndoRequest, frame::Kind, run_request::Peer,
+    Frame, Greeting, HelloReply, HelloRequest, MeasureReply, MeasureRequest, Open, OpenMany, Recorded, Roots,
+    Rows, RunEvent, RunRequest, StreamRun, TablesReply, TablesRequest, TaskFrame, frame::Kind,
+    run_request::Peer, task_frame,
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
@@ -232,7 +233,10 @@ async fn a_meeting_cannot_be_guessed_stolen_or_used_twice() {
     let listening = Listening::start(local(engine_of(&db).await)).await;
     let mut client = raw(&listening).await;
     let task: Bytes = pack_json(&Task::from(plan_of(&db).await)).unwrap().into();
-    let run = |word: &str| RunRequest { task: task.clone(), peer: Some(Peer::Rendezvous(word.to_owned())) };
+    let call =
+        |request: RunRequest| tokio_stream::once(TaskFrame { kind: Some(task_frame::Kind::Run(request)) });
+    let run =
+        |word: &str| call(RunRequest { task: task.clone(), peer: Some(Peer::Rendezvous(word.to_owned())) });
     let word = "0123456789abcdef0123456789abcdef";
 
     // No run waits.
@@ -245,10 +249,19 @@ async fn a_meeting_cannot_be_guessed_stolen_or_used_twice() {
         assert_eq!(told(&client.run(run(guessable)).await.unwrap_err()).kind, "protocol");
     }
     let nobody = RunRequest { task: task.clone(), peer: None };
-    assert_eq!(told(&client.run(nobody).await.unwrap_err()).kind, "protocol");
+    assert_eq!(told(&client.run(call(nobody)).await.unwrap_err()).kind, "protocol");
     let garbage =
         RunRequest { task: Bytes::from_static(b"{}"), peer: Some(Peer::Rendezvous(word.to_owned())) };
-    assert_eq!(told(&client.run(garbage).await.unwrap_err()).kind, "protocol");
+    assert_eq!(told(&client.run(call(garbage)).await.unwrap_err()).kind, "protocol");
+
+    // What does not begin with a run, or says nothing at all.
+    let acknowledged =
+        TaskFrame { kind: Some(task_frame::Kind::Recorded(Recorded { batch: 1, seq: 1, failed: false })) };
+    for first in [acknowledged, TaskFrame { kind: None }] {
+        assert_eq!(told(&client.run(tokio_stream::once(first.clone())).await.unwrap_err()).kind, "protocol");
+        assert_eq!(told(&client.undo(tokio_stream::once(first)).await.unwrap_err()).kind, "protocol");
+    }
+    assert_eq!(told(&client.run(tokio_stream::empty()).await.unwrap_err()).kind, "protocol");
 
     // A word that is waited for belongs to its run.
     let waiting = client.run(run(word)).await.unwrap();
@@ -306,13 +319,13 @@ impl Agent for Scripted {
     type RunStream = Replies<RunEvent>;
 
     /// Ends before it has told how the run ended.
-    async fn run(&self, _: Request<RunRequest>) -> Result<Response<Self::RunStream>, Status> {
+    async fn run(&self, _: Request<Streaming<TaskFrame>>) -> Result<Response<Self::RunStream>, Status> {
         Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 
     type UndoStream = Replies<RunEvent>;
 
-    async fn undo(&self, _: Request<UndoRequest>) -> Result<Response<Self::UndoStream>, Status> {
+    async fn undo(&self, _: Request<Streaming<TaskFrame>>) -> Result<Response<Self::UndoStream>, Status> {
         Ok(Response::new(Box::pin(tokio_stream::empty())))
     }
 

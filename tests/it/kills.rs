@@ -116,7 +116,9 @@ fn killed_in_mid_repair(victim: Victim, after_rows: u64) -> bool {
     ]);
     assert_eq!(again.status, 0, "{again:?}");
     let table = &again.json()["tables"][0];
-    assert_eq!(table["repaired_root"], table["source_root"]);
+    // Where the kill came after the last row was written, nothing is left to repair.
+    let root = if table["repaired_root"].is_null() { "target_root" } else { "repaired_root" };
+    assert_eq!(table[root], table["source_root"]);
     let all = "SELECT count(*) || ' ' || sum(hashtextextended(t::text, 0)) FROM t";
     assert_eq!(source.scalar(all), target.scalar(all));
     in_the_middle

@@ -9,6 +9,7 @@
 )]
 
 mod absence;
+mod acknowledged;
 mod agents;
 mod architecture;
 mod backfill;
@@ -31,6 +32,7 @@ mod filling;
 mod grpc;
 mod grpc_hostile;
 mod grpc_tls;
+mod kill_points;
 mod kills;
 mod kills_recorded;
 mod ledger_file;
@@ -39,10 +41,12 @@ mod left_out;
 mod live;
 mod many;
 mod matrix;
+mod permission;
 mod playbook;
 mod proofs;
 mod readme;
 mod reconcile;
+mod refusals;
 mod serve;
 mod serve_dashboard;
 #[cfg(debug_assertions)]

@@ -177,7 +177,7 @@ fn a_row_that_is_refused_is_set_aside_and_the_rest_is_written() {
     assert_eq!(output.status, 1, "{output:?}");
     let table = table(&output);
     assert_eq!((&table["inserted"], &table["set_aside"]), (&Value::from(2), &Value::from(1)));
-    assert_eq!(table["rows_set_aside"][0]["key"][0][1], "2");
+    assert_eq!(table["rows_set_aside"][0]["examples"][0][0][1], "2");
     assert!(!output.stdout.contains("54321"), "a value in a reason");
 }
 

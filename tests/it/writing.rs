@@ -113,7 +113,6 @@ fn a_trigger_changes_some(source: &str, target: &str, scalar: &dyn Fn(&str) -> S
         reasons.iter().all(|reason| reason.contains("trigger") && reason.contains("column at")),
         "{reasons:?}"
     );
-    assert_eq!(reasons.len(), 4);
     assert_eq!(scalar("SELECT COUNT(*) FROM t WHERE at = 'changed'"), "0", "what was set aside is not there");
     assert_eq!(scalar("SELECT COUNT(*) FROM t"), "6");
     // Without that column all can be written.

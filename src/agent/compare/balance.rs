@@ -122,7 +122,7 @@ impl Balance {
         self.located = self.located.wrapping_add(number(session, key));
     }
 
-    /// So many rows of a range are missing, whatever their keys. One that is looked at once more is reopened by its key.
+    /// So many rows of a range are missing, whatever their keys.
     pub(crate) fn conclude_range(&mut self, rows: u64) {
         self.rows_concluded += rows;
         self.missing += i128::from(rows);
@@ -131,19 +131,9 @@ impl Balance {
     pub(crate) fn conclude(&mut self, session: &SessionKey, key: &[u8], row: &Concluded) {
         self.concluded = self.concluded.wrapping_add(number(session, key));
         self.rows_concluded += 1;
-        self.add(row, 1);
+        self.add(row);
         if !row.is_borne_out() {
             self.unborne += 1;
-        }
-    }
-
-    /// A row that was concluded is looked at once more.
-    pub(crate) fn reopen(&mut self, session: &SessionKey, key: &[u8], row: &Concluded) {
-        self.concluded = self.concluded.wrapping_sub(number(session, key));
-        self.rows_concluded = self.rows_concluded.saturating_sub(1);
-        self.add(row, -1);
-        if !row.is_borne_out() {
-            self.unborne = self.unborne.saturating_sub(1);
         }
     }
 
@@ -152,14 +142,14 @@ impl Balance {
         self.rows_concluded
     }
 
-    fn add(&mut self, row: &Concluded, times: i128) {
+    fn add(&mut self, row: &Concluded) {
         for side in 0..2 {
             let now = match row.now[side] {
                 // What is not known has not moved, as far as this account goes.
                 Presence::Unknown => i128::from(row.scanned[side]),
                 known => known.rows(),
             };
-            self.drift[side] += times * (now - i128::from(row.scanned[side]));
+            self.drift[side] += now - i128::from(row.scanned[side]);
         }
         let count = match row.conclusion {
             Conclusion::Different(DifferenceKind::Missing) => &mut self.missing,
@@ -168,12 +158,12 @@ impl Balance {
             Conclusion::Tolerated => &mut self.tolerated,
             Conclusion::InFlight => &mut self.in_flight,
             Conclusion::Following => {
-                self.following += times * (row.now[0].rows() - row.now[1].rows());
+                self.following += row.now[0].rows() - row.now[1].rows();
                 &mut self.in_flight
             }
             Conclusion::Unsettled => &mut self.unsettled,
         };
-        *count += times;
+        *count += 1;
     }
 
     /// What does not add up, if anything. `outcome` is what the report will say.

@@ -1,6 +1,7 @@
 //! Rows that the source has and the target had not, as they arrive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::reread::Reread;
 use super::suspects::Suspect;
@@ -9,14 +10,14 @@ use crate::model::{CanonicalRow, Key, RowRun};
 
 /// Rows that the source has and the target had not when both were scanned.
 pub(crate) struct Missing {
-    pub(crate) rows: RowRun,
+    pub(crate) rows: Arc<RowRun>,
     digests: Vec<RowDigest>,
 }
 
 impl Missing {
     /// `digests` are those of the rows, in their order.
     pub(crate) fn new(rows: RowRun, digests: Vec<RowDigest>) -> Self {
-        Self { rows, digests }
+        Self { rows: Arc::new(rows), digests }
     }
 
     /// In parts of so many rows; none where there is no row.
@@ -26,10 +27,24 @@ impl Missing {
         }
         let mut rows = self.rows.iter();
         let part = |digests: &[RowDigest]| Self {
-            rows: rows.by_ref().take(digests.len()).collect(),
+            rows: Arc::new(rows.by_ref().take(digests.len()).collect()),
             digests: digests.to_vec(),
         };
         self.digests.chunks(most).map(part).collect()
+    }
+
+    /// Cuts off the rows behind the first `most`; `None` where there are no more.
+    pub(crate) fn split_off(&mut self, most: usize) -> Option<Self> {
+        if self.rows.len() <= most {
+            return None;
+        }
+        let part = |from: usize, rows: usize| Self {
+            rows: Arc::new(self.rows.iter().skip(from).take(rows).collect()),
+            digests: self.digests.iter().skip(from).take(rows).copied().collect(),
+        };
+        let (first, rest) = (part(0, most), part(most, usize::MAX));
+        *self = first;
+        Some(rest)
     }
 
     /// Key, row and digest of each.
@@ -53,7 +68,7 @@ mod tests {
         let missing = |rows: u8| {
             let mut all = RowRun::default();
             (0..rows).for_each(|n| all.push(&[n], &[n, n]));
-            Missing { rows: all, digests: (0..rows).map(|n| RowDigest([n; 16])).collect() }
+            Missing { rows: Arc::new(all), digests: (0..rows).map(|n| RowDigest([n; 16])).collect() }
         };
         for (rows, most, sizes) in [
             (0, 5, vec![]),
@@ -67,6 +82,21 @@ mod tests {
             let told: Vec<_> = parts.iter().flat_map(Missing::iter).collect();
             for (n, ((key, row), digest)) in (0..rows).zip(&told) {
                 assert_eq!((*key, *row, digest.0), (&[n][..], &[n, n][..], [n; 16]));
+            }
+        }
+    }
+    #[test]
+    fn a_part_is_cut_in_two_without_loss() {
+        for (rows, most) in [(5, 2), (5, 5), (5, 9), (1, 1), (3, 1)] {
+            let mut all = RowRun::default();
+            (0..rows).for_each(|n: u8| all.push(&[n], &[n, n]));
+            let mut first = Missing::new(all, (0..rows).map(|n| RowDigest([n; 16])).collect());
+            let rest = first.split_off(most);
+            assert_eq!(rest.is_some(), usize::from(rows) > most);
+            let both: Vec<_> = first.iter().chain(rest.iter().flat_map(Missing::iter)).collect();
+            assert_eq!(both.len(), usize::from(rows));
+            for (n, ((key, row), digest)) in (0..rows).zip(both) {
+                assert_eq!((key, row, digest.0), (&[n][..], &[n, n][..], [n; 16]));
             }
         }
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use tempfile::SpooledTempFile;
 
-use crate::agent::difference::DifferenceKind;
 use crate::agent::error::{AgentError, FailureKind};
 use crate::merkle::RowDigest;
 use crate::model::Key;
@@ -14,10 +13,8 @@ use crate::model::Key;
 const SOURCE: u8 = 1;
 const TARGET: u8 = 2;
 const ORIGIN: u8 = 4;
-/// How the row was counted, if it was: two bits.
-const COUNTED_SHIFT: u8 = 3;
-const TARGET_HAD: u8 = 32;
-const NAMED: u8 = 64;
+const TARGET_HAD: u8 = 8;
+const NAMED: u8 = 16;
 const SPOOL_MEMORY_BYTES: usize = 8 << 20;
 
 /// A row that differed at first sight, with what each side held when it was last looked at.
@@ -30,8 +27,6 @@ pub(crate) struct Suspect {
     pub(crate) origin: Option<RowDigest>,
     /// Whether the target held the row in its snapshot.
     pub(crate) target_had: bool,
-    /// As what it is among the differences that were counted.
-    pub(crate) counted: Option<DifferenceKind>,
     /// It was told as a difference.
     pub(crate) named: bool,
 }
@@ -39,7 +34,7 @@ pub(crate) struct Suspect {
 impl Suspect {
     /// Of a key that neither side is known to have.
     pub(crate) fn of(key: Key) -> Self {
-        Self { key, source: None, target: None, origin: None, target_had: false, counted: None, named: false }
+        Self { key, source: None, target: None, origin: None, target_had: false, named: false }
     }
 }
 
@@ -74,18 +69,11 @@ impl Spool {
 
     pub(crate) fn push(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
         let flag = |digest: &Option<RowDigest>, flag| if digest.is_some() { flag } else { 0 };
-        let counted = match suspect.counted {
-            None => 0,
-            Some(DifferenceKind::Missing) => 1,
-            Some(DifferenceKind::Changed) => 2,
-            Some(DifferenceKind::Extra) => 3,
-        };
         let flags = flag(&suspect.source, SOURCE)
             | flag(&suspect.target, TARGET)
             | flag(&suspect.origin, ORIGIN)
             | if suspect.target_had { TARGET_HAD } else { 0 }
-            | if suspect.named { NAMED } else { 0 }
-            | counted << COUNTED_SHIFT;
+            | if suspect.named { NAMED } else { 0 };
         let digests = [&suspect.source, &suspect.target, &suspect.origin];
         self.put(flags, suspect.key.as_bytes(), digests.into_iter().flatten())
     }
@@ -170,19 +158,12 @@ impl SpoolReader {
             self.file.read_exact(&mut bytes)?;
             Ok(Some(RowDigest(bytes)))
         };
-        let counted = match (flags[0] >> COUNTED_SHIFT) & 3 {
-            1 => Some(DifferenceKind::Missing),
-            2 => Some(DifferenceKind::Changed),
-            3 => Some(DifferenceKind::Extra),
-            _ => None,
-        };
         Ok(Suspect {
             source: digest(flags[0] & SOURCE != 0)?,
             target: digest(flags[0] & TARGET != 0)?,
             origin: digest(flags[0] & ORIGIN != 0)?,
             target_had: flags[0] & TARGET_HAD != 0,
             named: flags[0] & NAMED != 0,
-            counted,
             key: Key::new(key),
         })
     }
@@ -204,12 +185,6 @@ mod tests {
                 origin: digest(3).filter(|_| n % 5 != 1),
                 target_had: n % 2 == 0,
                 named: n % 7 == 0,
-                counted: [
-                    None,
-                    Some(DifferenceKind::Missing),
-                    Some(DifferenceKind::Changed),
-                    Some(DifferenceKind::Extra),
-                ][n as usize % 4],
             })
             .collect();
         for suspect in &all {

@@ -1,6 +1,7 @@
 //! Filling gaps: long runs of rows that only the source has are streamed in key order and inserted as they come.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,11 +13,12 @@ use super::super::proto::{StreamRun, frame::Kind};
 use super::super::session::out_of_order;
 use super::super::session::wire::{unpack_entries, unpack_rows};
 use super::super::target::MissingRange;
+use super::refusals::Refusals;
 use super::row_requests::look_up;
 use super::settle::{Pass, Settlement};
-use super::write::Writing;
+use super::writing::Writing;
 use crate::merkle::RowHasher;
-use crate::model::{Key, Role};
+use crate::model::{Key, Operation, Refusal, Role};
 
 /// Rows of a run on their way out of a packed part.
 type Unpacking = AbortOnDropHandle<Result<Missing, AgentError>>;
@@ -40,13 +42,20 @@ impl Settlement<'_, '_> {
             self.parts.add(range.first.as_bytes(), range.count);
             return Ok(());
         }
+        if let Some(reason) = self.never_inserted() {
+            self.target.outcome.missing += range.count;
+            self.balance().conclude_range(range.count);
+            self.parts.add(range.first.as_bytes(), range.count);
+            return self.note_refusal(&range.first, &reason, range.count);
+        }
         self.check_tables().await?;
         self.target.session.send(Kind::StreamRun(StreamRun { run_id: range.run_id })).await?;
         let (mut arrived, mut look) = (0, true);
         // A batch is announced and begun before the one before it has ended, and the one behind it unpacked meanwhile.
-        let (mut writing, mut ready) = (None, VecDeque::new());
+        let mut ready: VecDeque<Missing> = VecDeque::new();
         let mut unpacking = Some(self.unpack_next(&mut arrived).await?);
         loop {
+            let stale = self.again.len();
             if ready.is_empty()
                 && let Some(unpacked) = unpacking.take()
             {
@@ -60,25 +69,38 @@ impl Settlement<'_, '_> {
             }
             let next = match ready.pop_front() {
                 None => None,
-                Some(missing) => {
+                Some(mut missing) => {
+                    if self.refusals.is_trying() {
+                        self.finish_writing().await?;
+                    }
+                    let most = self.refusals.batch_rows(missing.rows.len());
+                    if let Some(rest) = missing.split_off(most) {
+                        ready.push_front(rest);
+                    }
                     arrived += missing.rows.len() as u64;
                     Some(self.confirm_part(missing, look).await?)
                 }
             };
-            let stale = self.again.len();
-            if let Some(writing) = writing.take() {
-                self.end_writing(writing).await?;
-                self.tell_worked().await?;
-            }
-            look = match next {
-                None => break,
-                Some(Part::Missing(begun)) => {
-                    writing = begun;
-                    self.again.len() > stale
+            let ended = self.finish_writing().await;
+            let (begun, mixed) = match next {
+                None => {
+                    ended?;
+                    self.tell_worked().await?;
+                    break;
                 }
+                Some(Part::Missing(begun)) => (begun, None),
+                Some(Part::Mixed(rereads)) => (None, Some(rereads)),
+            };
+            // It is answered for, whatever became of the one before it.
+            self.writing = begun;
+            ended?;
+            self.tell_worked().await?;
+            look = match mixed {
+                None => self.again.len() > stale,
                 // They are judged when nothing else is being written.
-                Some(Part::Mixed(rereads)) => {
+                Some(rereads) => {
                     self.judge(rereads, Pass::Confirm).await?;
+                    self.finish_writing().await?;
                     true
                 }
             };
@@ -89,6 +111,17 @@ impl Settlement<'_, '_> {
             ));
         }
         Ok(())
+    }
+
+    /// Why no row of the table is inserted any more, whatever row it is.
+    fn never_inserted(&self) -> Option<String> {
+        if let Some(reason) = self.refusals.ended() {
+            return Some(Refusals::not_tried(reason));
+        }
+        match self.permission.refuses(Operation::Insert) {
+            Some(refusal @ Refusal::Required(_)) => Some(refusal.to_string()),
+            _ => None,
+        }
     }
 
     /// The next part of the range, each row with its digest. Rows that the source has scanned and does not find by key are
@@ -130,9 +163,13 @@ impl Settlement<'_, '_> {
             let found = look_up(self.target, &access, &keys).await?;
             own = missing.rows.iter().any(|(key, _)| found.get(&Key::from(key)).is_some()).then_some(found);
         }
-        if own.is_none() && self.allow.insert && !self.target.task.options.sql {
-            self.count_missing(&missing).await?;
-            return Ok(Part::Missing(Some(self.begin_inserting(missing).await?)));
+        if own.is_none()
+            && !self.target.task.options.sql
+            && self.refusals.ended().is_none()
+            && let Ok(inserts) = self.permission.permit_inserts(Arc::clone(&missing.rows))
+        {
+            self.tell_missing(&missing).await?;
+            return Ok(Part::Missing(Some(self.begin_inserting(missing, inserts).await?)));
         }
         let mut rereads = Vec::with_capacity(missing.rows.len());
         for ((key, row), digest) in missing.iter() {
@@ -145,14 +182,15 @@ impl Settlement<'_, '_> {
             return Ok(Part::Mixed(rereads));
         }
         let (changes, rereads) = self.confirm_all(rereads).await?;
+        if let Some(reason) = self.refusals.ended().map(Refusals::not_tried) {
+            rereads.iter().try_for_each(|reread| self.set_aside(reread, &reason))?;
+            return Ok(Part::Missing(None));
+        }
         Ok(Part::Missing(self.begin_writing(changes, rereads).await?))
     }
 
     /// Rows that are differences beyond doubt.
-    async fn count_missing(&mut self, missing: &Missing) -> Result<(), AgentError> {
-        let count = missing.rows.len() as u64;
-        self.target.outcome.missing += count;
-        self.balance().conclude_range(count);
+    async fn tell_missing(&mut self, missing: &Missing) -> Result<(), AgentError> {
         for ((key, row), digest) in missing.iter() {
             self.parts.add(key, 1);
             if self.told < self.target.task.options.details_max {

@@ -1,5 +1,7 @@
 //! From the rows that were located to a verdict, step by step.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::super::error::{AgentError, FailureKind};
@@ -8,20 +10,34 @@ use super::super::target::{Located, Target};
 use super::super::undo::limits::Operations;
 use super::second_scan;
 use super::settle::Settlement;
+use crate::model::Operation;
 
 /// Times that rows which changed under a retried write are settled again.
 const AFTER_RETRIES_MAX: u32 = 3;
 
+/// Time for a batch that is being written to end, where the run fails for another reason.
+const LAST_BATCH: Duration = Duration::from_secs(10);
+
 #[tracing::instrument(level = "info", skip_all)]
 pub(crate) async fn settle(target: &mut Target<'_>, located: Located) -> Result<(), AgentError> {
     let mut work = Settlement::new(target, located).await?;
-    say_undo_limits(&mut work).await?;
+    let settled = all(&mut work).await;
+    if settled.is_err() && work.writing.is_some() {
+        // What became of the last batch is told too; its own error is not the first.
+        let _ = tokio::time::timeout(LAST_BATCH, work.finish_writing()).await;
+    }
+    let told = work.tell_refusals().await;
+    settled.and(told)
+}
+
+async fn all(work: &mut Settlement<'_, '_>) -> Result<(), AgentError> {
+    say_undo_limits(work).await?;
     let since = Instant::now();
     let phase = if work.target.writes() { Phase::Repair } else { Phase::Recheck };
     work.target.tell(Event::Phase { phase }).await?;
     let empty = work.spool();
     let suspects = std::mem::replace(&mut work.located.suspects, empty);
-    let suspects = second_scan::settle(&mut work, suspects).await?;
+    let suspects = second_scan::settle(work, suspects).await?;
     work.passes(suspects).await?;
     for range in std::mem::take(&mut work.located.missing_ranges) {
         work.missing_range(range).await?;
@@ -62,12 +78,12 @@ async fn say_undo_limits(work: &mut Settlement<'_, '_>) -> Result<(), AgentError
     if work.over_limit {
         return Ok(());
     }
-    let (allow, located) = (work.allow, &work.located);
-    let delete = allow.delete && (!work.deletes_spread || work.target.task.options.allow_cascade);
+    let located = &work.located;
+    let may = |operation| work.shown.refuses(operation).is_none();
     let operations = Operations {
-        insert: allow.insert && located.missing > 0,
-        update: allow.update && located.changed > 0,
-        delete: delete && located.extra > 0,
+        insert: may(Operation::Insert) && located.missing > 0,
+        update: may(Operation::Update) && located.changed > 0,
+        delete: may(Operation::Delete) && located.extra > 0,
     };
     work.trail.say_limits(operations).await
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::compare::balance::{Balance, Concluded, Conclusion, Presence};
+use super::super::compare::balance::{Conclusion, Presence};
 use super::super::compare::suspects::{Spool, Suspect};
 use super::super::difference::DifferenceKind;
 use super::super::error::AgentError;
@@ -22,7 +22,6 @@ use super::super::session::out_of_order;
 use super::super::session::wire::unpack_keys;
 use super::super::target::PROGRESS_EVERY;
 use super::settle::{Settlement, after};
-use crate::merkle::SessionKey;
 use crate::model::{Key, Role};
 
 /// Suspects from which a scan is the better second look, and how many of the table's rows each of them is worth.
@@ -136,7 +135,6 @@ async fn confirm_all_but(
     let mut suspects = suspects.read()?;
     let (mut theirs, mut ours) = (theirs.read()?, ours.read()?);
     let (mut their_next, mut our_next) = (theirs.next_suspect()?, ours.next_suspect()?);
-    let key = settlement.target.key.clone();
     let mut reported = Instant::now();
     let mut count = 0u64;
     while let Some(suspect) = suspects.next_suspect()? {
@@ -154,7 +152,7 @@ async fn confirm_all_but(
             rest.push(&suspect)?;
             continue;
         }
-        confirm(settlement, &suspect, &key);
+        confirm(settlement, &suspect);
         count += 1;
         if count.is_multiple_of(REPORT_EVERY) && reported.elapsed() > PROGRESS_EVERY {
             settlement.tell_worked().await?;
@@ -166,31 +164,15 @@ async fn confirm_all_but(
 }
 
 /// Two scans saw the same on both sides.
-fn confirm(settlement: &mut Settlement<'_, '_>, suspect: &Suspect, key: &SessionKey) {
-    let outcome = &mut settlement.target.outcome;
-    let kind = match (suspect.source.is_some(), suspect.target.is_some()) {
-        (_, false) => {
-            outcome.missing += 1;
-            DifferenceKind::Missing
-        }
-        (false, true) => {
-            outcome.extra += 1;
-            DifferenceKind::Extra
-        }
-        (true, true) => {
-            outcome.changed += 1;
-            DifferenceKind::Changed
-        }
-    };
-    outcome.left += 1;
-    settlement.parts.add(suspect.key.as_bytes(), 1);
+fn confirm(settlement: &mut Settlement<'_, '_>, suspect: &Suspect) {
     let held = [suspect.source.is_some(), suspect.target.is_some()];
-    let row = Concluded {
-        scanned: held,
-        now: held.map(|there| if there { Presence::Present } else { Presence::Absent }),
-        agree: false,
-        conclusion: Conclusion::Different(kind),
+    let kind = match held {
+        [_, false] => DifferenceKind::Missing,
+        [false, true] => DifferenceKind::Extra,
+        [true, true] => DifferenceKind::Changed,
     };
-    let balance: &mut Balance = settlement.balance();
-    balance.conclude(key, suspect.key.as_bytes(), &row);
+    let now = held.map(|there| if there { Presence::Present } else { Presence::Absent });
+    settlement.target.outcome.left += 1;
+    settlement.parts.add(suspect.key.as_bytes(), 1);
+    settlement.conclude_as(suspect, now, false, Conclusion::Different(kind));
 }

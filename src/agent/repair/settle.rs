@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::compare::balance::{Balance, Concluded, Conclusion, Presence};
+use super::super::compare::balance::{Balance, Conclusion};
 use super::super::compare::describe::Describer;
 use super::super::compare::key_histogram::Parts;
 use super::super::compare::reread::{Finding, Reread};
 use super::super::compare::suspects::{Spool, Suspect};
-use super::super::difference::DifferenceKind;
-use super::super::error::{AgentError, decode_error};
-use super::super::event::{Allow, Event};
+use super::super::error::AgentError;
+use super::super::event::Event;
 use super::super::scan::run_error;
 use super::super::target::{Located, Target};
 use super::super::trail::Trail;
 use super::limits::share;
 use super::overlay::Overlay;
+use super::refusals::Refusals;
 use super::row_requests::{How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS};
-use crate::engine::ErrorKind;
-use crate::model::{Change, Key, Operation};
+use super::writing::Writing;
+use crate::model::{Allow, Key, Permission, PermittedChanges};
 
 /// Passes for rows that still change, beyond the rechecks asked for.
 const EXTRA_PASSES: u32 = 3;
@@ -51,12 +51,16 @@ pub(crate) struct Settlement<'a, 'b> {
     pub(crate) parts: Parts,
     /// Every batch is noted before and after it is written.
     pub(crate) trail: Trail<'b>,
-    /// What repairs may do; nothing for a diff.
-    pub(crate) allow: Allow,
+    /// What this run may write: nothing for a diff, a dry run, or where too many rows would change.
+    pub(crate) permission: Permission,
+    /// What it might write if it were to write, for a person to run.
+    pub(crate) shown: Permission,
     /// Writes are held back: too many rows would change.
     pub(crate) over_limit: bool,
-    pub(crate) deletes_spread: bool,
     pub(crate) requests: RowRequests,
+    /// The batch that is being written.
+    pub(crate) writing: Option<Writing>,
+    pub(crate) refusals: Refusals,
     /// Rows refused because of other rows, to be tried again.
     pub(crate) refused: Spool,
     /// Suspects of this pass to look at in the next.
@@ -69,12 +73,10 @@ pub(crate) struct Settlement<'a, 'b> {
     pub(crate) told: u64,
 }
 
-const NOTHING: Allow = Allow { insert: false, update: false, delete: false };
-
 impl<'a, 'b> Settlement<'a, 'b> {
     pub(crate) async fn new(target: &'a mut Target<'b>, located: Located) -> Result<Self, AgentError> {
         let options = &target.task.options;
-        let allow = options.repair.unwrap_or(NOTHING);
+        let allow = options.repair.unwrap_or(Allow::NOTHING);
         let describer =
             Describer::new(&target.task.plan, &target.access, &options.tolerance, options.show_values);
         let inserts = u64::from(allow.insert) * located.missing;
@@ -91,16 +93,22 @@ impl<'a, 'b> Settlement<'a, 'b> {
         let [refused, again, unproven, outside] = [spool(), spool(), spool(), spool()];
         let trail =
             Trail::of_repair(target.agent, &target.task, target.events, &target.key, &target.schema).await?;
-        let deletes_spread = target.schema.referrers.iter().any(|referrer| referrer.delete_spreads);
+        let shown = Permission::new(allow, options.allow_cascade, &target.schema, &target.access);
+        let permission = if target.writes() && !over_limit { shown.clone() } else { Permission::nothing() };
         Ok(Self {
             describer,
             overlay,
             parts: Parts::of(&located.run).map_err(|error| run_error("read the run", &error))?,
             trail,
-            allow,
+            permission,
+            shown,
             over_limit,
-            deletes_spread,
             requests: RowRequests::new(located.row_bytes),
+            writing: None,
+            refusals: Refusals::new(
+                target.task.options.details_max,
+                target.schema.references.contains(&target.schema.table),
+            ),
             refused,
             again,
             unproven,
@@ -182,9 +190,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 return self.tell_worked().await;
             }
             for suspect in chunk {
-                let mut reread = Reread::new(suspect, None, None);
-                self.uncount(&mut reread.suspect);
-                self.conclude(&mut reread, Conclusion::Unsettled);
+                self.conclude(&Reread::new(suspect, None, None), Conclusion::Unsettled);
             }
         }
     }
@@ -215,7 +221,9 @@ impl<'a, 'b> Settlement<'a, 'b> {
             self.judge(rereads, pass).await?;
         }
         self.search_unproven(pass).await?;
-        self.look_outside(pass).await
+        self.look_outside(pass).await?;
+        self.finish_writing().await?;
+        self.tell_worked().await
     }
 
     /// Rows that a lookup missed are read by a scan of both sides, which shows what is there and what is not.
@@ -295,9 +303,7 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     pub(crate) async fn judge(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
-        let filtered =
-            self.target.task.plan.source_where.is_some() || self.target.task.plan.target_where.is_some();
-        if !filtered || pass == Pass::Watch {
+        if !self.is_filtered() || pass == Pass::Watch {
             return self.judge_all(rereads, pass).await;
         }
         let mut decided = Vec::with_capacity(rereads.len());
@@ -312,6 +318,11 @@ impl<'a, 'b> Settlement<'a, 'b> {
         self.judge_all(decided, pass).await
     }
 
+    /// The run is about the rows of a condition.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.target.task.plan.source_where.is_some() || self.target.task.plan.target_where.is_some()
+    }
+
     /// A stable difference, or one that nobody wants to be read again.
     fn is_sure(&self, finding: Finding, pass: Pass) -> bool {
         match finding {
@@ -324,18 +335,17 @@ impl<'a, 'b> Settlement<'a, 'b> {
     }
 
     async fn judge_all(&mut self, rereads: Vec<Reread>, pass: Pass) -> Result<(), AgentError> {
-        let mut changes = Vec::new();
+        let mut changes = PermittedChanges::default();
         let mut written = Vec::new();
         for mut reread in rereads {
-            self.uncount(&mut reread.suspect);
             let finding = reread.finding(&self.target.key);
             match finding {
                 Finding::Unproven => self.unproven.push(&reread.suspect)?,
-                Finding::Settled => self.in_flight(&mut reread, Conclusion::InFlight)?,
+                Finding::Settled => self.in_flight(&reread, Conclusion::InFlight)?,
                 Finding::Following if !self.is_sure(finding, pass) && !self.target.writes() => {
                     // For a diff that is enough to know that it is lag; a repair waits until the two agree, because its end
                     // must be proved.
-                    self.in_flight(&mut reread, Conclusion::Following)?;
+                    self.in_flight(&reread, Conclusion::Following)?;
                 }
                 _ if self.is_sure(finding, pass) && pass != Pass::Watch => {
                     if let Some(change) = self.confirm(&mut reread).await? {
@@ -350,12 +360,12 @@ impl<'a, 'b> Settlement<'a, 'b> {
         self.tell_worked().await
     }
 
-    /// What is a difference beyond doubt is counted and told; with the changes to make come their rows.
+    /// What is a difference beyond doubt is told; with the changes to make come their rows.
     pub(crate) async fn confirm_all(
         &mut self,
         rereads: Vec<Reread>,
-    ) -> Result<(Vec<Change>, Vec<Reread>), AgentError> {
-        let mut changes = Vec::with_capacity(rereads.len());
+    ) -> Result<(PermittedChanges, Vec<Reread>), AgentError> {
+        let mut changes = PermittedChanges::default();
         let mut written = Vec::with_capacity(rereads.len());
         for mut reread in rereads {
             if let Some(change) = self.confirm(&mut reread).await? {
@@ -364,115 +374,6 @@ impl<'a, 'b> Settlement<'a, 'b> {
             }
         }
         Ok((changes, written))
-    }
-
-    /// Both sides agree, or the target has what the source had.
-    pub(crate) fn in_flight(&mut self, reread: &mut Reread, why: Conclusion) -> Result<(), AgentError> {
-        self.conclude(reread, why);
-        self.overlay.settled(&reread.suspect.key, reread.suspect.origin)
-    }
-
-    /// Counts a row as what is said of it, in the report and in the balance.
-    pub(crate) fn conclude(&mut self, reread: &mut Reread, conclusion: Conclusion) {
-        let outcome = &mut self.target.outcome;
-        match conclusion {
-            Conclusion::Different(kind) => {
-                match kind {
-                    DifferenceKind::Missing => outcome.missing += 1,
-                    DifferenceKind::Changed => outcome.changed += 1,
-                    DifferenceKind::Extra => outcome.extra += 1,
-                }
-                reread.suspect.counted = Some(kind);
-            }
-            Conclusion::Tolerated => outcome.tolerated += 1,
-            Conclusion::InFlight | Conclusion::Following => outcome.in_flight += 1,
-            Conclusion::Unsettled => outcome.unsettled += 1,
-        }
-        let agree = reread.source == reread.target;
-        let suspect = &reread.suspect;
-        let now = [reread.presence(0), reread.presence(1)];
-        let scanned = [suspect.origin.is_some(), suspect.target_had];
-        let row = Concluded { scanned, now, agree, conclusion };
-        self.located.balance.conclude(&self.target.key, suspect.key.as_bytes(), &row);
-    }
-
-    /// A row that was counted as a difference is looked at once more: it counts as what it is found to be now.
-    pub(crate) fn uncount(&mut self, suspect: &mut Suspect) {
-        let Some(kind) = suspect.counted.take() else { return };
-        let outcome = &mut self.target.outcome;
-        let count = match kind {
-            DifferenceKind::Missing => &mut outcome.missing,
-            DifferenceKind::Changed => &mut outcome.changed,
-            DifferenceKind::Extra => &mut outcome.extra,
-        };
-        *count = count.saturating_sub(1);
-        let now = match kind {
-            DifferenceKind::Missing => [Presence::Present, Presence::Absent],
-            DifferenceKind::Changed => [Presence::Present; 2],
-            DifferenceKind::Extra => [Presence::Absent, Presence::Present],
-        };
-        let scanned = [suspect.origin.is_some(), suspect.target_had];
-        let row = Concluded { scanned, now, agree: false, conclusion: Conclusion::Different(kind) };
-        self.located.balance.reopen(&self.target.key, suspect.key.as_bytes(), &row);
-    }
-
-    pub(crate) async fn tell_difference(&mut self, reread: &Reread) -> Result<(), AgentError> {
-        self.told += 1;
-        let difference = self.describer.difference(reread).map_err(decode_error)?;
-        self.target.tell(Event::Difference { difference }).await
-    }
-
-    /// Counts and tells a difference; the change to make, where one is allowed.
-    async fn confirm(&mut self, reread: &mut Reread) -> Result<Option<Change>, AgentError> {
-        if self.describer.tolerated(reread).map_err(decode_error)? {
-            self.conclude(reread, Conclusion::Tolerated);
-            return Ok(None);
-        }
-        let first = !std::mem::replace(&mut reread.suspect.named, true);
-        self.conclude(reread, Conclusion::Different(reread.kind()));
-        if first {
-            self.parts.add(reread.suspect.key.as_bytes(), 1);
-            if self.told < self.target.task.options.details_max {
-                self.tell_difference(reread).await?;
-            }
-        }
-        let change = Change {
-            key: reread.suspect.key.clone(),
-            before: reread.target.clone(),
-            after: reread.source.clone(),
-        };
-        if change.before == change.after {
-            // Only the condition tells the two apart: there is nothing to write.
-            self.target.outcome.left += 1;
-            return Ok(None);
-        }
-        let allowed = self.is_allowed(&change);
-        if allowed && self.target.task.options.sql && self.target.task.options.repair.is_some() {
-            match self.target.agent.engine.statement(&self.target.access, &change).await {
-                Ok(statement) => self.target.tell(Event::Sql { statement }).await?,
-                Err(error) if error.kind == ErrorKind::Row => {
-                    let key = reread.suspect.key.clone();
-                    self.set_aside(&key, &error.what).await?;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if !allowed || !self.writes() {
-            self.target.outcome.left += 1;
-            return Ok(None);
-        }
-        Ok(Some(change))
-    }
-
-    pub(crate) fn is_allowed(&self, change: &Change) -> bool {
-        match change.operation() {
-            Operation::Insert => self.allow.insert,
-            Operation::Update => self.allow.update,
-            Operation::Delete => {
-                self.allow.delete && (!self.deletes_spread || self.target.task.options.allow_cascade)
-            }
-        }
     }
 }
 

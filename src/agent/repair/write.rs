@@ -9,15 +9,15 @@ use super::super::compare::balance::Conclusion;
 use super::super::compare::missing_rows::{Missing, missing_row};
 use super::super::compare::reread::{Finding, Reread};
 use super::super::compare::suspects::Suspect;
-use super::super::difference::DifferenceKind;
-use super::super::error::{AgentError, decode_error};
-use super::super::event::Event;
-use super::super::retry::patiently;
-use super::super::trail::Intent;
+use super::super::error::AgentError;
+use super::super::trail::Recorded;
+use super::super::writer;
+use super::refusals::Refusals;
 use super::row_requests::How;
 use super::settle::{Pass, Settlement};
+use super::writing::{Batch, Writing};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{Change, ChangeOutcome, Key, Operation, RejectionKind};
+use crate::model::{Change, ChangeOutcome, Operation, PermittedChanges, PermittedInserts, RejectionKind};
 
 /// Rounds over rows that the database refused because of other rows (foreign keys, unique values).
 const RETRY_ROUNDS_MAX: u32 = 16;
@@ -26,118 +26,144 @@ const REPLACE_MAX: usize = 10_000;
 /// Rows set aside that are read from the spool together.
 const SET_ASIDE_TOGETHER: usize = 500;
 
-/// A batch that is being written.
-pub(crate) struct Writing {
-    batch: Batch,
-    intent: Intent,
-    work: AbortOnDropHandle<Result<Vec<ChangeOutcome>, EngineError>>,
-}
-
-enum Batch {
-    Changes(Arc<Vec<Change>>, Vec<Reread>),
-    Inserts(Arc<Missing>),
-}
-
 impl Settlement<'_, '_> {
+    /// Writes these changes in batches. The last of them is still being written when this returns; the intent of each is
+    /// recorded while the one before it is written.
     pub(crate) async fn apply(
         &mut self,
-        changes: Vec<Change>,
-        rereads: Vec<Reread>,
+        mut changes: PermittedChanges,
+        mut rereads: Vec<Reread>,
     ) -> Result<(), AgentError> {
-        match self.begin_writing(changes, rereads).await? {
-            Some(writing) => self.end_writing(writing).await,
-            None => Ok(()),
+        while !changes.is_empty() {
+            if self.refusals.is_trying() {
+                self.finish_writing().await?;
+            }
+            if let Some(reason) = self.refusals.ended().map(Refusals::not_tried) {
+                return rereads.iter().try_for_each(|reread| self.set_aside(reread, &reason));
+            }
+            let most = self.refusals.batch_rows(changes.len());
+            let (rest, rest_rereads) = (changes.split_off(most), rereads.split_off(most));
+            let batch = self.recorded(std::mem::replace(&mut changes, rest)).await?;
+            self.finish_writing().await?;
+            self.writing = Some(self.start_writing(batch, std::mem::replace(&mut rereads, rest_rereads)));
         }
+        Ok(())
     }
 
-    /// The batch is announced and on its way to the database when this returns; `None` where there is nothing to write.
+    /// The batch may be written when this returns.
+    async fn recorded(
+        &mut self,
+        changes: PermittedChanges,
+    ) -> Result<Recorded<PermittedChanges>, AgentError> {
+        self.target.agent.pace.admit(&self.target.agent.engine, changes.len()).await?;
+        self.trail.intend(&self.describer, false, changes).await
+    }
+
+    fn start_writing(&self, batch: Recorded<PermittedChanges>, rereads: Vec<Reread>) -> Writing {
+        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
+        let batch = Arc::new(batch);
+        let work = {
+            let batch = Arc::clone(&batch);
+            async move { writer::apply(engine.as_ref(), &access, &batch).await }
+        };
+        let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+        Writing { batch: Batch::Changes(batch, rereads), work }
+    }
+
+    /// The batch is recorded and on its way to the database when this returns; `None` where there is nothing to write.
     pub(crate) async fn begin_writing(
         &mut self,
-        changes: Vec<Change>,
+        changes: PermittedChanges,
         rereads: Vec<Reread>,
     ) -> Result<Option<Writing>, AgentError> {
         if changes.is_empty() {
             return Ok(None);
         }
-        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
-        self.target.agent.pace.admit(&engine, changes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &changes, false).await?;
-        let changes = Arc::new(changes);
-        let work = {
-            let changes = Arc::clone(&changes);
-            async move { patiently(|| engine.apply(&access, &changes)).await }
-        };
-        let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
-        Ok(Some(Writing { batch: Batch::Changes(changes, rereads), intent, work }))
+        let batch = self.recorded(changes).await?;
+        Ok(Some(self.start_writing(batch, rereads)))
     }
 
-    /// The same of rows that the target has not.
-    pub(crate) async fn begin_inserting(&mut self, missing: Missing) -> Result<Writing, AgentError> {
+    /// As `begin_writing`, of rows that the target has not.
+    pub(crate) async fn begin_inserting(
+        &mut self,
+        missing: Missing,
+        inserts: PermittedInserts,
+    ) -> Result<Writing, AgentError> {
         let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, missing.rows.len()).await?;
-        let intent = self.trail.intend_inserts(&self.describer, &missing).await?;
-        let missing = Arc::new(missing);
+        let batch = Arc::new(self.trail.intend_inserts(&self.describer, &missing, inserts).await?);
         let work = {
-            let missing = Arc::clone(&missing);
-            async move { patiently(|| engine.insert(&access, &missing.rows)).await }
+            let batch = Arc::clone(&batch);
+            async move { writer::insert(engine.as_ref(), &access, &batch).await }
         };
         let work = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
-        Ok(Writing { batch: Batch::Inserts(missing), intent, work })
+        Ok(Writing { batch: Batch::Inserts(batch, missing), work })
     }
 
-    /// Waits for the batch, and answers for it.
-    pub(crate) async fn end_writing(&mut self, writing: Writing) -> Result<(), AgentError> {
-        let Writing { batch, intent, work } = writing;
+    /// Waits for the batch that is being written, if any, and answers for it.
+    pub(crate) async fn finish_writing(&mut self) -> Result<(), AgentError> {
+        let Some(Writing { batch, work }) = self.writing.take() else { return Ok(()) };
         let outcomes = work.await.unwrap_or_else(|_| {
             let during = format!("write {}", self.target.access.table);
             Err(EngineError::new(ErrorKind::Database, during, "the writer ended before its time"))
         });
-        let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
         match batch {
-            Batch::Changes(changes, rereads) => {
+            Batch::Changes(batch, rereads) => {
+                let outcomes = self.trail.done(&batch, outcomes).await?;
+                self.refusals.batch(&outcomes);
+                let changes = batch.what().as_slice();
                 for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
                     match outcome {
                         ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                        not_written => self.not_written(&reread, not_written).await?,
+                        not_written => self.not_written(&reread, not_written)?,
                     }
                 }
             }
-            Batch::Inserts(missing) => {
+            Batch::Inserts(batch, missing) => {
+                let outcomes = self.trail.done(&batch, outcomes).await?;
+                self.refusals.batch(&outcomes);
+                let mut inserted = 0;
                 for (((key, row), digest), outcome) in missing.iter().zip(outcomes) {
                     match outcome {
                         ChangeOutcome::Written => {
-                            self.target.outcome.inserted += 1;
+                            inserted += 1;
                             self.overlay.inserted(key, digest)?;
                         }
                         not_written => {
-                            // It was counted with its part.
+                            self.located.balance.name(&self.target.key, key);
                             let mut reread = missing_row(key, row, *digest);
-                            reread.suspect.counted = Some(DifferenceKind::Missing);
+                            // It was told with its part.
                             reread.suspect.named = true;
-                            self.not_written(&reread, not_written).await?;
+                            self.not_written(&reread, not_written)?;
                         }
                     }
                 }
+                self.target.outcome.inserted += inserted;
+                self.target.outcome.missing += inserted;
+                self.balance().conclude_range(inserted);
             }
         }
         Ok(())
     }
 
-    async fn not_written(&mut self, reread: &Reread, outcome: ChangeOutcome) -> Result<(), AgentError> {
+    fn not_written(&mut self, reread: &Reread, outcome: ChangeOutcome) -> Result<(), AgentError> {
         match outcome {
             ChangeOutcome::Written => Ok(()),
-            ChangeOutcome::Stale => self.stale(reread),
+            // The row changed between reading and writing: it goes round again, and counts as what it is found to be then.
+            ChangeOutcome::Stale => self.again.push(&reread.renewed(&self.target.key)),
             ChangeOutcome::Failed(rejection)
-                if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique) =>
+                if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique)
+                    && self.refusals.ended().is_none() =>
             {
                 self.refused.push(&reread.renewed(&self.target.key))
             }
-            ChangeOutcome::Failed(rejection) => self.set_aside(&reread.suspect.key, &rejection.reason).await,
+            ChangeOutcome::Failed(rejection) => self.set_aside(reread, &rejection.reason),
         }
     }
 
-    pub(crate) fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
+    fn written(&mut self, operation: Operation, reread: &Reread) -> Result<(), AgentError> {
+        self.conclude(reread, Conclusion::Different(reread.kind()));
         let outcome = &mut self.target.outcome;
         match operation {
             Operation::Insert => outcome.inserted += 1,
@@ -147,23 +173,12 @@ impl Settlement<'_, '_> {
         self.overlay.written(&reread.suspect)
     }
 
-    /// The row changed between reading and writing: it goes round again, and counts as what it is found to be then.
-    fn stale(&mut self, reread: &Reread) -> Result<(), AgentError> {
-        self.again.push(&reread.renewed(&self.target.key))
-    }
-
-    pub(crate) async fn set_aside(&mut self, key: &Key, reason: &str) -> Result<(), AgentError> {
-        self.target.outcome.set_aside += 1;
-        let key = self.describer.key(key).map_err(decode_error)?;
-        self.target.tell(Event::SetAside { key, reason: reason.to_owned() }).await
-    }
-
     /// Rows refused because of other rows are tried again as long as that helps, then exchanged all at once.
     pub(crate) async fn retry_refused(&mut self) -> Result<(), AgentError> {
         for _ in 0..RETRY_ROUNDS_MAX {
             let before = self.refused.len();
-            if before == 0 {
-                return Ok(());
+            if before == 0 || self.refusals.ended().is_some() {
+                break;
             }
             let empty = self.spool();
             let refused = std::mem::replace(&mut self.refused, empty);
@@ -172,50 +187,54 @@ impl Settlement<'_, '_> {
                 break;
             }
         }
+        if self.refused.len() == 0 {
+            return Ok(());
+        }
         let empty = self.spool();
         let mut reader = std::mem::replace(&mut self.refused, empty).read()?;
-        let stuck = reader.next_chunk(REPLACE_MAX)?;
-        if !stuck.is_empty() {
+        let ended = self.refusals.ended().map(str::to_owned);
+        if ended.is_none() {
+            let stuck = reader.next_chunk(REPLACE_MAX)?;
             self.replace(stuck).await?;
         }
+        let reason = ended.as_deref().unwrap_or("refused because of other rows of the target");
         loop {
             let rest = reader.next_chunk(SET_ASIDE_TOGETHER)?;
             if rest.is_empty() {
                 return Ok(());
             }
             for suspect in rest {
-                self.set_aside(&suspect.key, "refused because of other rows of the target").await?;
+                self.set_aside_suspect(&suspect, reason)?;
             }
         }
     }
 
     /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
     async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
-        let (mut changes, mut rereads) = (Vec::new(), Vec::new());
+        let (mut changes, mut rereads) = (PermittedChanges::default(), Vec::new());
         let how = How::default();
+        let filtered = self.is_filtered();
         while !stuck.is_empty() {
             let rest = stuck.split_off(stuck.len().min(self.requests.keys()));
             let request = self.requests.send(self.target, std::mem::replace(&mut stuck, rest), how).await?;
             let (chunk, unanswered) = self.requests.receive(self.target, request, how).await?;
             stuck.splice(0..0, unanswered);
-            for mut reread in chunk {
+            for reread in chunk {
+                let one_sided = reread.source.is_some() != reread.target.is_some();
                 match reread.finding(&self.target.key) {
                     Finding::Unproven | Finding::Changing | Finding::Following => {
                         // It moved, or it cannot be told: nothing is done to it here.
                         self.again.push(&reread.renewed_where_known(&self.target.key))?;
                     }
-                    Finding::Settled => {
-                        self.uncount(&mut reread.suspect);
-                        self.in_flight(&mut reread, Conclusion::InFlight)?;
+                    Finding::Settled => self.in_flight(&reread, Conclusion::InFlight)?,
+                    // Under a condition, whether one side lacks it is looked up in another way first.
+                    Finding::Stable if filtered && one_sided => {
+                        self.again.push(&reread.renewed(&self.target.key))?;
                     }
                     Finding::Stable => {
-                        let (before, after) = (reread.target.clone(), reread.source.clone());
-                        let change = Change { key: reread.suspect.key.clone(), before, after };
-                        if self.is_allowed(&change) {
+                        if let Some(change) = self.permitted(&reread)? {
                             changes.push(change);
                             rereads.push(reread);
-                        } else {
-                            self.target.outcome.left += 1;
                         }
                     }
                 }
@@ -224,24 +243,27 @@ impl Settlement<'_, '_> {
         if changes.is_empty() {
             return Ok(());
         }
-        let engine = self.target.agent.engine.clone();
+        let (engine, access) = (self.target.agent.engine.clone(), self.target.access.clone());
         self.target.agent.pace.admit(&engine, changes.len()).await?;
-        let intent = self.trail.intend(&self.describer, &changes, !self.deletes_spread).await?;
-        // A delete that spreads to other tables is no way to make an update.
-        let outcomes = if self.deletes_spread {
-            engine.apply(&self.target.access, &changes).await
-        } else {
-            engine.replace(&self.target.access, &changes).await
+        let all: Vec<Change> = changes.as_slice().to_vec();
+        let outcomes = match self.permission.permit_exchange(changes) {
+            Ok(exchange) => {
+                let batch = self.trail.intend(&self.describer, true, exchange).await?;
+                let outcomes = writer::exchange(engine.as_ref(), &access, &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
+            Err(changes) => {
+                let batch = self.trail.intend(&self.describer, false, changes).await?;
+                let outcomes = writer::apply(engine.as_ref(), &access, &batch).await;
+                self.trail.done(&batch, outcomes).await?
+            }
         };
-        let outcomes = self.trail.done(intent, outcomes).await?;
         self.target.outcome.undo_kept |= self.trail.keeps_undo();
-        for ((change, reread), outcome) in changes.iter().zip(rereads).zip(outcomes) {
+        for ((change, reread), outcome) in all.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => {
-                    self.set_aside(&change.key, "changed while it was being repaired").await?
-                }
-                ChangeOutcome::Failed(rejection) => self.set_aside(&change.key, &rejection.reason).await?,
+                ChangeOutcome::Stale => self.set_aside(&reread, "changed while it was being repaired")?,
+                ChangeOutcome::Failed(rejection) => self.set_aside(&reread, &rejection.reason)?,
             }
         }
         Ok(())

@@ -24,7 +24,7 @@ use super::head::JournalHead;
 use super::key::{UndoKey, cannot};
 use super::seal::{AFTER, BATCH, BEFORE, END, FRONT, HEAD, LEFT, MAGIC, OUTCOMES, OWN_BEFORE, Sealer};
 use crate::merkle::{RowDigest, SessionKey};
-use crate::model::{CanonicalRow, Change};
+use crate::model::{CanonicalRow, Change, fail_point};
 
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -146,6 +146,7 @@ impl Journal {
 
     async fn record_durably(&mut self, record: Vec<u8>) -> Result<(), AgentError> {
         self.record(record).await?;
+        fail_point();
         self.file.sync_data().await.map_err(|error| cannot(&self.path, "write", &error))
     }
 

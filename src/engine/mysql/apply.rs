@@ -17,7 +17,7 @@ use super::{Facts, errors, fetch, read_back};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{
-    CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess,
+    CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess, fail_point,
 };
 
 pub(super) async fn apply(
@@ -48,7 +48,9 @@ pub(super) async fn apply(
     };
     writer.write_all(pending).await?;
     let outcomes = writer.outcomes;
+    fail_point();
     transaction.commit().await.map_err(failed)?;
+    fail_point();
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(ChangeOutcome::Stale)).collect())
 }
 
@@ -112,7 +114,9 @@ pub(super) async fn replace(
     if let Some(rejection) = writer.exchanged_otherwise().await? {
         return refused(rejection.kind, rejection.reason);
     }
+    fail_point();
     transaction.commit().await.map_err(failed)?;
+    fail_point();
     Ok(vec![ChangeOutcome::Written; changes.len()])
 }
 

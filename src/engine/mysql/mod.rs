@@ -35,8 +35,8 @@ use self::catalogue::texts;
 use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 /// A MySQL or MariaDB server, reached with one URL.
@@ -226,8 +226,9 @@ impl Engine for MySqlEngine {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }
@@ -239,8 +240,9 @@ impl Engine for MySqlEngine {
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }

@@ -13,7 +13,9 @@ use super::statement::{
 use super::{errors, fetch, read_back};
 use crate::engine::inflow::IDLE_LIMIT;
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{AccessColumn, Change, ChangeOutcome, Operation, Rejection, RejectionKind, TableAccess};
+use crate::model::{
+    AccessColumn, Change, ChangeOutcome, Operation, Rejection, RejectionKind, TableAccess, fail_point,
+};
 
 /// A power of two, and groups below it are too, so that few statements are prepared; see `fetch::read_chunk`.
 const ROWS_MAX: usize = 256;
@@ -276,6 +278,7 @@ impl Writer<'_> {
         for value in binds {
             value.push(&mut arguments)?;
         }
+        fail_point();
         let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
         Ok(bounded(IDLE_LIMIT, query.execute(&mut *self.connection)).await?.rows_affected())
     }

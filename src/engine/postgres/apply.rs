@@ -15,7 +15,9 @@ use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors, load, read_back, run};
 use crate::engine::read_back::lost;
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess};
+use crate::model::{
+    Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
+};
 
 /// Rows per statement.
 const GROUP_MAX: usize = 5000;
@@ -97,6 +99,7 @@ async fn attempt(
         return Err(errors::engine_error(&batch.target.during, &error));
     }
     batch.run("COMMIT").await?;
+    fail_point();
     Ok(Some(batch.outcomes()))
 }
 
@@ -149,6 +152,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), EngineError> {
+        fail_point();
         run(self.connection, &self.target.during, sql).await
     }
 

@@ -125,7 +125,7 @@ async fn columns(connection: &mut PgConnection, relation: &Relation) -> Result<V
     let types = live::types(connection, relation.oid).await?;
     let sql = format!(
         "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid::int8, a.atttypmod, \
-                NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef, \
+                NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)), a.atthasdef OR (t.typtype = 'd' AND t.typdefault IS NOT NULL), \
                 COALESCE(pg_catalog.to_jsonb(a) ->> 'attgenerated', ''), COALESCE(pg_catalog.to_jsonb(a) ->> 'attidentity', ''), \
                 CASE WHEN l.collname <> 'default' THEN l.collname::text END, \
                 COALESCE((pg_catalog.to_jsonb(l) ->> 'collisdeterministic')::boolean, true), a.attnotnull \

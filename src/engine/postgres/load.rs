@@ -15,7 +15,7 @@ use super::target::Target;
 use super::{PgEngine, bind, errors, meaning, run};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
-use crate::model::{AccessColumn, Filled, Key, RowRun, TableAccess};
+use crate::model::{AccessColumn, Filled, Key, RowRun, TableAccess, fail_point};
 
 /// Fewer rows are not worth the questions.
 const ROWS_MIN: usize = 64;
@@ -55,7 +55,9 @@ pub(super) async fn load(
         }
         return Err(errors::engine_error(&target.during, &error));
     }
+    fail_point();
     run(connection, &target.during, "COMMIT").await?;
+    fail_point();
     Ok(true)
 }
 
@@ -137,8 +139,10 @@ async fn copy(
 async fn send(connection: &mut PgConnection, sql: &str, data: &[u8]) -> Result<u64, sqlx::Error> {
     let mut copy = connection.copy_in_raw(sql).await?;
     for chunk in data.chunks(CHUNK_BYTES) {
+        fail_point();
         copy.send(chunk).await?;
     }
+    fail_point();
     copy.finish().await
 }
 

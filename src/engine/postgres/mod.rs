@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, RowRun, ServerInfo, TableAccess,
-    TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, PermittedInserts,
+    Question, Rounding, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 use known::Known;
@@ -332,10 +332,10 @@ impl Engine for PgEngine {
     async fn insert(
         &self,
         access: &Arc<TableAccess>,
-        rows: &RowRun,
+        rows: &PermittedInserts,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let mut connection = self.acquire().await?;
-        let outcomes = apply::insert(self, &mut connection, access, rows).await?;
+        let outcomes = apply::insert(self, &mut connection, access, rows.rows()).await?;
         self.release(connection);
         Ok(outcomes)
     }
@@ -343,8 +343,9 @@ impl Engine for PgEngine {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }
@@ -357,8 +358,9 @@ impl Engine for PgEngine {
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }

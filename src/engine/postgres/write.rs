@@ -11,7 +11,7 @@ use super::session::unnamed;
 use super::statement::{ident, writable};
 use super::target::Target;
 use crate::engine::EngineError;
-use crate::model::{AccessColumn, Filled, Key, Operation};
+use crate::model::{AccessColumn, Filled, Key, Operation, fail_point};
 
 /// A change as texts, one for each of the access's columns (a delete has the key's only).
 pub(super) struct Prepared {
@@ -168,6 +168,7 @@ async fn execute(
     for array in flags {
         query = query.bind(array);
     }
+    fail_point();
     connection.fetch_all(query).await
 }
 

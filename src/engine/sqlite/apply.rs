@@ -12,7 +12,9 @@ use super::rows::{Address, Found, Reading};
 use super::shape::TableShape;
 use super::write::Writing;
 use crate::engine::EngineError;
-use crate::model::{Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess};
+use crate::model::{
+    Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess, fail_point,
+};
 
 /// What is to be done for a change.
 enum Step {
@@ -48,6 +50,7 @@ pub(super) fn apply(
             if change.operation() != operation {
                 continue;
             }
+            fail_point();
             let savepoint = transaction.savepoint().map_err(failed)?;
             let reading =
                 Reading { connection: &savepoint, access, shape: &shape, filter: None, during: &during };
@@ -58,7 +61,9 @@ pub(super) fn apply(
             *outcome = Some(done);
         }
     }
+    fail_point();
     transaction.commit().map_err(failed)?;
+    fail_point();
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(ChangeOutcome::Stale)).collect())
 }
 
@@ -79,6 +84,7 @@ pub(super) fn replace(
     let reading = Reading { connection: &transaction, access, shape: &shape, filter: None, during: &during };
     let outcomes = exchange(&transaction, &Writing { reading }, changes, &steps)?;
     if outcomes.iter().all(|outcome| *outcome == Some(ChangeOutcome::Written)) {
+        fail_point();
         return match transaction.commit() {
             Ok(()) => Ok(outcomes.into_iter().flatten().collect()),
             Err(error) => match rejection(&error) {
@@ -135,6 +141,7 @@ fn exchange(
     }
     for (at, (change, step)) in changes.iter().zip(steps).enumerate() {
         let Step::Write(_) = step else { continue };
+        fail_point();
         let done = match (&change.after, taken.get(&at)) {
             (None, _) => ChangeOutcome::Written,
             (Some(_), Some(whole)) => writing.put_back(change, whole)?,

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use super::{Engine, EngineError, ErrorKind, Lookup, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, Rounding, ServerInfo, TableAccess, TableName,
-    TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 mod apply;
@@ -142,18 +142,18 @@ impl Engine for SqliteEngine {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
-        let (access, changes) = (access.clone(), changes.to_vec());
+        let (access, changes) = (access.clone(), changes.as_slice().to_vec());
         self.blocking("write", move |engine| apply::apply(&mut engine.open(true)?, &access, &changes)).await
     }
 
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
-        let (access, changes) = (access.clone(), changes.to_vec());
+        let (access, changes) = (access.clone(), changes.as_slice().to_vec());
         self.blocking("write", move |engine| apply::replace(&mut engine.open(true)?, &access, &changes)).await
     }
 

@@ -1,5 +1,6 @@
 //! A fresh database of one kind, its engine, and the engine's calls in short.
 
+use crate::support::permit::permitted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -104,7 +105,7 @@ impl Bed {
     }
 
     pub(super) async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Vec<ChangeOutcome> {
-        self.engine.apply(access, changes).await.unwrap()
+        self.engine.apply(access, &permitted(changes)).await.unwrap()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The laws of the engine trait: one suite, held by each of the three engines on a real database.
 
+use crate::support::permit::exchange;
 use std::sync::Arc;
 
 use trueup::engine::ErrorKind;
@@ -299,7 +300,7 @@ async fn unique_values_are_exchanged_by_replacement(bed: Bed) {
     let all = changes(&bed.scan(&target, 1).await, &bed.scan(&source, 1).await);
     let outcomes = bed.apply(&target, &all).await;
     assert_eq!(refusals(&outcomes), vec![Some(RejectionKind::Unique); 3], "one after the other cannot work");
-    assert_eq!(bed.engine.replace(&target, &all).await.unwrap(), vec![ChangeOutcome::Written; 3]);
+    assert_eq!(bed.engine.replace(&target, &exchange(&all)).await.unwrap(), vec![ChangeOutcome::Written; 3]);
     assert_eq!(bed.unlike("s", "t").as_deref(), Some("0"));
 }
 
@@ -309,7 +310,7 @@ async fn a_replacement_of_a_row_that_moved_on_writes_nothing(bed: Bed) {
     let (source, target) = (bed.access("s").await, bed.access("t").await);
     let all = changes(&bed.scan(&target, 1).await, &bed.scan(&source, 1).await);
     bed.execute("UPDATE t SET v = 'newer' WHERE id = 2");
-    let outcomes = bed.engine.replace(&target, &all).await.unwrap();
+    let outcomes = bed.engine.replace(&target, &exchange(&all)).await.unwrap();
     assert!(
         outcomes.contains(&ChangeOutcome::Stale) && !outcomes.contains(&ChangeOutcome::Written),
         "{outcomes:?}"

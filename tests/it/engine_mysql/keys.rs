@@ -1,5 +1,6 @@
 //! Keys of every type: found, updated in place, deleted, inserted once; and what a lookup says of those that are not there.
 
+use crate::support::permit::permitted;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -63,14 +64,14 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
         };
         let update = to(row, Some(nine.clone()));
         assert_eq!(
-            engine.apply(access, &update).await.unwrap(),
+            engine.apply(access, &permitted(&update)).await.unwrap(),
             [ChangeOutcome::Written],
             "{what}: update {at}"
         );
         let count = format!("SELECT COUNT(*) FROM {table} WHERE v = {NEW}");
         assert_eq!(db.scalar(&count).await, "1", "{what}: update {at}");
         assert_eq!(
-            engine.apply(access, &update).await.unwrap(),
+            engine.apply(access, &permitted(&update)).await.unwrap(),
             [ChangeOutcome::Written],
             "{what}: again {at}"
         );
@@ -78,7 +79,7 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
         assert_eq!(index(&scan(engine, access).await).get(row.key.as_bytes()), Some(&nine), "{what}");
         // It is there, and not inserted a second time.
         let insert = [Change { key: row.key.clone(), before: None, after: Some(row.row.clone()) }];
-        let twice = engine.apply(access, &insert).await.unwrap();
+        let twice = engine.apply(access, &permitted(&insert)).await.unwrap();
         assert_eq!(twice, [ChangeOutcome::Stale], "{what}: inserted twice {at}");
         // A statement for a person hits the same row.
         let statement = engine.statement(access, &to(&now, Some(row.row.clone()))[0]).await;
@@ -90,7 +91,7 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
             Err(error) => {
                 assert!(!exact, "{what}: {error}");
                 assert_eq!(error.kind, ErrorKind::Row, "{what}: {error}");
-                let back = engine.apply(access, &to(&now, Some(row.row.clone()))).await.unwrap();
+                let back = engine.apply(access, &permitted(&to(&now, Some(row.row.clone())))).await.unwrap();
                 assert_eq!(back, [ChangeOutcome::Written], "{what}: back {at}");
             }
         }
@@ -102,7 +103,7 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
         db.execute(&format!("CREATE TABLE kept AS SELECT * FROM {table}")).await;
         let delete = [Change { key: row.key.clone(), before: Some(row.row.clone()), after: None }];
         assert_eq!(
-            engine.apply(access, &delete).await.unwrap(),
+            engine.apply(access, &permitted(&delete)).await.unwrap(),
             [ChangeOutcome::Written],
             "{what}: delete {at}"
         );
@@ -357,7 +358,7 @@ async fn uuids_in_text_are_found_in_every_spelling() {
     let rows = scan(&db.engine, &access).await;
     let twin = rows.iter().find(|row| rows.iter().filter(|other| other.key == row.key).count() == 2).unwrap();
     let delete = [Change { key: twin.key.clone(), before: Some(twin.row.clone()), after: None }];
-    let outcomes = db.engine.apply(&access, &delete).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&delete)).await.unwrap();
     assert!(
         matches!(&outcomes[0], ChangeOutcome::Failed(found) if found.reason.contains("(key k)")),
         "{outcomes:?}"
@@ -406,7 +407,7 @@ async fn trailing_blanks_that_mean_nothing_are_found() {
     let rows = scan(&db.engine, &access).await;
     let twin = rows.iter().find(|row| rows.iter().filter(|other| other.key == row.key).count() == 2).unwrap();
     let delete = [Change { key: twin.key.clone(), before: Some(twin.row.clone()), after: None }];
-    let outcomes = db.engine.apply(&access, &delete).await.unwrap();
+    let outcomes = db.engine.apply(&access, &permitted(&delete)).await.unwrap();
     assert!(matches!(&outcomes[0], ChangeOutcome::Failed(_)), "{outcomes:?}");
     db.drop_all().await;
 }
@@ -477,7 +478,10 @@ async fn only_the_columns_that_differ_are_written() {
         })
         .collect();
     let before = db.scalar("SELECT CONCAT(e + 0, j) FROM b WHERE id = 1").await;
-    assert_eq!(db.engine.apply(&target, &changes).await.unwrap(), vec![ChangeOutcome::Written; 2]);
+    assert_eq!(
+        db.engine.apply(&target, &permitted(&changes)).await.unwrap(),
+        vec![ChangeOutcome::Written; 2]
+    );
     assert_eq!(db.scalar("SELECT CONCAT(e + 0, j) FROM b WHERE id = 1").await, before);
     assert_eq!(db.scalar("SELECT GROUP_CONCAT(n ORDER BY id) FROM b").await, "11,12");
     // What the server would set anew is compared, equal, and stays.
@@ -497,7 +501,7 @@ async fn only_the_columns_that_differ_are_written() {
     // It cannot be written, and is said to be so.
     let insert = [Change { key: new[0].key.clone(), before: None, after: Some(new[0].row.clone()) }];
     db.execute("DELETE FROM b WHERE id = 1").await;
-    let outcomes = db.engine.apply(&target, &insert).await.unwrap();
+    let outcomes = db.engine.apply(&target, &permitted(&insert)).await.unwrap();
     assert!(
         matches!(&outcomes[0], ChangeOutcome::Failed(found) if found.kind == RejectionKind::Value && found.reason.contains("column e")),
         "{outcomes:?}"

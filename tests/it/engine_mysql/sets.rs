@@ -1,5 +1,6 @@
 //! Sets, whose order means nothing, and geometries, whose reference system means much.
 
+use crate::support::permit::permitted;
 use std::sync::Arc;
 
 use trueup::engine::Engine;
@@ -45,7 +46,10 @@ async fn equal_sets_are_equal_in_whatever_order_they_are_declared() {
                 after: Some(row.row.clone()),
             })
             .collect();
-        assert_eq!(db.engine.apply(&target, &updates).await.unwrap(), vec![ChangeOutcome::Written; 4]);
+        assert_eq!(
+            db.engine.apply(&target, &permitted(&updates)).await.unwrap(),
+            vec![ChangeOutcome::Written; 4]
+        );
         assert_eq!(index(&scan(&db.engine, &target).await), index(&rows));
         db.execute("DELETE FROM b").await;
         for change in inserts(&rows) {
@@ -61,7 +65,8 @@ async fn equal_sets_are_equal_in_whatever_order_they_are_declared() {
     )
     .await;
     let (source, target) = both(&db, &Wishes::default()).await;
-    let outcomes = db.engine.apply(&target, &inserts(&scan(&db.engine, &source).await)).await.unwrap();
+    let outcomes =
+        db.engine.apply(&target, &permitted(&inserts(&scan(&db.engine, &source).await))).await.unwrap();
     let refused = outcomes.iter().filter(
         |outcome| matches!(outcome, ChangeOutcome::Failed(found) if found.kind == RejectionKind::Value),
     );
@@ -98,7 +103,10 @@ async fn geometries_are_compared_and_written_with_their_reference_system() {
         }
         let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
         assert_eq!(index(&db.engine.fetch(&source, &keys).await.unwrap()), index(&rows));
-        assert_eq!(db.engine.apply(&target, &inserts(&rows)).await.unwrap(), vec![ChangeOutcome::Written; 7]);
+        assert_eq!(
+            db.engine.apply(&target, &permitted(&inserts(&rows))).await.unwrap(),
+            vec![ChangeOutcome::Written; 7]
+        );
         assert_eq!(db.scalar(&format!("{stored} b")).await, db.scalar(&format!("{stored} a")).await);
         assert_eq!(index(&scan(&db.engine, &target).await), index(&rows));
         // Another reference system is another value, and so is another last digit.
@@ -118,7 +126,10 @@ async fn geometries_are_compared_and_written_with_their_reference_system() {
             })
             .collect();
         assert_eq!(updates.len(), 2, "as text: {as_text}");
-        assert_eq!(db.engine.apply(&target, &updates).await.unwrap(), vec![ChangeOutcome::Written; 2]);
+        assert_eq!(
+            db.engine.apply(&target, &permitted(&updates)).await.unwrap(),
+            vec![ChangeOutcome::Written; 2]
+        );
         assert_eq!(db.scalar(&format!("{stored} b")).await, db.scalar(&format!("{stored} a")).await);
         db.execute("DELETE FROM b").await;
         for change in inserts(&rows) {
@@ -146,7 +157,7 @@ async fn a_row_of_another_reference_system_than_its_column_is_set_aside() {
     for as_text in [vec![], vec!["g".to_owned()]] {
         let (source, target) = both(&db, &Wishes { as_text, ..Wishes::default() }).await;
         let rows = scan(&db.engine, &source).await;
-        let outcomes = db.engine.apply(&target, &inserts(&rows)).await.unwrap();
+        let outcomes = db.engine.apply(&target, &permitted(&inserts(&rows))).await.unwrap();
         assert_eq!(outcomes[0], ChangeOutcome::Written);
         assert!(
             matches!(&outcomes[1], ChangeOutcome::Failed(found) if found.kind == RejectionKind::Value),

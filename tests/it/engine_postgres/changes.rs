@@ -1,5 +1,6 @@
 //! Writing: only what still holds what was compared, and every refusal set aside with its reason.
 
+use crate::support::permit::{exchange, permitted};
 use std::sync::Arc;
 
 use trueup::engine::{Engine, ErrorKind};
@@ -237,19 +238,19 @@ async fn unique_values_are_exchanged_by_replacement() {
     let planned = changes(&db.scan(&target, 1).await, &db.scan(&source, 1).await);
     assert_eq!(planned.len(), 2);
     assert!(planned.iter().all(|change| change.operation() == Operation::Update));
-    let done = db.engine.replace(&target, &planned).await.unwrap();
+    let done = db.engine.replace(&target, &exchange(&planned)).await.unwrap();
     assert_eq!(done, vec![ChangeOutcome::Written; 2]);
     let all = "SELECT string_agg(concat_ws(' ', id, u, own, made), ',' ORDER BY id) FROM t";
     assert_eq!(db.text(all).await, "1 b one b!,2 a two a!,3 c three c!");
     // What was compared holds no longer: all or nothing.
-    assert_eq!(db.engine.replace(&target, &planned).await.unwrap(), vec![ChangeOutcome::Stale; 2]);
+    assert_eq!(db.engine.replace(&target, &exchange(&planned)).await.unwrap(), vec![ChangeOutcome::Stale; 2]);
     // A delete that would spread is refused.
     db.sql(
         "UPDATE t SET u = 'x' || u WHERE id < 3; CREATE TABLE child (id int REFERENCES t ON DELETE CASCADE); INSERT INTO child VALUES (1)",
     )
     .await;
     let planned = changes(&db.scan(&target, 1).await, &db.scan(&source, 1).await);
-    let refused = db.engine.replace(&target, &planned).await.unwrap();
+    let refused = db.engine.replace(&target, &exchange(&planned)).await.unwrap();
     assert_eq!(refusals(&refused)[0].0, RejectionKind::ForeignKey);
     assert_eq!(db.count("SELECT count(*) FROM child").await, 1);
 }
@@ -299,7 +300,7 @@ async fn who_may_not_write_is_told_what_to_grant() {
     assert!(refused.hint.unwrap().contains("GRANT"));
     let rows = db.scan(&access, 1).await;
     let delete = changes(&rows, &Default::default());
-    let refused = reader.apply(&access, &delete).await.unwrap_err();
+    let refused = reader.apply(&access, &permitted(&delete)).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
     drop(reader);
     db.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;

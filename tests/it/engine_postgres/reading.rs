@@ -1,5 +1,6 @@
 //! Describing, scanning and fetching.
 
+use crate::support::permit::permitted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -236,7 +237,7 @@ async fn a_table_that_changed_is_not_read_as_what_it_was() {
             db.engine.fetch(&access, std::slice::from_ref(&key)).await.unwrap_err().kind,
             ErrorKind::Changed
         );
-        let refused = db.engine.apply(&access, std::slice::from_ref(&change)).await;
+        let refused = db.engine.apply(&access, &permitted(std::slice::from_ref(&change))).await;
         assert_eq!(refused.unwrap_err().kind, ErrorKind::Changed);
     }
 }

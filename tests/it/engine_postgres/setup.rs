@@ -1,5 +1,6 @@
 //! A fresh database for each test, and the engine's calls in short.
 
+use crate::support::permit::permitted;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,7 +94,7 @@ impl Db {
     }
 
     pub(super) async fn apply(&self, access: &Arc<TableAccess>, changes: &[Change]) -> Vec<ChangeOutcome> {
-        self.engine.apply(access, changes).await.unwrap()
+        self.engine.apply(access, &permitted(changes)).await.unwrap()
     }
 }
 

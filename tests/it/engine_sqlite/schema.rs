@@ -1,5 +1,6 @@
 //! What is a table, what reads it whole, and what it means that it is no longer the same.
 
+use crate::support::permit::permitted;
 use std::sync::Arc;
 
 use trueup::engine::{EngineError, ErrorKind};
@@ -66,7 +67,7 @@ async fn tried(file: &File, access: &Arc<TableAccess>, rows: &super::setup::Rows
     let (key, row) = rows.iter().next().unwrap();
     let scan = file.scan(access, 2).await.map(drop);
     let lookup = file.engine.lookup(access, std::slice::from_ref(key)).await.map(drop);
-    let apply = file.engine.apply(access, &[change(key, Some(row), None)]).await.map(drop);
+    let apply = file.engine.apply(access, &permitted(&[change(key, Some(row), None)])).await.map(drop);
     (scan, lookup, apply)
 }
 

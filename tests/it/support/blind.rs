@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trueup::engine::{Engine, EngineError, Lookup, Pressure, Snapshot};
 use trueup::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, ServerInfo, TableAccess, TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Engine for BlindEngine {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         self.inner.apply(access, changes).await
     }
@@ -84,7 +85,7 @@ impl Engine for BlindEngine {
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         self.inner.replace(access, changes).await
     }

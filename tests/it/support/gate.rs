@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use trueup::engine::{Engine, EngineError, Lookup, Pressure, Snapshot};
 use trueup::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, Question, ServerInfo, TableAccess, TableName, TableSchema,
+    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
+    ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl Engine for GatedEngine {
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedChanges,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         self.pass(At::Apply).await;
         self.inner.apply(access, changes).await
@@ -136,7 +137,7 @@ impl Engine for GatedEngine {
     async fn replace(
         &self,
         access: &Arc<TableAccess>,
-        changes: &[Change],
+        changes: &PermittedExchange,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         self.pass(At::Apply).await;
         self.inner.replace(access, changes).await
