@@ -416,7 +416,7 @@ impl<'a> Trail<'a> {
 fn row_outcome(outcome: &ChangeOutcome) -> RowOutcome {
     match outcome {
         ChangeOutcome::Written => RowOutcome::Written,
-        ChangeOutcome::Stale => RowOutcome::Stale,
+        ChangeOutcome::Stale | ChangeOutcome::Already => RowOutcome::Stale,
         ChangeOutcome::Failed(_) => RowOutcome::Refused,
     }
 }

@@ -199,7 +199,7 @@ impl<'a> Table<'a> {
                     }
                     written.push(row);
                 }
-                ChangeOutcome::Stale => self.moved_on(&row.key),
+                ChangeOutcome::Stale | ChangeOutcome::Already => self.moved_on(&row.key),
                 ChangeOutcome::Failed(why) => self.waiting.push((row, why)),
             }
         }

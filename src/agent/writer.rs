@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::trail::Recorded;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, ErrorKind};
 use crate::model::{
     ChangeOutcome, PermittedChanges, PermittedExchange, PermittedInserts, TableAccess, fail_point,
 };
@@ -40,20 +40,27 @@ pub(super) async fn exchange(
     engine.replace(access, batch.what()).await
 }
 
-/// Writing again is safe: what was written meanwhile is found as it should be.
+/// Writing again is safe: what an attempt before wrote is found as it should be, and counts as written. What somebody else
+/// made of a row is not this run's, and not for its undo to take back.
 async fn patiently<W>(write: impl Fn() -> W) -> Written
 where
     W: Future<Output = Written>,
 {
-    let mut attempt = 0;
+    let (mut attempt, mut may_have_written) = (0, false);
     loop {
         fail_point();
         match write().await {
             Err(error) if error.is_transient() && attempt < ATTEMPTS_MAX => {
                 attempt += 1;
+                may_have_written |= error.kind == ErrorKind::Lost;
                 tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
             }
-            done => return done,
+            Ok(outcomes) => {
+                let own = if may_have_written { ChangeOutcome::Written } else { ChangeOutcome::Stale };
+                let of = |outcome| if outcome == ChangeOutcome::Already { own.clone() } else { outcome };
+                return Ok(outcomes.into_iter().map(of).collect());
+            }
+            failed => return failed,
         }
     }
 }

@@ -8,8 +8,8 @@ use super::{RunEvent, RunRequest};
 use crate::agent::{
     self, AgentError, AgentHandle, Event, TableOutcome, TableTask, TaskOptions, error::FailureKind,
 };
-use crate::model::{Filled, Plan, PlanRefusal, Role, ServerInfo, TableSchema, distance};
-use crate::report::{SetAside, TableError, TableReport};
+use crate::model::{Filled, Permission, Plan, PlanRefusal, Role, ServerInfo, TableSchema, distance};
+use crate::report::{SetAside, TableError, TableReport, WouldWrite};
 
 /// A repair that could not be proved because rows moved under it is begun again this often.
 const ROUNDS_MAX: usize = 3;
@@ -69,6 +69,9 @@ impl Context<'_> {
                 }
             }
         }
+        if self.request.options.dry_run && report.error.is_none() {
+            report.would_write = self.would_write(pair, &report);
+        }
         if held.is_some() {
             // The differences are explained, and they are still there.
             report.outcome.proved &= report.outcome.differences() == 0;
@@ -77,6 +80,15 @@ impl Context<'_> {
             report.judge(self.request.writes());
         }
         report
+    }
+
+    /// Of a dry run: what a repair with the same options would do.
+    fn would_write(&self, pair: &TablePair, report: &TableReport) -> Option<WouldWrite> {
+        let options = &self.request.options;
+        let ((_, target), plan) = (pair.schemas.as_ref().ok()?, report.plan.as_ref()?);
+        let access = plan.access(Role::Target);
+        let permission = Permission::new(options.repair?, options.allow_cascade, target, &access);
+        Some(WouldWrite::of(&report.outcome, &permission))
     }
 
     /// Compares once more after a repair that left rows as they are because they are within the tolerance: the proof is

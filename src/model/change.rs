@@ -73,6 +73,8 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
     Written,
+    /// The row held `after` already; nothing was written. An attempt before this one, or somebody else, wrote it.
+    Already,
     /// The row no longer held what was compared; nothing was written.
     Stale,
     /// The database refused this row; nothing was written.

@@ -14,11 +14,13 @@ pub mod render;
 mod set_aside;
 mod steps_page;
 pub mod undo;
+mod would_write;
 
 pub use set_aside::SetAside;
+pub use would_write::WouldWrite;
 
 /// Raised when a field changes its meaning or goes; new fields alone do not raise it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
@@ -101,6 +103,9 @@ pub struct TableReport {
     pub statements: Vec<String>,
     /// Nothing was written, because a table that it refers to was not repaired.
     pub held_back: bool,
+    /// Of a dry run: what a repair would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_write: Option<WouldWrite>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,6 +143,7 @@ impl TableReport {
             plan: None,
             statements: Vec::new(),
             held_back: false,
+            would_write: None,
         }
     }
 

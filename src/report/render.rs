@@ -174,6 +174,9 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         facts.push(format!("{} left as they are", grouped(outcome.left)));
     }
     let _ = writeln!(out, "  {}", facts.join(", "));
+    for line in table.would_write.iter().flat_map(super::WouldWrite::lines) {
+        let _ = writeln!(out, "  {line}");
+    }
     for doubt in &outcome.doubts {
         let _ = writeln!(out, "  why: {doubt}");
     }

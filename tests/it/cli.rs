@@ -194,7 +194,7 @@ fn data_goes_to_stdout_and_talk_to_stderr() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let to_file = trueup(&["diff", &s, &t, "-q", "-o", file.path().to_str().unwrap(), "--format", "json"]);
     assert_eq!((to_file.status, to_file.stdout.as_str()), (1, ""));
-    assert!(std::fs::read_to_string(file.path()).unwrap().contains("\"schema_version\": 1"));
+    assert!(std::fs::read_to_string(file.path()).unwrap().contains("\"schema_version\": 2"));
     // From the environment, so that no password stands in the process list.
     let env = trueup_with(&["diff", "env:S", "env:T", "-q"], &[("S", &s), ("T", &t)]);
     assert_eq!(env.status, 1, "{env:?}");

@@ -551,16 +551,16 @@ async fn changes_are_conditional() {
         change(Some(&n("7")), None),          // gone already
         change(Some(&n("8")), Some(&n("9"))), // not there
     ];
-    use ChangeOutcome::{Stale, Written};
+    use ChangeOutcome::{Already, Stale, Written};
     let outcomes = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
-    assert_eq!(outcomes, [Written, Written, Stale, Written, Stale, Written, Written, Stale]);
+    assert_eq!(outcomes, [Written, Written, Stale, Already, Stale, Written, Already, Stale]);
     let held = db.scalar("SELECT GROUP_CONCAT(CONCAT(id, ':', v, ':', extra) ORDER BY id) FROM a").await;
     assert_eq!(held, "1:10:5,3:33:5,4:40:5,5:5:5,6:60:9");
     // The excluded column that the server sets by itself stayed.
     assert_eq!(db.scalar("SELECT at = '2020-01-01' FROM a WHERE id = 1").await, "1");
     // Again: what is done stays done.
     let again = db.engine.apply(&access, &permitted(&changes)).await.unwrap();
-    assert_eq!(again, [Written, Written, Stale, Written, Stale, Written, Written, Stale]);
+    assert_eq!(again, [Already, Already, Stale, Already, Stale, Already, Already, Stale]);
     db.drop_all().await;
 }
 
@@ -595,7 +595,7 @@ async fn refused_rows_are_set_aside_and_the_rest_is_written() {
             ChangeOutcome::Failed(rejection) => {
                 failed.insert(id.parse::<u32>().unwrap(), rejection.clone());
             }
-            ChangeOutcome::Stale => panic!("row {id} is stale"),
+            ChangeOutcome::Stale | ChangeOutcome::Already => panic!("row {id}: {outcome:?}"),
         }
     }
     let kinds: Vec<(u32, RejectionKind)> = failed.iter().map(|(id, found)| (*id, found.kind)).collect();

@@ -158,3 +158,36 @@ async fn an_update_that_spreads_needs_leave_to_cascade() {
         }
     }
 }
+
+/// What another session makes of the target's rows just before they are written is not this run's: it is not counted, and
+/// an undo would leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_wrote_meanwhile_is_not_counted_as_written() {
+    for kind in KINDS {
+        for (rows, bulk) in [(1..=3, false), (1..=1_000, true)] {
+            let (source, target) = pair(kind);
+            let target = Arc::new(target);
+            source.fill("t", rows, &format!("i, {}", word(kind)));
+            if !bulk {
+                target.execute("INSERT INTO t VALUES (2, 'old'); INSERT INTO t VALUES (9, 'extra')");
+            }
+            let at_target = Arc::clone(&target);
+            let inner = engine::open(&target.url()).await.unwrap();
+            let hooked = HookedEngine::before_writes(inner, move |nth| match nth {
+                1 if bulk => at_target.execute("INSERT INTO t VALUES (7, 'row7')"),
+                1 => at_target.execute(
+                    "INSERT INTO t VALUES (1, 'row1'); UPDATE t SET a = 'row2' WHERE id = 2; DELETE FROM t WHERE id = 9",
+                ),
+                _ => {}
+            });
+            let (from, to) = (agent(&source).await, AgentHandle::Local(local(hooked)));
+            let mut task = task(&from, &to, "t").await;
+            task.options.repair = Some(Allow::ALL);
+            let done = run(task, &from, &to).await;
+            let said = format!("{kind:?} {bulk} {done:?}");
+            let written = [done.inserted, done.updated, done.deleted];
+            assert_eq!(written, if bulk { [999, 0, 0] } else { [1, 0, 0] }, "{said}");
+            assert!(done.proved, "{said}");
+        }
+    }
+}

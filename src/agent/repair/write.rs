@@ -151,7 +151,9 @@ impl Settlement<'_, '_> {
         match outcome {
             ChangeOutcome::Written => Ok(()),
             // The row changed between reading and writing: it goes round again, and counts as what it is found to be then.
-            ChangeOutcome::Stale => self.again.push(&reread.renewed(&self.target.key)),
+            ChangeOutcome::Stale | ChangeOutcome::Already => {
+                self.again.push(&reread.renewed(&self.target.key))
+            }
             ChangeOutcome::Failed(rejection)
                 if matches!(rejection.kind, RejectionKind::ForeignKey | RejectionKind::Unique)
                     && self.refusals.ended().is_none() =>
@@ -262,7 +264,9 @@ impl Settlement<'_, '_> {
         for ((change, reread), outcome) in all.iter().zip(rereads).zip(outcomes) {
             match outcome {
                 ChangeOutcome::Written => self.written(change.operation(), &reread)?,
-                ChangeOutcome::Stale => self.set_aside(&reread, "changed while it was being repaired")?,
+                ChangeOutcome::Stale | ChangeOutcome::Already => {
+                    self.set_aside(&reread, "changed while it was being repaired")?
+                }
                 ChangeOutcome::Failed(rejection) => self.set_aside(&reread, &rejection.reason)?,
             }
         }

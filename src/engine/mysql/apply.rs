@@ -86,7 +86,9 @@ pub(super) async fn replace(
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: true };
     let (pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
-    let unwritten = |outcome: &Option<ChangeOutcome>| !matches!(outcome, None | Some(ChangeOutcome::Written));
+    let unwritten = |outcome: &Option<ChangeOutcome>| {
+        !matches!(outcome, None | Some(ChangeOutcome::Written | ChangeOutcome::Already))
+    };
     if outcomes.iter().any(unwritten) {
         // All or nothing: what still held goes round again with the rest.
         let whole = |outcome| match outcome {
@@ -214,7 +216,7 @@ impl Decision<'_> {
             } else if matches!(now, Some(Now::Several)) {
                 Some(ChangeOutcome::Failed(self.several()))
             } else if (change.before.is_some() || change.after.is_some()) && row == change.after.as_ref() {
-                Some(ChangeOutcome::Written)
+                Some(ChangeOutcome::Already)
             } else if row != change.before.as_ref() || (change.before.is_none() && change.after.is_none()) {
                 Some(ChangeOutcome::Stale)
             } else {

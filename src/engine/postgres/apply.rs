@@ -395,7 +395,7 @@ impl<'a> Batch<'a> {
             let found = read_keys(self.connection, &self.target, &[&key], Reading::Locked).await?;
             let fate = match (found.rows.get(&key), self.changes.get(place)) {
                 (Some(row), Some(change)) if Some(&row.row) == change.after.as_ref() => {
-                    ChangeOutcome::Written
+                    ChangeOutcome::Already
                 }
                 (Some(_), _) => ChangeOutcome::Stale,
                 // The refusal that is already noted was of another unique constraint.

@@ -7,14 +7,14 @@ use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{CanonicalRow, Change, ChangeOutcome, Filled, Operation, Rejection, RejectionKind};
 
-/// The fate that the row which is there decides; `None` where the change may go on. What is made already, by a run before, is written.
+/// The fate that the row which is there decides; `None` where the change may go on. A row that is as it is to be needs no write.
 pub(super) fn judge(change: &Change, row: Option<&CanonicalRow>) -> Option<ChangeOutcome> {
     match (row, change.operation()) {
         (None, Operation::Insert) => None,
-        (None, Operation::Delete) => Some(ChangeOutcome::Written),
+        (None, Operation::Delete) => Some(ChangeOutcome::Already),
         (None, _) => Some(ChangeOutcome::Stale),
         (Some(row), _) if Some(row) == change.before.as_ref() => None,
-        (Some(row), _) if Some(row) == change.after.as_ref() => Some(ChangeOutcome::Written),
+        (Some(row), _) if Some(row) == change.after.as_ref() => Some(ChangeOutcome::Already),
         (Some(_), _) => Some(ChangeOutcome::Stale),
     }
 }

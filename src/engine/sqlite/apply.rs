@@ -114,7 +114,7 @@ fn exchange(
     let mut outcomes: Vec<Option<ChangeOutcome>> = steps
         .iter()
         .map(|step| match step {
-            Step::Done(ChangeOutcome::Written) | Step::Write(_) => None,
+            Step::Done(ChangeOutcome::Already) | Step::Write(_) => None,
             Step::Done(refused) => Some(refused.clone()),
         })
         .collect();
@@ -216,7 +216,7 @@ fn step(
     };
     let row = current.map(|found| &found.row);
     Ok(if row == change.after.as_ref() {
-        Step::Done(ChangeOutcome::Written)
+        Step::Done(ChangeOutcome::Already)
     } else if row != change.before.as_ref() {
         Step::Done(ChangeOutcome::Stale)
     } else {

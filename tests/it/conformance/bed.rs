@@ -139,7 +139,7 @@ pub(super) fn refusals(outcomes: &[ChangeOutcome]) -> Vec<Option<RejectionKind>>
         .map(|outcome| match outcome {
             ChangeOutcome::Failed(rejection) => Some(rejection.kind),
             ChangeOutcome::Written => None,
-            ChangeOutcome::Stale => panic!("stale"),
+            ChangeOutcome::Stale | ChangeOutcome::Already => panic!("{outcome:?}"),
         })
         .collect()
 }

@@ -196,7 +196,7 @@ async fn law(
     );
     // Inserted a second time: it is there already, with the same or another row.
     let again: Vec<_> = rows.keys().map(|key| change(key, None, Some(&two))).collect();
-    assert_eq!(file.apply(&access, &again).await, vec![ChangeOutcome::Written; rows.len()], "{said}");
+    assert_eq!(file.apply(&access, &again).await, vec![ChangeOutcome::Already; rows.len()], "{said}");
     let other: Vec<_> = rows.keys().map(|key| change(key, None, Some(&three))).collect();
     assert_eq!(file.apply(&access, &other).await, vec![ChangeOutcome::Stale; rows.len()], "{said}");
     assert_eq!(spelled(&file), before, "{said}");
