@@ -44,7 +44,8 @@ pub struct PlanColumn {
     pub comparison: ComparisonType,
     /// Both sides render the column as text in the database.
     pub as_text: bool,
-    /// Who fills the target's column.
+    /// Who fills the source's column, and the target's.
+    pub source_filled: Filled,
     pub target_filled: Filled,
 }
 
@@ -101,7 +102,7 @@ impl Plan {
                 declared: column.source_declared.clone(),
                 comparison: column.comparison.clone(),
                 as_text: column.as_text,
-                filled: Filled::ByWriter,
+                filled: column.source_filled,
             },
             Role::Target => AccessColumn {
                 name: column.target.clone(),
@@ -429,6 +430,7 @@ impl Agreement<'_> {
 fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &ServerInfo)) -> bool {
     let labels = |(column, server): (&Column, &ServerInfo)| {
         let (word, labels) = column.declared.split_at_checked(4)?;
+                source_filled: left.filled,
         let is_set = server.engine == EngineKind::MySql && word.eq_ignore_ascii_case("set(");
         is_set.then(|| labels.rsplit_once(')').map_or(labels, |(labels, _)| labels).to_owned())
     };
