@@ -10,7 +10,7 @@ pub mod coverage;
 pub mod decimal;
 pub mod distance;
 pub mod float_sum;
-mod json;
+pub mod json;
 pub mod key;
 pub mod measure;
 pub mod plan;

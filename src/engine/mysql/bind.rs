@@ -9,6 +9,7 @@ use sqlx::mysql::MySqlArguments;
 
 use super::types::{is, is_geometry, labels, length_of};
 use crate::model::decimal::Decimal;
+use crate::model::json::repeats_names;
 use crate::model::temporal::{date_text, time_text, timestamp_text};
 use crate::model::value::uuid_text;
 use crate::model::{AccessColumn, ColumnType, ComparisonType, StoredClass, Value};
@@ -122,6 +123,10 @@ fn convert(column: &AccessColumn, value: &Value) -> Result<Bind, &'static str> {
         (ColumnType::Json, Value::Json(value)) => Bind::Text(value.clone()),
         (ColumnType::Json, Value::Irregular(StoredClass::Text, _)) => return Err("is not JSON"),
         (ColumnType::Named(_), Value::Text(value)) => Bind::Text(value.clone()),
+        // MySQL's own type keeps one of them; MariaDB's is text.
+        (ColumnType::Json, Value::Json(value)) if is(&column.declared, "json") && repeats_names(value) => {
+            return Err("names a member twice, of which its type keeps one");
+        }
         _ => return Err(MISFIT),
     })
 }
@@ -301,6 +306,12 @@ mod tests {
             (T::Date, "date", Value::Date(i32::MAX)),
             (T::Timestamp { digits: 6 }, "datetime(6)", Value::Timestamp(-99_999_999_999_999_999)),
             (T::Int { bits: 32, signed: true }, "int", text("1")),
+            (
+                T::Float { bits: 32 },
+                "float",
+                Value::Irregular(StoredClass::Real, 1e300f64.to_be_bytes().to_vec()),
+            ),
+            (T::Json, "json", Value::Json(r#"{"a":1,"a":2}"#.into())),
         ] {
             let refused = bind(&column(ty, declared), &value);
             assert!(refused.is_err(), "{declared}");
@@ -318,6 +329,12 @@ mod tests {
             (T::Date, "date", Value::Date(odd), Bind::Text("2024-00-15".into())),
             (varying.clone(), "char(32)", uuid.clone(), Bind::Text("1".repeat(32))),
             (T::Bytes, "binary(16)", uuid, Bind::Bytes(vec![0x11; 16])),
+            (
+                T::Json,
+                "longtext COLLATE utf8mb4_bin",
+                Value::Json(r#"{"a":1,"a":2}"#.into()),
+                Bind::Text(r#"{"a":1,"a":2}"#.into()),
+            ),
             (varying, "set('a','b')", Value::Text("a,b".into()), Bind::Text("a,b".into())),
             (
                 T::Int { bits: 64, signed: false },

@@ -4,6 +4,7 @@
 use crate::model::canonical::decode_cell;
 use crate::model::decimal::Decimal;
 use crate::model::temporal::{
+use crate::model::json::repeats_names;
     DATE_INFINITY, DATE_NEG_INFINITY, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_INFINITY,
     TIMESTAMP_NEG_INFINITY, is_ordinary,
 };
@@ -111,7 +112,11 @@ impl Receive {
             (Self::Numeric, Value::Decimal(Decimal::NaN)) => field(out, &[0, 0, 0, 0, 0xc0, 0, 0, 0])?,
             (Self::Float32, Value::Float32(number)) => field(out, &number.to_be_bytes())?,
             (Self::Float64, Value::Float64(number)) => field(out, &number.to_be_bytes())?,
-            (Self::Text, Value::Text(text)) | (Self::Json, Value::Json(text)) => field(out, text.as_bytes())?,
+            (Self::Text { most }, Value::Text(text)) if is_longer(text, most) => return None,
+            (Self::Text { .. }, Value::Text(text)) | (Self::Json, Value::Json(text)) => {
+                field(out, text.as_bytes())?;
+            }
+            (Self::Jsonb, Value::Json(text)) if repeats_names(text) => return None,
             (Self::Jsonb, Value::Json(text)) => {
                 out.extend_from_slice(&i32::try_from(text.len() + 1).ok()?.to_be_bytes());
                 out.push(1);
@@ -331,7 +336,11 @@ mod tests {
         for (receive, value) in [
             (Receive::Bool, Value::Int(2)),
             (Receive::Int { bytes: 2 }, Value::Int(1 << 20)),
-            (Receive::Numeric, Value::Decimal(Decimal::Infinity)),
+            (Receive::Numeric { scale: None }, Value::Decimal(Decimal::Infinity)),
+            (Receive::Numeric { scale: Some(2) }, Value::Decimal(Decimal::parse("1.001").unwrap())),
+            (Receive::Text { most: 2 }, Value::Text("ab ".into())),
+            (Receive::Float32, Value::Float64(1e300)),
+            (Receive::Jsonb, Value::Json(r#"{"a":1,"a":2}"#.into())),
             (Receive::Date, Value::Date(i32::MIN + 5)),
             (Receive::Timestamp, Value::Timestamp(i64::MIN + 5)),
             (Receive::TimestampTz, Value::Timestamp(0)),

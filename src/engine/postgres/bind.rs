@@ -1,5 +1,7 @@
 //! A canonical value as text that one column's input accepts, or why the column cannot hold it.
 
+use crate::model::decimal::Decimal;
+use crate::model::json::repeats_names;
 use crate::model::temporal::{MICROS_PER_DAY, is_ordinary, parse_date, parse_time, time_text};
 use crate::model::value::{ArrayValue, StoredClass, hex, uuid_text};
 use crate::model::{AccessColumn, ColumnType, ComparisonType, Rejection, RejectionKind, Value};
@@ -137,6 +139,12 @@ fn plain(
                     Some(text) => Value::Text(text),
                     None => Value::Null,
                 });
+        (T::Decimal { scale, .. }, Value::Decimal(number)) if has_more_places(number, *scale) => {
+            return reject(column, "the number has more decimal places than its type");
+        }
+        (T::Json, Value::Json(text)) if column.declared.starts_with("jsonb") && repeats_names(text) => {
+            return reject(column, "jsonb keeps one of several members of a name");
+        }
             }
             let dims = array.dims.clone();
             Value::Array(ArrayValue { dims, items }).to_text()
@@ -304,6 +312,27 @@ mod tests {
             "+94276-12-31 23:59:59",
             "294276-12-31",
             "294276-12-32 00:00:00",
+            (
+                column(
+                    ColumnType::Decimal { precision: Some(9), scale: Some(2) },
+                    "numeric(9,2)",
+                    ComparisonType::Decimal { scale: None },
+                ),
+                Value::Decimal(Decimal::parse("1.001").unwrap()),
+            ),
+            (
+                column(ColumnType::Float { bits: 32 }, "real", ComparisonType::Float { bits: 32 }),
+                Value::Irregular(StoredClass::Real, 1e300f64.to_be_bytes().to_vec()),
+            ),
+            (column(ColumnType::Json, "jsonb", ComparisonType::Json), Value::Json(r#"{"a":1,"a":2}"#.into())),
+            (
+                column(
+                    ColumnType::Text { padded: false },
+                    "character varying(2)",
+                    ComparisonType::Text { trim: false },
+                ),
+                Value::Text("é  ".into()),
+            ),
             "294276-12-31 24:00:00",
             "294276-12-31 23:59:59+01",
             "9294276-12-31 23:59:59",

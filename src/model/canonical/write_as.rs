@@ -92,6 +92,8 @@ impl CellWriter<'_> {
         match comparison {
             ComparisonType::Float { bits } => self.float(value, *bits),
             ComparisonType::Decimal { scale } => {
+            // A document that is a number, which SQLite's affinity keeps as one.
+            ComparisonType::Json => self.json(&value.to_string()),
                 let decimal = Decimal::from_f64(value);
                 self.decimal(&match scale {
                     Some(scale) => decimal.rounded(*scale),
@@ -111,6 +113,7 @@ impl CellWriter<'_> {
         match comparison {
             ComparisonType::Bytes => self.bytes(value),
             ComparisonType::Uuid if value.len() == 16 => self.uuid(value.try_into().unwrap_or_default()),
+            ComparisonType::Json if value.is_finite() => self.json(&Decimal::from_f64(value).to_string()),
             ComparisonType::Dynamic => self.dynamic(StoredClass::Blob, value),
             _ => self.irregular(StoredClass::Blob, value),
         }
