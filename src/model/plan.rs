@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::access::{AccessColumn, TableAccess};
 use super::canonical::ENCODING_VERSION;
-use super::comparison::{ComparisonType, Side, comparison_for};
+use super::comparison::{ComparisonType, Side, comparison_for, is_rounded};
 use super::coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 use super::role::Role;
 use super::schema::{Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey};
@@ -192,6 +192,7 @@ impl Agreement<'_> {
                 }
             }
         }
+        self.warn_rounding(&columns);
         let (compared, total) = (columns.len(), self.total());
         Ok(Plan {
             encoding_version: ENCODING_VERSION,
@@ -390,6 +391,15 @@ impl Agreement<'_> {
             (column.ty.clone(), server.rounding, server.engine == EngineKind::Sqlite)
         };
         let (left_side, right_side) = (side(left, self.source.1), side(right, self.target.1));
+    fn warn_rounding(&mut self, columns: &[PlanColumn]) {
+        for column in columns.iter().filter(|column| is_rounded(&column.comparison, &column.source_type)) {
+            self.warnings.push(format!(
+                "column {} is {} in the source and {} in the target: the source's values are compared as the target rounds them",
+                column.source, column.source_declared, column.target_declared
+            ));
+        }
+    }
+
         let comparison = if as_text {
             Ok(ComparisonType::Text { trim: false })
         } else if are_sets_of_other_orders((left, self.source.1), (right, self.target.1)) {
@@ -439,24 +449,7 @@ fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &S
 
 /// A key that is compared more coarsely than it is stored is not the key of one row any more.
 fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
-    use ColumnType as T;
-    let rounded = match (&column.comparison, &column.source_type, &column.target_type) {
-        (
-            ComparisonType::Decimal { scale: Some(_) },
-            T::Decimal { scale: a, .. },
-            T::Decimal { scale: b, .. },
-        ) => a != b,
-        (ComparisonType::Float { .. }, T::Float { bits: a }, T::Float { bits: b }) => a != b,
-        (
-            ComparisonType::Time { .. }
-            | ComparisonType::Timestamp { .. }
-            | ComparisonType::TimestampTz { .. },
-            a,
-            b,
-        ) => second_digits(a) != second_digits(b),
-        _ => false,
-    };
-    if !rounded || column.as_text {
+    if !is_rounded(&column.comparison, &column.source_type) {
         return Ok(());
     }
     refuse(
@@ -466,15 +459,6 @@ fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
         ),
         "give both columns the same precision, or name another key with --key",
     )
-}
-
-fn second_digits(ty: &ColumnType) -> Option<u8> {
-    match ty {
-        ColumnType::Time { digits }
-        | ColumnType::Timestamp { digits }
-        | ColumnType::TimestampTz { digits } => Some(*digits),
-        _ => None,
-    }
 }
 
 /// The columns, in any order, are exactly a unique key without NULLs.
