@@ -22,6 +22,17 @@ pub enum Question {
     Scalar { sql: String },
 }
 
+impl Question {
+    /// The user's own condition, where there is one.
+    pub fn filter(&self) -> Option<&str> {
+        match self {
+            Self::Totals(totals) => totals.filter.as_deref(),
+            Self::Counts(counts) => counts.filter.as_deref(),
+            Self::Indexed { .. } | Self::Scalar { .. } => None,
+        }
+    }
+}
+
 /// Rows of values as the engine writes them, in text; `None` is NULL. Times are of UTC.
 pub type Answer = Vec<Vec<Option<String>>>;
 

@@ -8,7 +8,7 @@ use sqlx::{
 use super::catalogue::{self, column_named, of_table};
 use super::session::execute;
 use super::statement::{quote, quote_table};
-use super::{MySqlEngine, errors, wire};
+use super::{MySqlEngine, errors, stable, wire};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
 use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
@@ -198,8 +198,16 @@ impl MySqlEngine {
             let prepared = (&mut connection).prepare(AssertSqlSafe(bare).into_sql_str()).await;
             prepared.map_err(|error| errors::reading(&during, true, &error))?;
         }
-        let rows =
-            read(&mut connection, &sql).await.map_err(|error| errors::reading(&during, free, &error))?;
+        if let Some(filter) = question.filter() {
+            stable::check_filter(&mut connection, &self.facts, filter, &during).await?;
+        }
+        let rows = read(&mut connection, &sql)
+            .await
+            .map_err(|error| errors::reading(&during, free, &error))
+            .map_err(|error| match question {
+                Question::Scalar { .. } => measure::of_query(error),
+                _ => error,
+            })?;
         drop(connection.close().await);
         Ok(match question {
             Question::Scalar { .. } => scalar(&rows),
