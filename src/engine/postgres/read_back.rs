@@ -11,7 +11,7 @@ use super::target::Target;
 use super::write::Prepared;
 use super::{describe, errors};
 use crate::engine::EngineError;
-use crate::engine::read_back::rejection;
+use crate::engine::read_back::{keeps_less, rejection};
 use crate::model::{Change, Filled, Key, Rejection};
 
 /// Whether what is written into the table may become another row than was sent.
@@ -19,7 +19,8 @@ pub(super) async fn may_differ(
     connection: &mut PgConnection,
     target: &Target<'_>,
 ) -> Result<bool, EngineError> {
-    if target.access.columns.iter().any(|column| column.filled == Filled::Generated) {
+    let columns = &target.access.columns;
+    if columns.iter().any(|column| column.filled == Filled::Generated || keeps_less(&column.declared)) {
         return Ok(true);
     }
     let sql = format!("SELECT EXISTS ({})", describe::triggers_sql(&target.relation));
