@@ -29,9 +29,15 @@ fn per_day(ty: &ColumnType) -> i128 {
     if ty.axis() == Some(Axis::Micros) { i128::from(MICROS_PER_DAY) } else { 1 }
 }
 
-fn point(ty: &ColumnType, at: i128) -> String {
+/// The first and the last point of a type that a literal can say.
+fn literal_ends(ty: &ColumnType) -> (i128, i128) {
     let (low, high) = days_ends();
-    let at_time = at.clamp(low * per_day(ty), high * per_day(ty));
+    (low * per_day(ty), (high + 1) * per_day(ty) - 1)
+}
+
+fn point(ty: &ColumnType, at: i128) -> String {
+    let (low, high) = literal_ends(ty);
+    let at_time = at.clamp(low, high);
     match ty.axis() {
         Some(Axis::Days) => format!("DATE'{}'", date_text(i32::try_from(at_time).unwrap_or(0))),
         Some(Axis::Micros) => format!("TIMESTAMP'{}'", timestamp_text(i64::try_from(at_time).unwrap_or(0))),
@@ -58,17 +64,18 @@ impl Dialect for MySql {
         let name = quote(&range.column.name);
         let ty = &range.column.ty;
         let is_time = ty.axis() != Some(Axis::Integer);
-        let (low, high) = days_ends();
+        let (low, high) = literal_ends(ty);
         let mut ends = Vec::with_capacity(2);
         match range.from {
+            Some(from) if is_time && from > high => ends.push("1 = 0".to_owned()),
             Some(from) => ends.push(format!("{name} >= {}", point(ty, from))),
             // Zero dates are below every date of a calendar.
-            None if is_time => ends.push(format!("{name} >= {}", point(ty, low * per_day(ty)))),
+            None if is_time => ends.push(format!("{name} >= {}", point(ty, low))),
             None => {}
         }
         match range.to {
             // Beyond what a literal can say there is nothing.
-            Some(to) if is_time && to > high * per_day(ty) => {}
+            Some(to) if is_time && to > high => {}
             Some(to) => ends.push(format!("{name} < {}", point(ty, to))),
             None => {}
         }
@@ -83,14 +90,21 @@ impl Dialect for MySql {
 
     fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String {
         let name = quote(&column.name);
+        // What lies between an origin that no literal can say, and the first one that one can.
+        let skipped =
+            if column.ty.axis() == Some(Axis::Integer) { 0 } else { literal_ends(&column.ty).0 - origin };
+        let skipped = match skipped.max(0) / if per_day(&column.ty) == 1 { 1 } else { 1_000_000 } {
+            0 => String::new(),
+            skipped => format!(" + {skipped}"),
+        };
         let origin = point(&column.ty, origin);
         match column.ty.axis() {
             Some(Axis::Integer) if wide => {
                 format!("((CAST({name} AS DECIMAL(30, 0)) - {origin}) DIV {unit})")
             }
             Some(Axis::Integer) => format!("(({name} - {origin}) DIV {unit})"),
-            Some(Axis::Days) => format!("(DATEDIFF({name}, {origin}) DIV {unit})"),
-            _ => format!("(TIMESTAMPDIFF(SECOND, {origin}, {name}) DIV {unit})"),
+            Some(Axis::Days) => format!("((DATEDIFF({name}, {origin}){skipped}) DIV {unit})"),
+            _ => format!("((TIMESTAMPDIFF(SECOND, {origin}, {name}){skipped}) DIV {unit})"),
         }
     }
 
