@@ -260,7 +260,8 @@ fn scalar(rows: &[MySqlRow]) -> Answer {
         "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" | "DECIMAL" | "YEAR" => {
             ScalarClass::Number
         }
-        "FLOAT" | "DOUBLE" => ScalarClass::Float,
+        "FLOAT" => ScalarClass::ShortFloat,
+        "DOUBLE" => ScalarClass::Float,
         "DATE" => ScalarClass::Date,
         "DATETIME" => ScalarClass::Timestamp,
         "TIMESTAMP" => ScalarClass::TimestampTz,
@@ -270,7 +271,14 @@ fn scalar(rows: &[MySqlRow]) -> Answer {
         _ => ScalarClass::Text,
     };
     let shown = if class == ScalarClass::Bytes { 2 } else { 1 };
-    let text = text(row, shown);
+    let text = match class {
+        // Its text has six digits, which are another number.
+        ScalarClass::ShortFloat => {
+            let bits = wire::raw(row, 0).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            bits.map(|bits| f32::from_le_bytes(bits).to_string())
+        }
+        _ => text(row, shown),
+    };
     let text = if class == ScalarClass::Bytes { text.map(|hex| hex.to_lowercase()) } else { text };
     Scalar { class, text }.answer()
 }

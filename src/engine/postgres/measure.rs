@@ -229,7 +229,8 @@ fn scalar(answer: Answer) -> Answer {
     let class = match ty.as_str() {
         "boolean" => ScalarClass::Boolean,
         "smallint" | "integer" | "bigint" | "numeric" | "oid" => ScalarClass::Number,
-        "real" | "double precision" => ScalarClass::Float,
+        "real" => ScalarClass::ShortFloat,
+        "double precision" => ScalarClass::Float,
         "date" => ScalarClass::Date,
         "timestamp without time zone" => ScalarClass::Timestamp,
         "timestamp with time zone" => ScalarClass::TimestampTz,
