@@ -194,7 +194,13 @@ fn numeric(
             "column {} ({}) has no {what} that both databases agree on",
             column.source, column.source_declared
         ),
-        "text has as many orders as collations: check it with kind = \"rows\"",
+        match (&column.source_type, &column.target_type) {
+            (ColumnType::Text { .. } | ColumnType::Named(_), _)
+            | (_, ColumnType::Text { .. } | ColumnType::Named(_)) => {
+                "text has as many orders as collations: check it with kind = \"rows\""
+            }
+            _ => "check it with kind = \"rows\"",
+        },
     ))
 }
 

@@ -309,6 +309,15 @@ impl Agreement<'_> {
             {
                 return self.source_names(key);
             }
+            if source.primary_key().is_some() {
+                return refuse(
+                    format!(
+                        "the primary key of the source table {} does not tell its rows apart: it may hold NULL, or is of the beginning of a text",
+                        source.table
+                    ),
+                    "name a unique key without NULLs with --key COLUMN[,COLUMN]",
+                );
+            }
             return refuse(
                 format!("the source table {} has no primary key", source.table),
                 "name a unique key without NULLs with --key COLUMN[,COLUMN]; a table without one cannot be compared row by row",
@@ -382,15 +391,6 @@ impl Agreement<'_> {
         }
     }
 
-    fn plan_column(&self, source: &str, target: &str) -> Result<PlanColumn, PlanRefusal> {
-        let (Some(left), Some(right)) = (self.source.0.column(source), self.target.0.column(target)) else {
-            return refuse(format!("no column pair {source}={target}"), "check --map");
-        };
-        let as_text = self.wishes.as_text.iter().any(|name| name == source);
-        let side = |column: &'_ Column, server: &ServerInfo| {
-            (column.ty.clone(), server.rounding, server.engine == EngineKind::Sqlite)
-        };
-        let (left_side, right_side) = (side(left, self.source.1), side(right, self.target.1));
     fn warn_rounding(&mut self, columns: &[PlanColumn]) {
         for column in columns.iter().filter(|column| is_rounded(&column.comparison, &column.source_type)) {
             self.warnings.push(format!(
@@ -400,6 +400,15 @@ impl Agreement<'_> {
         }
     }
 
+    fn plan_column(&self, source: &str, target: &str) -> Result<PlanColumn, PlanRefusal> {
+        let (Some(left), Some(right)) = (self.source.0.column(source), self.target.0.column(target)) else {
+            return refuse(format!("no column pair {source}={target}"), "check --map");
+        };
+        let as_text = self.wishes.as_text.iter().any(|name| name == source);
+        let side = |column: &'_ Column, server: &ServerInfo| {
+            (column.ty.clone(), server.rounding, server.engine == EngineKind::Sqlite)
+        };
+        let (left_side, right_side) = (side(left, self.source.1), side(right, self.target.1));
         let comparison = if as_text {
             Ok(ComparisonType::Text { trim: false })
         } else if are_sets_of_other_orders((left, self.source.1), (right, self.target.1)) {
@@ -421,6 +430,7 @@ impl Agreement<'_> {
                 target_declared: right.declared.clone(),
                 comparison,
                 as_text,
+                source_filled: left.filled,
                 target_filled: right.filled,
             }),
             Err(why) => refuse(
@@ -440,7 +450,6 @@ impl Agreement<'_> {
 fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &ServerInfo)) -> bool {
     let labels = |(column, server): (&Column, &ServerInfo)| {
         let (word, labels) = column.declared.split_at_checked(4)?;
-                source_filled: left.filled,
         let is_set = server.engine == EngineKind::MySql && word.eq_ignore_ascii_case("set(");
         is_set.then(|| labels.rsplit_once(')').map_or(labels, |(labels, _)| labels).to_owned())
     };
