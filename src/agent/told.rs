@@ -203,6 +203,7 @@ mod tests {
             target_declared: String::new(),
             comparison,
             as_text: false,
+            source_filled: Filled::ByWriter,
             target_filled: Filled::ByWriter,
         };
         let plan = Plan {

@@ -161,7 +161,12 @@ pub(super) fn moments(left: i128, right: i128, tolerance: &Tolerance) -> Judged 
 pub(super) fn duration(micros: u128) -> String {
     let micros = u64::try_from(micros).unwrap_or(u64::MAX);
     let whole = if micros >= 1_000_000 { micros / 1_000_000 * 1_000_000 } else { micros };
-    humantime::format_duration(Duration::from_micros(whole)).to_string()
+    // Months and years are of no one length.
+    let (days, rest) = (whole / (86_400 * 1_000_000), whole % (86_400 * 1_000_000));
+    let rest = (rest > 0).then(|| humantime::format_duration(Duration::from_micros(rest)).to_string());
+    let days = (days > 0).then(|| format!("{days}day{}", if days == 1 { "" } else { "s" }));
+    let said: Vec<String> = days.into_iter().chain(rest).collect();
+    if said.is_empty() { "0s".to_owned() } else { said.join(" ") }
 }
 
 /// The newest of both sides, of those that are not in the future: how far the target is behind, and how old they are at `now`.

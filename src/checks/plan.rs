@@ -10,6 +10,7 @@ use crate::config::{CheckKind, CheckSpec, Config, Diagnostic, PairSpec, Window};
 use crate::coordinator::survey::{Subject, filter, meaning, measured, misfits};
 use crate::coordinator::{PairRequest, find_pairs};
 use crate::engine::measure::{has_order, has_sum};
+use crate::model::comparison::is_rounded;
 use crate::model::measure::{Aggregate, Axis, Misfit, Range, Step, Total, Totals};
 use crate::model::plan::PlanColumn;
 use crate::model::temporal::MICROS_PER_DAY;
@@ -153,7 +154,7 @@ pub(super) struct Asked {
     pub(super) column: Option<String>,
     pub(super) window: Option<String>,
     pub(super) is_float_sum: bool,
-    /// Floats of two sizes: a sum of one side's is not rounded as the other's were.
+    /// Doubles beside floats of 32 bits: a total of the one is not rounded as the values of the other were.
     pub(super) is_mixed_float: bool,
 }
 
@@ -193,7 +194,13 @@ fn numeric(
             "column {} ({}) has no {what} that both databases agree on",
             column.source, column.source_declared
         ),
-        "text has as many orders as collations: check it with kind = \"rows\"",
+        match (&column.source_type, &column.target_type) {
+            (ColumnType::Text { .. } | ColumnType::Named(_), _)
+            | (_, ColumnType::Text { .. } | ColumnType::Named(_)) => {
+                "text has as many orders as collations: check it with kind = \"rows\""
+            }
+            _ => "check it with kind = \"rows\"",
+        },
     ))
 }
 
@@ -202,11 +209,7 @@ fn scale(column: &PlanColumn, role: Role) -> Option<u32> {
     let ComparisonType::Decimal { scale: Some(scale) } = column.comparison else { return None };
     let ty = if role == Role::Source { &column.source_type } else { &column.target_type };
     match ty {
-        ColumnType::Decimal { scale: Some(own), .. } if *own <= scale => {
-            // SQLite's declared scale holds nobody to it.
-            let dynamic = column.source_declared.is_empty() || column.target_declared.is_empty();
-            dynamic.then_some(scale)
-        }
+        ColumnType::Decimal { scale: Some(own), .. } if *own <= scale => None,
         _ => Some(scale),
     }
 }
@@ -247,7 +250,8 @@ pub(super) fn asked(plan: &Plan, check: &CheckSpec, now_micros: i64) -> Result<O
         column: measured_column.cloned(),
         window: window.cloned(),
         is_float_sum: is_sum && of.is_some_and(|of| float(&of.source_type) && float(&of.target_type)),
-        is_mixed_float: of.is_some_and(|of| float(&of.source_type) && of.source_type != of.target_type),
+        is_mixed_float: of
+            .is_some_and(|of| float(&of.source_type) && is_rounded(&of.comparison, &of.source_type)),
     }))
 }
 

@@ -12,7 +12,7 @@ use crate::report::checks::Status;
 /// What a scalar is compared as.
 enum Meaning {
     Number(BigDecimal),
-    /// A double: its exact value, and its shortest decimal form, which is what a decimal may be compared with.
+    /// A float: its exact value, and its shortest decimal form, which is what a decimal may be compared with.
     Float(BigDecimal, BigDecimal),
     /// Microseconds; of UTC, or without zone.
     Moment(i128),
@@ -28,6 +28,11 @@ enum Meaning {
 
 fn meaning(class: ScalarClass, text: &str) -> Meaning {
     let number = |text: &str| Decimal::parse(text).as_ref().and_then(judge::exact);
+    let float = |float: Option<f64>| {
+        let exact =
+            float.filter(|float| float.is_finite()).and_then(|float| BigDecimal::try_from(float).ok());
+        exact.zip(number(text)).map(|(exact, short)| Meaning::Float(exact, short))
+    };
     let found = match class {
         ScalarClass::Boolean => match text {
             "true" | "t" | "1" => Some(Meaning::Number(BigDecimal::from(1))),
@@ -35,13 +40,9 @@ fn meaning(class: ScalarClass, text: &str) -> Meaning {
             _ => None,
         },
         ScalarClass::Number => number(text).map(Meaning::Number),
-        ScalarClass::Float => text
-            .parse::<f64>()
-            .ok()
-            .filter(|float| float.is_finite())
-            .and_then(|float| BigDecimal::try_from(float).ok())
-            .zip(number(text))
-            .map(|(exact, short)| Meaning::Float(exact, short)),
+        ScalarClass::Float => float(text.parse().ok()),
+        // The shortest text of a float is that of another double.
+        ScalarClass::ShortFloat => float(text.parse::<f32>().ok().map(f64::from)),
         ScalarClass::Date => {
             parse_date(text).map(|days| Meaning::Day(i128::from(days) * i128::from(MICROS_PER_DAY)))
         }
@@ -147,6 +148,12 @@ mod tests {
             (C::Number, "3000.0", C::Float, "3000", Status::Pass),
             (C::Boolean, "true", C::Number, "1", Status::Pass),
             (C::Float, "0.1", C::Number, "0.10", Status::Pass),
+            (C::ShortFloat, "0.1", C::Float, "0.1", Status::Fail),
+            (C::ShortFloat, "0.1", C::Float, "0.10000000149011612", Status::Pass),
+            (C::ShortFloat, "0.1", C::ShortFloat, "0.1", Status::Pass),
+            (C::ShortFloat, "0.1", C::Number, "0.1", Status::Pass),
+            (C::ShortFloat, "0.5", C::Float, "0.5", Status::Pass),
+            (C::ShortFloat, "Infinity", C::Float, "Infinity", Status::Unknown),
             (C::Float, "Infinity", C::Float, "Infinity", Status::Unknown),
             (C::Number, "NaN", C::Number, "NaN", Status::Unknown),
             (

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 pub mod backfill;
 mod backfill_account;
 mod chunks;
+mod far_steps;
 mod pairs;
 mod proofs;
 pub mod steps;

@@ -3,12 +3,16 @@
 //! A point is an integer, a day or a microsecond of UTC (of the wall clock, where a column has no zone: its zone is then
 //! UTC here). Steps are half open. A day begins when the zone's clock says so, and has 23 or 25 hours where it must.
 
+use super::far_steps as far;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use crate::model::measure::{Axis, Step};
-use crate::model::temporal::{MICROS_PER_DAY, MICROS_PER_SECOND, date_text, parse_date, parse_timestamp};
+use crate::model::temporal::{
+    MICROS_PER_DAY, MICROS_PER_SECOND, date_text, days_from_civil, parse_date, parse_far_date,
+    parse_far_timestamp, parse_timestamp,
+};
 
 /// More steps than this are refused.
 pub const STEPS_MAX: usize = 50_000;
@@ -43,10 +47,12 @@ impl Ruler {
         match self.axis {
             Axis::Integer => text.parse().map_err(|_| format!("{text:?} is no integer")),
             Axis::Days => {
-                parse_date(text).map(i128::from).ok_or_else(|| format!("{text:?} is no date as 2024-01-31"))
+                let days = parse_date(text).or_else(|| parse_far_date(text));
+                days.map(i128::from).ok_or_else(|| format!("{text:?} is no date as 2024-01-31"))
             }
             Axis::Micros => {
                 let (micros, offset) = parse_timestamp(text)
+                    .or_else(|| parse_far_timestamp(text).map(|micros| (micros, None)))
                     .ok_or_else(|| format!("{text:?} is no time as 2024-01-31 or \"2024-01-31 12:00:00\""))?;
                 if micros % MICROS_PER_SECOND != 0 {
                     return Err(format!("{text:?}: ends are whole seconds"));
@@ -57,8 +63,7 @@ impl Ruler {
                         false => Err(format!("{text:?} has an offset, and the column has no time zone")),
                     };
                 }
-                let wall = utc(micros).ok_or_else(|| format!("{text:?} is out of range"))?;
-                self.moment(wall).ok_or_else(|| format!("{text:?} is out of range"))
+                Ok(utc(micros).and_then(|wall| self.moment(wall)).unwrap_or(i128::from(micros)))
             }
         }
     }
@@ -79,18 +84,22 @@ impl Ruler {
             Axis::Integer => point.to_string(),
             Axis::Days => i32::try_from(point).map_or_else(|_| point.to_string(), date_text),
             Axis::Micros => {
-                let Some(wall) = self.wall(point) else { return point.to_string() };
-                let day = wall.date().to_string();
+                let Some(wall) = self.wall(point) else { return far::label(point) };
+                let civil = wall.date();
+                let [month, day] = [civil.month(), civil.day()].map(|part| u32::try_from(part).unwrap_or(1));
+                let day = days_from_civil(i32::from(civil.year()), month, day);
+                let day = day.map_or_else(|| civil.to_string(), date_text);
                 if self.day_begin(wall) == Some(point) {
                     return day;
                 }
+                let (day, era) = day.strip_suffix(" BC").map_or((day.as_str(), ""), |day| (day, " BC"));
                 let time =
                     if wall.second() == 0 { wall.strftime("%H:%M") } else { wall.strftime("%H:%M:%S") };
                 let zone = match Timestamp::from_microsecond(i64::try_from(point).unwrap_or(0)) {
                     Ok(instant) if self.zone != TimeZone::UTC => self.zone.to_offset(instant).to_string(),
                     _ => String::new(),
                 };
-                format!("{day} {time}{zone}")
+                format!("{day} {time}{zone}{era}")
             }
         }
     }
@@ -121,6 +130,7 @@ impl Ruler {
                 let (year, month, _) = civil(point).ok_or_else(out)?;
                 days(year, month).ok_or_else(out)?
             }
+            (Axis::Micros, step) if self.wall(point).is_none() => far::floor(step, point).ok_or_else(out)?,
             (Axis::Micros, Step::Hour) => {
                 let wall = self.wall(point).ok_or_else(out)?;
                 let past = i128::from(wall.minute()) * 60 + i128::from(wall.second());
@@ -128,11 +138,12 @@ impl Ruler {
             }
             (Axis::Micros, Step::Day) => {
                 let wall = self.wall(point).ok_or_else(out)?;
-                self.day_begin(wall).ok_or_else(out)?
+                self.day_begin(wall).or_else(|| far::floor(step, point)).ok_or_else(out)?
             }
             (Axis::Micros, Step::Month) => {
                 let wall = self.wall(point).ok_or_else(out)?;
-                self.day_begin(wall.first_of_month()).ok_or_else(out)?
+                let begin = self.day_begin(wall.first_of_month());
+                begin.or_else(|| far::floor(step, point)).ok_or_else(out)?
             }
         })
     }
@@ -150,22 +161,27 @@ impl Ruler {
             }
             (Axis::Micros, Step::Hour) => floor + HOUR,
             (Axis::Micros, step) => {
-                let mut wall = self.wall(point).ok_or_else(out)?;
-                loop {
-                    let span = if step == Step::Month { 1.month() } else { 1.day() };
-                    wall = wall.checked_add(span).map_err(|_| out())?;
-                    if step == Step::Month {
-                        wall = wall.first_of_month();
-                    }
-                    let begin = self.day_begin(wall).ok_or_else(out)?;
-                    // A day that the zone skipped begins with the next one.
-                    if begin > point {
-                        return Ok(begin);
-                    }
-                }
+                self.next_begin(step, point).or_else(|| far::next(step, point)).ok_or_else(out)?
             }
             _ => far()?,
         })
+    }
+
+    /// The day or month behind the one that holds this point, where the zone's clock is known.
+    fn next_begin(&self, step: Step, point: i128) -> Option<i128> {
+        let mut wall = self.wall(point)?;
+        loop {
+            let span = if step == Step::Month { 1.month() } else { 1.day() };
+            wall = wall.checked_add(span).ok()?;
+            if step == Step::Month {
+                wall = wall.first_of_month();
+            }
+            // A day that the zone skipped begins with the next one.
+            match self.day_begin(wall)? {
+                begin if begin > point => return Some(begin),
+                _ => {}
+            }
+        }
     }
 
     /// A step where none was asked for. Of times a day, or a month where days would be too many; about 48 of integers, of a
@@ -259,6 +275,7 @@ fn gcd(a: i128, b: i128) -> i128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// `None` of what no clock is known for.
 fn utc(micros: i64) -> Option<DateTime> {
     Timestamp::from_microsecond(micros).ok().map(|instant| TimeZone::UTC.to_datetime(instant))
 }
@@ -268,7 +285,7 @@ fn civil(days: i128) -> Option<(i32, u32, u32)> {
 }
 
 fn days(year: i32, month: u32) -> Option<i128> {
-    crate::model::temporal::days_from_civil(year, month, 1).map(i128::from)
+    days_from_civil(year, month, 1).map(i128::from)
 }
 
 #[cfg(test)]

@@ -78,8 +78,11 @@ impl<'a> Subject<'a> {
                 Ok(Self { plan, column, axis: source })
             }
             _ => Err(usage(
-                format!("column {name} ({}) has no ranges", column.source_declared),
-                "choose a column of integers, dates or timestamps",
+                format!(
+                    "column {name} is {} in the source and {} in the target: no range means the same of both",
+                    column.source_declared, column.target_declared
+                ),
+                "choose a column that both sides keep as integers, as dates or as timestamps",
             )),
         }
     }
@@ -170,7 +173,8 @@ impl<'a> Subject<'a> {
         Ok(Extent {
             rows: count(0).ok_or_else(bad)?,
             inside: count(1).ok_or_else(bad)?,
-            ends: point(2)?.zip(point(3)?),
+            // Where both ends are given, those of the rows decide nothing.
+            ends: if from.is_some() && to.is_some() { None } else { point(2)?.zip(point(3)?) },
             misfits: cells.get(4..).and_then(Misfits::read).ok_or_else(bad)?,
         })
     }

@@ -232,12 +232,22 @@ pub(super) fn counts(dialect: &dyn Dialect, counts: &Counts) -> Result<String, E
 /// The user's condition as it stands, to be prepared and not run: what is no whole expression without our parentheses
 /// could close them, and would then not be bounded by what we add.
 pub(super) fn bare(dialect: &dyn Dialect, question: &Question) -> Option<String> {
-    let (table, filter) = match question {
-        Question::Totals(totals) => (&totals.table, totals.filter.as_deref()?),
-        Question::Counts(counts) => (&counts.table, counts.filter.as_deref()?),
+    let table = match question {
+        Question::Totals(totals) => &totals.table,
+        Question::Counts(counts) => &counts.table,
         Question::Indexed { .. } | Question::Scalar { .. } => return None,
     };
-    Some(format!("SELECT 1 FROM {} WHERE {filter}\n", dialect.table(table)))
+    Some(format!("SELECT 1 FROM {} WHERE {}\n", dialect.table(table), question.filter()?))
+}
+
+/// What is wrong with the user's SQL is wrong with a query here, and with no condition.
+pub(super) fn of_query(error: EngineError) -> EngineError {
+    match error.kind {
+        ErrorKind::Filter => {
+            error.with_hint("the query is one SELECT of one value, in this server's own SQL")
+        }
+        _ => error,
+    }
 }
 
 /// The user's query as one scalar expression. The parentheses let nothing but a query through.

@@ -21,6 +21,7 @@ pub mod postgres;
 mod read_back;
 mod shares;
 pub mod sqlite;
+mod volatile;
 
 pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};

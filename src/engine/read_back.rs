@@ -3,6 +3,14 @@
 use crate::model::canonical::split_cells;
 use crate::model::{CanonicalRow, Filled, Rejection, RejectionKind, TableAccess};
 
+/// A type that takes a value and keeps another one in silence: an interval of some fields or digits, a numeric that is rounded left
+/// of its point.
+pub(super) fn keeps_less(declared: &str) -> bool {
+    let declared = declared.trim_end_matches("[]");
+    (declared.starts_with("interval") && declared != "interval")
+        || (declared.starts_with("numeric(") && declared.contains(",-"))
+}
+
 /// Why a row that was just written holds something else. Nothing of its values is told.
 pub(super) fn rejection(
     access: &TableAccess,
@@ -27,6 +35,10 @@ pub(super) fn rejection(
                 Some(column) if column.as_text => {
                     format!("the type of column {} makes another text of the source's", column.name)
                 }
+                Some(column) if keeps_less(&column.declared) => format!(
+                    "column {} keeps less of the value than the source has: it is {}",
+                    column.name, column.declared
+                ),
                 Some(column) => format!(
                     "a trigger of the database changes column {0} of the row; leave it out with --exclude {0}",
                     column.name

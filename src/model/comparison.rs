@@ -67,6 +67,10 @@ pub struct Side<'a> {
 }
 
 /// Chooses the comparison type of a pair, or says why there is none.
+///
+/// Values are compared at the target's precision: what the source has beyond it is rounded as the target would round it, and
+/// a target that is as fine as the source, or finer, is compared exactly. SQLite keeps what it is given, whatever scale is
+/// declared: its decimals are compared exactly in both directions.
 /// `assume_utc`: values without zone are UTC where the other side has zones.
 pub fn comparison_for(
     source: Side<'_>,
@@ -77,7 +81,7 @@ pub fn comparison_for(
     if source.dynamic && target.dynamic {
         return Ok(ComparisonType::Dynamic);
     }
-    let coarser = |a: u8, b: u8| if a <= b { (a, source.rounding) } else { (b, target.rounding) };
+    let rounding = target.rounding;
     let found = match (source.ty, target.ty) {
         (T::Unsupported(name), _) | (_, T::Unsupported(name)) => {
             return Err(format!("type {name} has no canonical form"));
@@ -88,13 +92,13 @@ pub fn comparison_for(
         (T::Decimal { .. }, T::Bool | T::Int { .. }) | (T::Bool | T::Int { .. }, T::Decimal { .. }) => {
             ComparisonType::Decimal { scale: None }
         }
-        (T::Decimal { scale: a, .. }, T::Decimal { scale: b, .. }) => ComparisonType::Decimal {
-            scale: match (a, b) {
-                (Some(a), Some(b)) => Some(*a.min(b)),
-                (one, other) => one.or(*other),
-            },
-        },
-        (T::Float { bits: a }, T::Float { bits: b }) => ComparisonType::Float { bits: *a.min(b) },
+        (T::Decimal { scale: own, .. }, T::Decimal { scale, .. }) => {
+            let exact = source.dynamic
+                || target.dynamic
+                || matches!((own, scale), (Some(own), Some(scale)) if own <= scale);
+            ComparisonType::Decimal { scale: scale.filter(|_| !exact) }
+        }
+        (T::Float { .. }, T::Float { bits }) => ComparisonType::Float { bits: *bits },
         (T::Text { padded: a }, T::Text { padded: b }) => ComparisonType::Text { trim: *a || *b },
         (T::Named(_), T::Text { padded }) | (T::Text { padded }, T::Named(_)) => {
             ComparisonType::Text { trim: *padded }
@@ -106,26 +110,20 @@ pub fn comparison_for(
             ComparisonType::Uuid
         }
         (T::Date, T::Date) => ComparisonType::Date,
-        (T::Time { digits: a }, T::Time { digits: b }) => {
-            let (digits, rounding) = coarser(*a, *b);
-            ComparisonType::Time { digits, rounding }
+        (T::Time { .. }, T::Time { digits }) => ComparisonType::Time { digits: *digits, rounding },
+        (T::TimeTz { .. }, T::TimeTz { digits }) => ComparisonType::TimeTz { digits: *digits },
+        (T::Timestamp { .. }, T::Timestamp { digits }) => {
+            ComparisonType::Timestamp { digits: *digits, rounding }
         }
-        (T::TimeTz { digits: a }, T::TimeTz { digits: b }) => ComparisonType::TimeTz { digits: *a.min(b) },
-        (T::Timestamp { digits: a }, T::Timestamp { digits: b }) => {
-            let (digits, rounding) = coarser(*a, *b);
-            ComparisonType::Timestamp { digits, rounding }
+        (T::TimestampTz { .. }, T::TimestampTz { digits }) => {
+            ComparisonType::TimestampTz { digits: *digits, rounding }
         }
-        (T::TimestampTz { digits: a }, T::TimestampTz { digits: b }) => {
-            let (digits, rounding) = coarser(*a, *b);
-            ComparisonType::TimestampTz { digits, rounding }
-        }
-        (T::Timestamp { digits: a }, T::TimestampTz { digits: b })
-        | (T::TimestampTz { digits: a }, T::Timestamp { digits: b }) => {
+        (T::Timestamp { .. }, T::TimestampTz { digits })
+        | (T::TimestampTz { .. }, T::Timestamp { digits }) => {
             if !assume_utc {
                 return Err("one side has a time zone and the other has none; --assume-utc reads the zoneless side as UTC".to_owned());
             }
-            let (digits, rounding) = coarser(*a, *b);
-            ComparisonType::TimestampTz { digits, rounding }
+            ComparisonType::TimestampTz { digits: *digits, rounding }
         }
         (T::Interval, T::Interval) => ComparisonType::Interval,
         (T::Json, T::Json | T::Text { .. }) | (T::Text { .. }, T::Json) => ComparisonType::Json,
@@ -138,6 +136,30 @@ pub fn comparison_for(
     Ok(found)
 }
 
+/// Values of the source are rounded to what the target holds before they are compared.
+pub fn is_rounded(comparison: &ComparisonType, source: &ColumnType) -> bool {
+    use ColumnType as T;
+    use ComparisonType as C;
+    match (comparison, source) {
+        (C::Decimal { scale: Some(scale) }, T::Decimal { scale: own, .. }) => {
+            own.is_none_or(|own| own > *scale)
+        }
+        (C::Float { bits }, T::Float { bits: own }) => own > bits,
+        (
+            C::Time { digits, .. }
+            | C::TimeTz { digits }
+            | C::Timestamp { digits, .. }
+            | C::TimestampTz { digits, .. },
+            T::Time { digits: own }
+            | T::TimeTz { digits: own }
+            | T::Timestamp { digits: own }
+            | T::TimestampTz { digits: own },
+        ) => own > digits,
+        (C::Array(inner), T::Array(source)) => is_rounded(inner, source),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +169,7 @@ mod tests {
     }
 
     fn pair(a: &ColumnType, b: &ColumnType) -> Result<ComparisonType, String> {
-        let there = comparison_for(side(a, Rounding::HalfAwayFromZero), side(b, Rounding::Truncate), false);
-        let back = comparison_for(side(b, Rounding::Truncate), side(a, Rounding::HalfAwayFromZero), false);
-        if a != b {
-            assert_eq!(there, back, "the choice must not depend on the direction");
-        }
-        there
+        comparison_for(side(a, Rounding::HalfAwayFromZero), side(b, Rounding::Truncate), false)
     }
 
     #[test]
@@ -164,6 +181,12 @@ mod tests {
         assert_eq!(pair(&int, &dec(Some(2))), Ok(ComparisonType::Decimal { scale: None }));
         assert_eq!(pair(&dec(Some(4)), &dec(Some(2))), Ok(ComparisonType::Decimal { scale: Some(2) }));
         assert_eq!(pair(&dec(None), &dec(Some(2))), Ok(ComparisonType::Decimal { scale: Some(2) }));
+        for (source, target) in
+            [(Some(2), Some(4)), (Some(2), Some(2)), (Some(2), None), (None, None), (Some(0), Some(9))]
+        {
+            let exact = Ok(ComparisonType::Decimal { scale: None });
+            assert_eq!(pair(&dec(source), &dec(target)), exact, "{source:?} {target:?}");
+        }
         assert_eq!(
             pair(&T::Float { bits: 64 }, &T::Float { bits: 32 }),
             Ok(ComparisonType::Float { bits: 32 })
@@ -176,9 +199,57 @@ mod tests {
             Ok(ComparisonType::Timestamp { digits: 3, rounding: Rounding::Truncate })
         );
         assert_eq!(
+            pair(&T::Timestamp { digits: 0 }, &T::Timestamp { digits: 3 }),
+            Ok(ComparisonType::Timestamp { digits: 3, rounding: Rounding::Truncate })
+        );
+        assert_eq!(
+            pair(&T::Float { bits: 32 }, &T::Float { bits: 64 }),
+            Ok(ComparisonType::Float { bits: 64 })
+        );
+        assert_eq!(
             pair(&T::Array(Box::new(int.clone())), &T::Array(Box::new(int))),
             Ok(ComparisonType::Array(Box::new(ComparisonType::Integer)))
         );
+    }
+
+    #[test]
+    fn what_nothing_holds_to_its_scale_is_compared_exactly() {
+        let dec = |scale| ColumnType::Decimal { precision: Some(5), scale };
+        let exact = Ok(ComparisonType::Decimal { scale: None });
+        for (a, b) in [(None, Some(0)), (Some(2), Some(0)), (Some(0), Some(2))] {
+            let (a, b) = (dec(a), dec(b));
+            let lite = |ty| Side { dynamic: true, ..side(ty, Rounding::Truncate) };
+            assert_eq!(comparison_for(lite(&a), side(&b, Rounding::Truncate), false), exact);
+            assert_eq!(comparison_for(side(&b, Rounding::Truncate), lite(&a), false), exact);
+        }
+    }
+
+    #[test]
+    fn the_finer_source_is_rounded_and_nothing_else() {
+        use ColumnType as T;
+        let array = |ty: &T| T::Array(Box::new(ty.clone()));
+        let dec = |scale| T::Decimal { precision: Some(12), scale };
+        for (fine, coarse) in [
+            (dec(Some(4)), dec(Some(2))),
+            (dec(None), dec(Some(2))),
+            (T::Float { bits: 64 }, T::Float { bits: 32 }),
+            (T::Time { digits: 6 }, T::Time { digits: 0 }),
+            (T::TimeTz { digits: 6 }, T::TimeTz { digits: 3 }),
+            (T::Timestamp { digits: 6 }, T::Timestamp { digits: 3 }),
+            (T::TimestampTz { digits: 1 }, T::TimestampTz { digits: 0 }),
+        ] {
+            for (source, target, rounds) in
+                [(&fine, &coarse, true), (&coarse, &fine, false), (&fine, &fine, false)]
+            {
+                assert_eq!(
+                    is_rounded(&pair(source, target).unwrap(), source),
+                    rounds,
+                    "{source:?} {target:?}"
+                );
+                let (source, target) = (array(source), array(target));
+                assert_eq!(is_rounded(&pair(&source, &target).unwrap(), &source), rounds);
+            }
+        }
     }
 
     #[test]

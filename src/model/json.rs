@@ -1,7 +1,6 @@
-//! Canonical JSON: sorted keys, the last of duplicate keys, canonical numbers, minimal escapes, no white space.
+//! Canonical JSON: members sorted by name, canonical numbers, minimal escapes, no white space. Members of one name are all kept,
+//! in their order: which of them counts is another one for each reader.
 //! Written here and not with a library: these bytes are hashed, and a dependency's update must not change them.
-
-use std::collections::BTreeMap;
 
 use super::decimal::Decimal;
 
@@ -10,16 +9,28 @@ const DEPTH_MAX: usize = 512;
 
 /// The canonical text, or `None` where `text` is not JSON.
 pub(super) fn canonical_json(text: &str) -> Option<String> {
-    let mut reader = Reader { bytes: text.as_bytes(), text, at: 0 };
+    read(text).map(|(value, _)| value)
+}
+
+/// An object of the document has two members of one name, of which a binary form keeps one.
+pub fn repeats_names(text: &str) -> bool {
+    text.bytes().filter(|byte| *byte == b':').nth(1).is_some()
+        && read(text).is_some_and(|(_, repeats)| repeats)
+}
+
+fn read(text: &str) -> Option<(String, bool)> {
+    let mut reader = Reader { bytes: text.as_bytes(), text, at: 0, repeats: false };
     let value = reader.value(0)?;
     reader.blanks();
-    (reader.at == reader.bytes.len()).then_some(value)
+    (reader.at == reader.bytes.len()).then_some((value, reader.repeats))
 }
 
 struct Reader<'a> {
     bytes: &'a [u8],
     text: &'a str,
     at: usize,
+    /// A name stood twice in one object.
+    repeats: bool,
 }
 
 impl Reader<'_> {
@@ -61,7 +72,7 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Option<String> {
         self.at += 1;
-        let mut members = BTreeMap::new();
+        let mut members: Vec<(String, String)> = Vec::new();
         if !self.eat(b'}') {
             loop {
                 self.blanks();
@@ -69,7 +80,7 @@ impl Reader<'_> {
                 if !self.eat(b':') {
                     return None;
                 }
-                members.insert(name, self.value(depth + 1)?);
+                members.push((name, self.value(depth + 1)?));
                 if self.eat(b'}') {
                     break;
                 }
@@ -78,6 +89,8 @@ impl Reader<'_> {
                 }
             }
         }
+        members.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.repeats |= members.windows(2).any(|pair| pair[0].0 == pair[1].0);
         let members: Vec<String> =
             members.into_iter().map(|(name, value)| format!("{}:{value}", quoted(&name))).collect();
         Some(format!("{{{}}}", members.join(",")))
@@ -215,19 +228,47 @@ fn quoted(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::canonical_json;
+    use super::{canonical_json, repeats_names};
 
     #[test]
     fn documents_that_mean_the_same_are_written_the_same() {
         for (from, to) in [
             (r#" { "b" : 1.0 , "a" : [ true , null ] } "#, r#"{"a":[true,null],"b":1}"#),
-            (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            (r#"{"b":0, "a":1,"\u0061":2}"#, r#"{"a":1,"a":2,"b":0}"#),
             (r#""\u0041\n\/\ud83d\ude00""#, "\"A\\u000a/😀\""),
             ("1e2", "100"),
             ("-0", "0"),
             (r#"{"$serde_json::private::Number":"1"}"#, r#"{"$serde_json::private::Number":"1"}"#),
         ] {
             assert_eq!(canonical_json(from).as_deref(), Some(to), "{from}");
+        }
+    }
+
+    #[test]
+    fn members_of_one_name_are_all_kept() {
+        let documents = [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":3,"a":2}"#,
+            r#"{"a":2,"a":1}"#,
+            r#"{"a":2}"#,
+            r#"{"a":1}"#,
+            r#"{"a":2,"a":2}"#,
+            r#"[{"x":{"a":1,"a":2}}]"#,
+            r#"[{"x":{"a":2}}]"#,
+        ];
+        let mut seen: Vec<_> = documents.iter().map(|text| canonical_json(text).unwrap()).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), documents.len());
+        for (text, repeats) in [
+            (documents[0], true),
+            (documents[3], false),
+            (documents[6], true),
+            (r#"{"a":1,"b":{"a":1}}"#, false),
+            (r#"[{"a":1},{"a":1}]"#, false),
+            ("{\"a\":1,\"a\"", false),
+        ] {
+            assert_eq!(repeats_names(text), repeats, "{text}");
         }
     }
 

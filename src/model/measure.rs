@@ -22,6 +22,17 @@ pub enum Question {
     Scalar { sql: String },
 }
 
+impl Question {
+    /// The user's own condition, where there is one.
+    pub fn filter(&self) -> Option<&str> {
+        match self {
+            Self::Totals(totals) => totals.filter.as_deref(),
+            Self::Counts(counts) => counts.filter.as_deref(),
+            Self::Indexed { .. } | Self::Scalar { .. } => None,
+        }
+    }
+}
+
 /// Rows of values as the engine writes them, in text; `None` is NULL. Times are of UTC.
 pub type Answer = Vec<Vec<Option<String>>>;
 
@@ -246,13 +257,16 @@ pub fn read(comparison: &ComparisonType, text: Option<&str>) -> Option<Measured>
         ComparisonType::Date => Measured::Days(match text {
             "infinity" => temporal::DATE_INFINITY,
             "-infinity" => temporal::DATE_NEG_INFINITY,
-            text => temporal::parse_date(text)?,
+            text => temporal::parse_date(text).or_else(|| temporal::parse_far_date(text))?,
         }),
         ComparisonType::Timestamp { digits, rounding } | ComparisonType::TimestampTz { digits, rounding } => {
             let micros = match text {
                 "infinity" => temporal::TIMESTAMP_INFINITY,
                 "-infinity" => temporal::TIMESTAMP_NEG_INFINITY,
-                text => temporal::parse_timestamp(text)?.0,
+                text => match temporal::parse_timestamp(text) {
+                    Some((micros, _)) => micros,
+                    None => temporal::parse_far_timestamp(text)?,
+                },
             };
             Measured::Micros(round_micros(micros, *digits, *rounding))
         }
@@ -285,6 +299,11 @@ mod tests {
             read(&zoned, Some("2024-03-31 01:00:00+00")),
             read(&zoned, Some("2024-03-31 01:00:00.000000"))
         );
+        let instant = |text| read(&zoned, Some(text));
+        assert!(matches!(instant("0044-03-15 12:00:00+00 BC"), Some(Measured::Micros(..0))));
+        assert_eq!(instant("10000-01-01 00:00:00+00"), Some(Measured::Micros(253_402_300_800_000_000)));
+        assert_eq!(read(&ComparisonType::Date, Some("0001-12-31 BC")), Some(Measured::Days(-719_163)));
+        assert_eq!(read(&ComparisonType::Date, Some("0001-12-31 AD")), None);
         assert_eq!(read(&ComparisonType::Integer, Some("x")), None);
         assert_eq!(read(&ComparisonType::Integer, None), Some(Measured::Null));
         assert_eq!(read(&ComparisonType::Text { trim: false }, Some("a")), None);

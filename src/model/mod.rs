@@ -11,7 +11,7 @@ pub mod decimal;
 pub mod distance;
 pub mod fail_point;
 pub mod float_sum;
-mod json;
+pub mod json;
 pub mod key;
 pub mod measure;
 pub mod permission;

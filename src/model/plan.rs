@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::access::{AccessColumn, TableAccess};
 use super::canonical::ENCODING_VERSION;
-use super::comparison::{ComparisonType, Side, comparison_for};
+use super::comparison::{ComparisonType, Side, comparison_for, is_rounded};
 use super::coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 use super::role::Role;
 use super::schema::{Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey};
@@ -44,7 +44,8 @@ pub struct PlanColumn {
     pub comparison: ComparisonType,
     /// Both sides render the column as text in the database.
     pub as_text: bool,
-    /// Who fills the target's column.
+    /// Who fills the source's column, and the target's.
+    pub source_filled: Filled,
     pub target_filled: Filled,
 }
 
@@ -101,7 +102,7 @@ impl Plan {
                 declared: column.source_declared.clone(),
                 comparison: column.comparison.clone(),
                 as_text: column.as_text,
-                filled: Filled::ByWriter,
+                filled: column.source_filled,
             },
             Role::Target => AccessColumn {
                 name: column.target.clone(),
@@ -191,6 +192,7 @@ impl Agreement<'_> {
                 }
             }
         }
+        self.warn_rounding(&columns);
         let (compared, total) = (columns.len(), self.total());
         Ok(Plan {
             encoding_version: ENCODING_VERSION,
@@ -307,6 +309,15 @@ impl Agreement<'_> {
             {
                 return self.source_names(key);
             }
+            if source.primary_key().is_some() {
+                return refuse(
+                    format!(
+                        "the primary key of the source table {} does not tell its rows apart: it may hold NULL, or is of the beginning of a text",
+                        source.table
+                    ),
+                    "name a unique key without NULLs with --key COLUMN[,COLUMN]",
+                );
+            }
             return refuse(
                 format!("the source table {} has no primary key", source.table),
                 "name a unique key without NULLs with --key COLUMN[,COLUMN]; a table without one cannot be compared row by row",
@@ -380,6 +391,15 @@ impl Agreement<'_> {
         }
     }
 
+    fn warn_rounding(&mut self, columns: &[PlanColumn]) {
+        for column in columns.iter().filter(|column| is_rounded(&column.comparison, &column.source_type)) {
+            self.warnings.push(format!(
+                "column {} is {} in the source and {} in the target: the source's values are compared as the target rounds them",
+                column.source, column.source_declared, column.target_declared
+            ));
+        }
+    }
+
     fn plan_column(&self, source: &str, target: &str) -> Result<PlanColumn, PlanRefusal> {
         let (Some(left), Some(right)) = (self.source.0.column(source), self.target.0.column(target)) else {
             return refuse(format!("no column pair {source}={target}"), "check --map");
@@ -410,6 +430,7 @@ impl Agreement<'_> {
                 target_declared: right.declared.clone(),
                 comparison,
                 as_text,
+                source_filled: left.filled,
                 target_filled: right.filled,
             }),
             Err(why) => refuse(
@@ -437,24 +458,7 @@ fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &S
 
 /// A key that is compared more coarsely than it is stored is not the key of one row any more.
 fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
-    use ColumnType as T;
-    let rounded = match (&column.comparison, &column.source_type, &column.target_type) {
-        (
-            ComparisonType::Decimal { scale: Some(_) },
-            T::Decimal { scale: a, .. },
-            T::Decimal { scale: b, .. },
-        ) => a != b,
-        (ComparisonType::Float { .. }, T::Float { bits: a }, T::Float { bits: b }) => a != b,
-        (
-            ComparisonType::Time { .. }
-            | ComparisonType::Timestamp { .. }
-            | ComparisonType::TimestampTz { .. },
-            a,
-            b,
-        ) => second_digits(a) != second_digits(b),
-        _ => false,
-    };
-    if !rounded || column.as_text {
+    if !is_rounded(&column.comparison, &column.source_type) {
         return Ok(());
     }
     refuse(
@@ -464,15 +468,6 @@ fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
         ),
         "give both columns the same precision, or name another key with --key",
     )
-}
-
-fn second_digits(ty: &ColumnType) -> Option<u8> {
-    match ty {
-        ColumnType::Time { digits }
-        | ColumnType::Timestamp { digits }
-        | ColumnType::TimestampTz { digits } => Some(*digits),
-        _ => None,
-    }
 }
 
 /// The columns, in any order, are exactly a unique key without NULLs.

@@ -9,6 +9,8 @@ pub enum ScalarClass {
     /// Integers and decimals.
     Number,
     Float,
+    /// Of 32 bits.
+    ShortFloat,
     Date,
     /// Without zone.
     Timestamp,
@@ -23,10 +25,11 @@ pub enum ScalarClass {
 }
 
 impl ScalarClass {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Boolean, "boolean"),
         (Self::Number, "number"),
         (Self::Float, "float"),
+        (Self::ShortFloat, "float of 32 bits"),
         (Self::Date, "date"),
         (Self::Timestamp, "timestamp"),
         (Self::TimestampTz, "timestamp with time zone"),

@@ -189,6 +189,27 @@ pub fn parse_date(text: &str) -> Option<i32> {
     days_from_civil(i32::try_from(number(year)?).ok()?, number(month)?, number(day)?)
 }
 
+/// Reads the years that `parse_date` does not: `0044-03-15 BC`, `10000-01-01`.
+pub fn parse_far_date(text: &str) -> Option<i32> {
+    let (date, is_bc) = text.strip_suffix(" BC").map_or((text, false), |date| (date, true));
+    let mut parts = date.splitn(3, '-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if !(4..=7).contains(&year.len()) || month.len() != 2 || day.len() != 2 {
+        return None;
+    }
+    let year = i32::try_from(number(year)?).ok()?;
+    days_from_civil(if is_bc { 1 - year } else { year }, number(month)?, number(day)?)
+}
+
+/// As [`parse_far_date`], with a time of day and an offset as `parse_timestamp` reads them.
+pub fn parse_far_timestamp(text: &str) -> Option<i64> {
+    let (moment, era) = text.strip_suffix(" BC").map_or((text, ""), |moment| (moment, " BC"));
+    let (date, clock) = moment.split_once(' ').unwrap_or((moment, "00:00"));
+    let days = parse_far_date(&format!("{date}{era}"))?;
+    let (of_day, _) = parse_timestamp(&format!("1970-01-01 {clock}"))?;
+    i64::from(days).checked_mul(MICROS_PER_DAY)?.checked_add(of_day)
+}
+
 /// Reads `HH:MM[:SS[.ffffff]]`, strictly, with at most six digits that are not zero.
 pub fn parse_time(text: &str) -> Option<i64> {
     let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
@@ -350,6 +371,13 @@ mod tests {
         }
 
         #[test]
+        fn far_texts_are_read(days in -2_500_000i32..106_000_000, of_day in 0..MICROS_PER_DAY) {
+            prop_assert_eq!(parse_far_date(&date_text(days)), Some(days));
+            let micros = i64::from(days) * MICROS_PER_DAY + of_day;
+            prop_assert_eq!(parse_far_timestamp(&timestamp_text(micros)), Some(micros));
+        }
+
+        #[test]
         fn times_round_trip(micros in -3_020_399_000_000i64..3_020_399_000_000) {
             prop_assert_eq!(parse_time(&time_text(micros)), Some(micros));
         }
@@ -357,6 +385,7 @@ mod tests {
         #[test]
         fn parsers_never_panic(text in "\\PC{0,32}") {
             let _ = (parse_timestamp(&text), parse_time(&text), parse_date(&text));
+            let _ = (parse_far_date(&text), parse_far_timestamp(&text));
         }
     }
 }

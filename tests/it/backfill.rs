@@ -363,7 +363,7 @@ fn wrong_ranges_say_what_to_do() {
     sqlite_events(&target);
     for (more, words) in [
         (&["--on", "nope"][..], "no column nope"),
-        (&["--on", "note"], "has no ranges"),
+        (&["--on", "note"], "no range means the same of both"),
         (&["--on", "at", "--from", "yesterday"], "is no time"),
         (&["--on", "at", "--from", "2024-04-01", "--to", "2024-04-01"], "is empty"),
         (&["--on", "at", "--step", "10"], "hour, day or month"),

@@ -173,12 +173,14 @@ async fn what_somebody_else_wrote_meanwhile_is_not_counted_as_written() {
             }
             let at_target = Arc::clone(&target);
             let inner = engine::open(&target.url()).await.unwrap();
-            let hooked = HookedEngine::before_writes(inner, move |nth| match nth {
+            let hooked = HookedEngine::before_writes(inner, move |nth| {
+                match nth {
                 1 if bulk => at_target.execute("INSERT INTO t VALUES (7, 'row7')"),
                 1 => at_target.execute(
                     "INSERT INTO t VALUES (1, 'row1'); UPDATE t SET a = 'row2' WHERE id = 2; DELETE FROM t WHERE id = 9",
                 ),
                 _ => {}
+            }
             });
             let (from, to) = (agent(&source).await, AgentHandle::Local(local(hooked)));
             let mut task = task(&from, &to, "t").await;

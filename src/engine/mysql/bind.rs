@@ -9,6 +9,7 @@ use sqlx::mysql::MySqlArguments;
 
 use super::types::{is, is_geometry, labels, length_of};
 use crate::model::decimal::Decimal;
+use crate::model::json::repeats_names;
 use crate::model::temporal::{date_text, time_text, timestamp_text};
 use crate::model::value::uuid_text;
 use crate::model::{AccessColumn, ColumnType, ComparisonType, StoredClass, Value};
@@ -84,6 +85,9 @@ fn convert(column: &AccessColumn, value: &Value) -> Result<Bind, &'static str> {
         }
         (ColumnType::Decimal { scale, .. }, Value::Decimal(value)) => decimal(value, *scale)?,
         (ColumnType::Decimal { .. }, Value::Int(value)) => Bind::Text(value.to_string()),
+        (ColumnType::Float { .. }, Value::Irregular(StoredClass::Real, _)) => {
+            return Err("is out of the range of its type");
+        }
         (ColumnType::Float { .. }, Value::Float32(value)) => float(f64::from(*value))?,
         (ColumnType::Float { .. }, Value::Float64(value)) => float(*value)?,
         (ColumnType::Text { .. }, Value::Text(value) | Value::Json(value)) => text(column, value)?,
@@ -118,6 +122,10 @@ fn convert(column: &AccessColumn, value: &Value) -> Result<Bind, &'static str> {
         (ColumnType::Timestamp { .. }, Value::Timestamp(micros) | Value::TimestampTz(micros))
         | (ColumnType::TimestampTz { .. }, Value::Timestamp(micros) | Value::TimestampTz(micros)) => {
             calendar(timestamp_text(*micros))?
+        }
+        // MySQL's own type keeps one of them; MariaDB's is text.
+        (ColumnType::Json, Value::Json(value)) if is(&column.declared, "json") && repeats_names(value) => {
+            return Err("names a member twice, of which its type keeps one");
         }
         (ColumnType::Json, Value::Json(value)) => Bind::Text(value.clone()),
         (ColumnType::Json, Value::Irregular(StoredClass::Text, _)) => return Err("is not JSON"),
@@ -298,6 +306,12 @@ mod tests {
             (T::Bits, "bit(4)", Value::Bits("101".into())),
             (T::Bits, "bit(4)", Value::Int(16)),
             (T::Float { bits: 64 }, "double", Value::Float64(f64::NAN)),
+            (
+                T::Float { bits: 32 },
+                "float",
+                Value::Irregular(StoredClass::Real, 1e300f64.to_be_bytes().to_vec()),
+            ),
+            (T::Json, "json", Value::Json(r#"{"a":1,"a":2}"#.into())),
             (T::Date, "date", Value::Date(i32::MAX)),
             (T::Timestamp { digits: 6 }, "datetime(6)", Value::Timestamp(-99_999_999_999_999_999)),
             (T::Int { bits: 32, signed: true }, "int", text("1")),
@@ -315,6 +329,12 @@ mod tests {
         let uuid = Value::Uuid([0x11; 16]);
         for (ty, declared, value, expected) in [
             (T::Bits, "bit(4)", Value::Bits("0101".into()), Bind::UInt(5)),
+            (
+                T::Json,
+                "longtext COLLATE utf8mb4_bin",
+                Value::Json(r#"{"a":1,"a":2}"#.into()),
+                Bind::Text(r#"{"a":1,"a":2}"#.into()),
+            ),
             (T::Date, "date", Value::Date(odd), Bind::Text("2024-00-15".into())),
             (varying.clone(), "char(32)", uuid.clone(), Bind::Text("1".repeat(32))),
             (T::Bytes, "binary(16)", uuid, Bind::Bytes(vec![0x11; 16])),

@@ -99,7 +99,7 @@ pub(super) fn is_exact(column: &AccessColumn, value: &Value) -> bool {
             T::Decimal { precision: Some(precision), scale: Some(scale) },
             C::Decimal { scale: compared },
             Value::Decimal(value),
-        ) => compared.is_none_or(|compared| compared == *scale) && decimal_fits(value, *precision, *scale),
+        ) => compared.is_none_or(|compared| compared >= *scale) && decimal_fits(value, *precision, *scale),
         (T::Float { bits: 32 }, C::Float { bits: 32 }, Value::Float32(value)) => value.is_finite(),
         (T::Float { bits: 64 }, C::Float { bits: 64 }, Value::Float64(value)) => value.is_finite(),
         (T::Text { .. }, C::Uuid, Value::Uuid(_)) => {
@@ -123,13 +123,13 @@ pub(super) fn is_exact(column: &AccessColumn, value: &Value) -> bool {
         (T::Date, C::Date, Value::Date(_)) => true,
         (T::Time { digits }, C::Time { digits: compared, .. }, Value::Time(micros)) => {
             const MOST: i64 = 839 * 3600 * MICROS_PER_SECOND;
-            digits == compared && micros.abs() < MOST && has_digits(*micros, *digits)
+            digits <= compared && micros.abs() < MOST && has_digits(*micros, *digits)
         }
         (
             T::Timestamp { digits },
             C::Timestamp { digits: compared, .. } | C::TimestampTz { digits: compared, .. },
             Value::Timestamp(micros) | Value::TimestampTz(micros),
-        ) => digits == compared && has_digits(*micros, *digits),
+        ) => digits <= compared && has_digits(*micros, *digits),
         (
             T::TimestampTz { digits },
             C::Timestamp { digits: compared, .. } | C::TimestampTz { digits: compared, .. },
@@ -139,7 +139,7 @@ pub(super) fn is_exact(column: &AccessColumn, value: &Value) -> bool {
             const END: i64 = (1 << 32) * MICROS_PER_SECOND;
             let held =
                 (MICROS_PER_SECOND..END).contains(micros) || mysql_datetime(0, 0, 0, 0) == Some(*micros);
-            digits == compared && has_digits(*micros, *digits) && held
+            digits <= compared && has_digits(*micros, *digits) && held
         }
         (T::Named(name), C::Text { .. }, Value::Text(text)) => match name.as_str() {
             "inet4" => text.parse::<std::net::Ipv4Addr>().is_ok(),

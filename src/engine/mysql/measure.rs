@@ -8,7 +8,7 @@ use sqlx::{
 use super::catalogue::{self, column_named, of_table};
 use super::session::execute;
 use super::statement::{quote, quote_table};
-use super::{MySqlEngine, errors, wire};
+use super::{MySqlEngine, errors, stable, wire};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
 use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
@@ -29,9 +29,15 @@ fn per_day(ty: &ColumnType) -> i128 {
     if ty.axis() == Some(Axis::Micros) { i128::from(MICROS_PER_DAY) } else { 1 }
 }
 
-fn point(ty: &ColumnType, at: i128) -> String {
+/// The first and the last point of a type that a literal can say.
+fn literal_ends(ty: &ColumnType) -> (i128, i128) {
     let (low, high) = days_ends();
-    let at_time = at.clamp(low * per_day(ty), high * per_day(ty));
+    (low * per_day(ty), (high + 1) * per_day(ty) - 1)
+}
+
+fn point(ty: &ColumnType, at: i128) -> String {
+    let (low, high) = literal_ends(ty);
+    let at_time = at.clamp(low, high);
     match ty.axis() {
         Some(Axis::Days) => format!("DATE'{}'", date_text(i32::try_from(at_time).unwrap_or(0))),
         Some(Axis::Micros) => format!("TIMESTAMP'{}'", timestamp_text(i64::try_from(at_time).unwrap_or(0))),
@@ -58,17 +64,18 @@ impl Dialect for MySql {
         let name = quote(&range.column.name);
         let ty = &range.column.ty;
         let is_time = ty.axis() != Some(Axis::Integer);
-        let (low, high) = days_ends();
+        let (low, high) = literal_ends(ty);
         let mut ends = Vec::with_capacity(2);
         match range.from {
+            Some(from) if is_time && from > high => ends.push("1 = 0".to_owned()),
             Some(from) => ends.push(format!("{name} >= {}", point(ty, from))),
             // Zero dates are below every date of a calendar.
-            None if is_time => ends.push(format!("{name} >= {}", point(ty, low * per_day(ty)))),
+            None if is_time => ends.push(format!("{name} >= {}", point(ty, low))),
             None => {}
         }
         match range.to {
             // Beyond what a literal can say there is nothing.
-            Some(to) if is_time && to > high * per_day(ty) => {}
+            Some(to) if is_time && to > high => {}
             Some(to) => ends.push(format!("{name} < {}", point(ty, to))),
             None => {}
         }
@@ -83,14 +90,21 @@ impl Dialect for MySql {
 
     fn unit_number(&self, column: &MeasuredColumn, origin: i128, unit: u64, wide: bool) -> String {
         let name = quote(&column.name);
+        // What lies between an origin that no literal can say, and the first one that one can.
+        let skipped =
+            if column.ty.axis() == Some(Axis::Integer) { 0 } else { literal_ends(&column.ty).0 - origin };
+        let skipped = match skipped.max(0) / if per_day(&column.ty) == 1 { 1 } else { 1_000_000 } {
+            0 => String::new(),
+            skipped => format!(" + {skipped}"),
+        };
         let origin = point(&column.ty, origin);
         match column.ty.axis() {
             Some(Axis::Integer) if wide => {
                 format!("((CAST({name} AS DECIMAL(30, 0)) - {origin}) DIV {unit})")
             }
             Some(Axis::Integer) => format!("(({name} - {origin}) DIV {unit})"),
-            Some(Axis::Days) => format!("(DATEDIFF({name}, {origin}) DIV {unit})"),
-            _ => format!("(TIMESTAMPDIFF(SECOND, {origin}, {name}) DIV {unit})"),
+            Some(Axis::Days) => format!("((DATEDIFF({name}, {origin}){skipped}) DIV {unit})"),
+            _ => format!("((TIMESTAMPDIFF(SECOND, {origin}, {name}){skipped}) DIV {unit})"),
         }
     }
 
@@ -198,8 +212,16 @@ impl MySqlEngine {
             let prepared = (&mut connection).prepare(AssertSqlSafe(bare).into_sql_str()).await;
             prepared.map_err(|error| errors::reading(&during, true, &error))?;
         }
-        let rows =
-            read(&mut connection, &sql).await.map_err(|error| errors::reading(&during, free, &error))?;
+        if let Some(filter) = question.filter() {
+            stable::check_filter(&mut connection, &self.facts, filter, &during).await?;
+        }
+        let rows = read(&mut connection, &sql)
+            .await
+            .map_err(|error| errors::reading(&during, free, &error))
+            .map_err(|error| match question {
+                Question::Scalar { .. } => measure::of_query(error),
+                _ => error,
+            })?;
         drop(connection.close().await);
         Ok(match question {
             Question::Scalar { .. } => scalar(&rows),
@@ -238,7 +260,8 @@ fn scalar(rows: &[MySqlRow]) -> Answer {
         "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" | "DECIMAL" | "YEAR" => {
             ScalarClass::Number
         }
-        "FLOAT" | "DOUBLE" => ScalarClass::Float,
+        "FLOAT" => ScalarClass::ShortFloat,
+        "DOUBLE" => ScalarClass::Float,
         "DATE" => ScalarClass::Date,
         "DATETIME" => ScalarClass::Timestamp,
         "TIMESTAMP" => ScalarClass::TimestampTz,
@@ -248,7 +271,14 @@ fn scalar(rows: &[MySqlRow]) -> Answer {
         _ => ScalarClass::Text,
     };
     let shown = if class == ScalarClass::Bytes { 2 } else { 1 };
-    let text = text(row, shown);
+    let text = match class {
+        // Its text has six digits, which are another number.
+        ScalarClass::ShortFloat => {
+            let bits = wire::raw(row, 0).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+            bits.map(|bits| f32::from_le_bytes(bits).to_string())
+        }
+        _ => text(row, shown),
+    };
     let text = if class == ScalarClass::Bytes { text.map(|hex| hex.to_lowercase()) } else { text };
     Scalar { class, text }.answer()
 }

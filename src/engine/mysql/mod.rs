@@ -19,6 +19,7 @@ mod pressure;
 mod read_back;
 mod scan;
 mod session;
+mod stable;
 mod statement;
 mod types;
 mod wire;

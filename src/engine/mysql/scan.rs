@@ -22,7 +22,7 @@ use super::lane::Lane;
 use super::lanes::{self, Ended};
 use super::session::{Target, execute};
 use super::statement::{quote, quote_table, select, where_all};
-use super::{Facts, errors, fetch};
+use super::{Facts, errors, fetch, stable};
 use crate::engine::places::Encoding;
 use crate::engine::shares::{Next, Shares};
 use crate::engine::{EngineError, ErrorKind, RowSinks, Snapshot};
@@ -86,7 +86,7 @@ impl MySqlSnapshot {
         let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
         let (first, mut lanes) = tokio::join!(begin(target, &during), lanes::open(target, 1));
         let mut first = first?;
-        check_filter(&mut first, &access, &during).await?;
+        check_filter(&mut first, facts, &access, &during).await?;
         let mut readers = Vec::new();
         if parallelism > 1 && facts.positions && can_part(&access) {
             let large = is_large(&mut first, facts, &access).await.map_err(failed)?;
@@ -123,6 +123,7 @@ impl MySqlSnapshot {
 /// neither close them nor bring a clause of its own.
 async fn check_filter(
     connection: &mut MySqlConnection,
+    facts: &Facts,
     access: &TableAccess,
     during: &str,
 ) -> Result<(), EngineError> {
@@ -132,7 +133,7 @@ async fn check_filter(
         let prepared = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await;
         prepared.map_err(|error| errors::reading(during, true, &error))?;
     }
-    Ok(())
+    stable::check_filter(connection, facts, bare, during).await
 }
 
 async fn begin(target: &Target, during: &str) -> Result<MySqlConnection, EngineError> {

@@ -39,6 +39,7 @@ const SETTINGS: &str = "SET NAMES utf8mb4, SESSION time_zone = '+00:00', \
     SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,ALLOW_INVALID_DATES,\
 NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
     SESSION foreign_key_checks = 1, SESSION unique_checks = 1, SESSION autocommit = 1, SESSION sql_auto_is_null = 0, \
+    SESSION sql_select_limit = 18446744073709551615, SESSION sql_safe_updates = 0, SESSION sql_big_selects = 1, \
     SESSION net_write_timeout = 3600, SESSION net_read_timeout = 3600";
 
 /// Where to connect, and what to call it (never the password).

@@ -1,8 +1,10 @@
 //! A canonical value in the binary form that one column's type receives: the way back of `decode`, for the types that most
 //! tables are made of.
 
+use super::bind::{has_more_places, is_longer, varying_length};
 use crate::model::canonical::decode_cell;
 use crate::model::decimal::Decimal;
+use crate::model::json::repeats_names;
 use crate::model::temporal::{
     DATE_INFINITY, DATE_NEG_INFINITY, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_INFINITY,
     TIMESTAMP_NEG_INFINITY, is_ordinary,
@@ -16,11 +18,19 @@ const DIGITS_FEW: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receive {
     Bool,
-    Int { bytes: usize },
-    Numeric,
+    Int {
+        bytes: usize,
+    },
+    /// What has more places would be rounded.
+    Numeric {
+        scale: Option<u32>,
+    },
     Float32,
     Float64,
-    Text,
+    /// What has more characters would lose blanks at its end.
+    Text {
+        most: usize,
+    },
     Bytes,
     Uuid,
     Date,
@@ -42,10 +52,12 @@ impl Receive {
             (T::Int { .. }, "smallint") => Self::Int { bytes: 2 },
             (T::Int { .. }, "integer") => Self::Int { bytes: 4 },
             (T::Int { .. }, "bigint") => Self::Int { bytes: 8 },
-            (T::Decimal { .. }, "numeric") => Self::Numeric,
+            (T::Decimal { scale, .. }, "numeric") => Self::Numeric { scale: *scale },
             (T::Float { .. }, "real") => Self::Float32,
             (T::Float { .. }, "double precision") => Self::Float64,
-            (T::Text { .. }, "text" | "character varying" | "character" | "bpchar") => Self::Text,
+            (T::Text { .. }, "text" | "character varying" | "character" | "bpchar") => {
+                Self::Text { most: varying_length(&column.declared).unwrap_or(usize::MAX) }
+            }
             (T::Bytes, "bytea") => Self::Bytes,
             (T::Uuid, "uuid") => Self::Uuid,
             (T::Date, "date") => Self::Date,
@@ -67,17 +79,18 @@ impl Receive {
             && *head < 0x80
         {
             match (self, ty) {
-                (Self::Text, C::Text { .. }) => {
-                    return std::str::from_utf8(plain).ok().and_then(|text| field(out, text.as_bytes()));
+                (Self::Text { most }, C::Text { .. }) => {
+                    let text = std::str::from_utf8(plain).ok().filter(|text| !is_longer(text, most));
+                    return text.and_then(|text| field(out, text.as_bytes()));
                 }
                 (Self::Timestamp | Self::TimestampTz, C::TimestampTz { .. })
                 | (Self::Timestamp, C::Timestamp { .. }) => {
                     let flipped = u64::from_be_bytes(plain.try_into().ok()?) ^ 1 << 63;
                     return field(out, &timestamp(flipped.cast_signed())?.to_be_bytes());
                 }
-                (Self::Numeric, C::Decimal { .. }) => {
+                (Self::Numeric { scale }, C::Decimal { .. }) => {
                     let before = out.len();
-                    if let Some(put) = short_numeric(plain, out) {
+                    if let Some(put) = short_numeric(plain, scale, out) {
                         return Some(put);
                     }
                     out.truncate(before);
@@ -105,13 +118,20 @@ impl Receive {
             (Self::Int { .. }, Value::Int(number)) => {
                 field(out, &i64::try_from(*number).ok()?.to_be_bytes())?;
             }
-            (Self::Numeric, Value::Decimal(Decimal::Finite { negative, weight, digits })) => {
-                numeric(*negative, *weight, digits, out)?;
+            (Self::Numeric { scale }, Value::Decimal(number)) if has_more_places(number, scale) => {
+                return None;
             }
-            (Self::Numeric, Value::Decimal(Decimal::NaN)) => field(out, &[0, 0, 0, 0, 0xc0, 0, 0, 0])?,
+            (Self::Numeric { .. }, Value::Decimal(Decimal::Finite { negative, weight, digits })) => {
+                numeric(*negative, *weight, digits, None, out)?;
+            }
+            (Self::Numeric { .. }, Value::Decimal(Decimal::NaN)) => field(out, &[0, 0, 0, 0, 0xc0, 0, 0, 0])?,
             (Self::Float32, Value::Float32(number)) => field(out, &number.to_be_bytes())?,
             (Self::Float64, Value::Float64(number)) => field(out, &number.to_be_bytes())?,
-            (Self::Text, Value::Text(text)) | (Self::Json, Value::Json(text)) => field(out, text.as_bytes())?,
+            (Self::Text { most }, Value::Text(text)) if is_longer(text, most) => return None,
+            (Self::Text { .. }, Value::Text(text)) | (Self::Json, Value::Json(text)) => {
+                field(out, text.as_bytes())?;
+            }
+            (Self::Jsonb, Value::Json(text)) if repeats_names(text) => return None,
             (Self::Jsonb, Value::Json(text)) => {
                 out.extend_from_slice(&i32::try_from(text.len() + 1).ok()?.to_be_bytes());
                 out.push(1);
@@ -136,9 +156,8 @@ fn field(out: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// As the text without zeros at its end would be read.
-/// A finite decimal of few digits, from its payload. `None` where it is another.
-fn short_numeric(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+/// A finite decimal of few digits, from its payload. `None` where it is another, or has more places than `most`.
+fn short_numeric(payload: &[u8], most: Option<u32>, out: &mut Vec<u8>) -> Option<()> {
     let (sign @ (2 | 4), rest) = payload.split_first()? else { return None };
     let negative = *sign == 2;
     let flip = if negative { u16::MAX } else { 0 };
@@ -153,10 +172,11 @@ fn short_numeric(payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
         *digit = (u16::from_be_bytes(*pair) ^ flip).checked_sub(1)?;
     }
     let weight = (u16::from_be_bytes(*weight) ^ flip ^ 1 << 15).cast_signed();
-    numeric(negative, weight, plain, out)
+    numeric(negative, weight, plain, most, out)
 }
 
-fn numeric(negative: bool, weight: i16, digits: &[u16], out: &mut Vec<u8>) -> Option<()> {
+/// As the text without zeros at its end would be read.
+fn numeric(negative: bool, weight: i16, digits: &[u16], most: Option<u32>, out: &mut Vec<u8>) -> Option<()> {
     let count = i16::try_from(digits.len()).ok()?;
     let groups = i32::from(count) - 1 - i32::from(weight);
     let scale = match digits.last() {
@@ -166,6 +186,9 @@ fn numeric(negative: bool, weight: i16, digits: &[u16], out: &mut Vec<u8>) -> Op
         }
         _ => 0,
     };
+    if most.is_some_and(|most| u32::try_from(scale).is_ok_and(|scale| scale > most)) {
+        return None;
+    }
     out.extend_from_slice(&(8 + 2 * i32::from(count)).to_be_bytes());
     out.extend_from_slice(&count.to_be_bytes());
     out.extend_from_slice(&weight.to_be_bytes());
@@ -321,7 +344,9 @@ mod tests {
             [("1.5", 1), ("0.0001", 4), ("12.25", 2), ("100000", 0), ("0.00012", 5), ("0", 0)]
         {
             let mut out = Vec::new();
-            Receive::Numeric.put(&Value::Decimal(Decimal::parse(text).unwrap()), &mut out).unwrap();
+            Receive::Numeric { scale: None }
+                .put(&Value::Decimal(Decimal::parse(text).unwrap()), &mut out)
+                .unwrap();
             assert_eq!(u16::from_be_bytes([out[10], out[11]]), scale, "{text}");
         }
     }
@@ -331,11 +356,15 @@ mod tests {
         for (receive, value) in [
             (Receive::Bool, Value::Int(2)),
             (Receive::Int { bytes: 2 }, Value::Int(1 << 20)),
-            (Receive::Numeric, Value::Decimal(Decimal::Infinity)),
+            (Receive::Numeric { scale: None }, Value::Decimal(Decimal::Infinity)),
+            (Receive::Numeric { scale: Some(2) }, Value::Decimal(Decimal::parse("1.001").unwrap())),
+            (Receive::Text { most: 2 }, Value::Text("ab ".into())),
+            (Receive::Float32, Value::Float64(1e300)),
+            (Receive::Jsonb, Value::Json(r#"{"a":1,"a":2}"#.into())),
             (Receive::Date, Value::Date(i32::MIN + 5)),
             (Receive::Timestamp, Value::Timestamp(i64::MIN + 5)),
             (Receive::TimestampTz, Value::Timestamp(0)),
-            (Receive::Text, Value::Int(1)),
+            (Receive::Text { most: usize::MAX }, Value::Int(1)),
         ] {
             assert_eq!(receive.put(&value, &mut Vec::new()), None, "{receive:?}");
         }

@@ -1,5 +1,7 @@
 //! A canonical value as text that one column's input accepts, or why the column cannot hold it.
 
+use crate::model::decimal::Decimal;
+use crate::model::json::repeats_names;
 use crate::model::temporal::{MICROS_PER_DAY, is_ordinary, parse_date, parse_time, time_text};
 use crate::model::value::{ArrayValue, StoredClass, hex, uuid_text};
 use crate::model::{AccessColumn, ColumnType, ComparisonType, Rejection, RejectionKind, Value};
@@ -28,11 +30,30 @@ pub(super) fn text_of(column: &AccessColumn, value: &Value) -> Result<Option<Str
             reject(column, "jsonb cannot hold the character \\u0000")
         }
         "name" if text.len() > NAME_MAX => reject(column, "a name is at most 63 bytes long"),
+        declared
+            if !column.as_text && varying_length(declared).is_some_and(|most| is_longer(&text, most)) =>
+        {
+            reject(column, "the value is too long")
+        }
         "\"char\"" if text.len() > 1 && !(text.len() == 4 && text.starts_with('\\')) => {
             reject(column, "it holds a single byte")
         }
         _ => Ok(Some(text)),
     }
+}
+
+/// The characters that a `character varying(n)` takes. More of them are cut off in silence where they are blanks.
+pub(super) fn varying_length(declared: &str) -> Option<usize> {
+    declared.strip_prefix("character varying(")?.strip_suffix(')')?.parse().ok()
+}
+
+pub(super) fn is_longer(text: &str, most: usize) -> bool {
+    text.len() > most && text.chars().count() > most
+}
+
+/// A numeric of a scale would be rounded to it in silence.
+pub(super) fn has_more_places(value: &Decimal, scale: Option<u32>) -> bool {
+    matches!(value, Decimal::Finite { .. }) && scale.is_some_and(|scale| value.scale() > scale)
 }
 
 /// Whether JSON text holds the escape of the zero character: `\u0000` behind an even number of backslashes.
@@ -102,6 +123,9 @@ fn plain(
         (T::Text { .. } | T::Json | T::Named(_), Value::Irregular(StoredClass::Blob, _)) => {
             return reject(column, "the value holds bytes that are no characters of UTF-8");
         }
+        (T::Float { .. }, Value::Irregular(StoredClass::Real, _)) => {
+            return reject(column, "the number is out of its range");
+        }
         (_, Value::Irregular(..)) => return reject(column, "the other side's value is not of this type"),
         (T::Bool, Value::Int(0)) => Some("false".to_owned()),
         (T::Bool, Value::Int(1)) => Some("true".to_owned()),
@@ -115,6 +139,12 @@ fn plain(
             Some(number) => Some(number.to_string()),
             None => return reject(column, "the number is not an integer"),
         },
+        (T::Decimal { scale, .. }, Value::Decimal(number)) if has_more_places(number, *scale) => {
+            return reject(column, "the number has more decimal places than its type");
+        }
+        (T::Json, Value::Json(text)) if column.declared.starts_with("jsonb") && repeats_names(text) => {
+            return reject(column, "jsonb keeps one of several members of a name");
+        }
         (T::Bits, Value::Int(number)) => Some(bits_text(column, *number)?),
         (T::Bytes, Value::Uuid(bytes)) => Some(format!("\\x{}", hex(bytes))),
         (T::Text { .. }, Value::Uuid(bytes)) => Some(uuid_text(bytes)),
@@ -213,7 +243,6 @@ pub(super) fn key_texts(column: &AccessColumn, value: &Value) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::model::Filled;
-    use crate::model::decimal::Decimal;
     use crate::model::temporal::mysql_date;
 
     fn column(ty: ColumnType, declared: &str, comparison: ComparisonType) -> AccessColumn {
@@ -282,6 +311,27 @@ mod tests {
             (
                 column(ColumnType::Date, "date", ComparisonType::Date),
                 Value::Date(mysql_date(0, 0, 0).unwrap()),
+            ),
+            (
+                column(
+                    ColumnType::Decimal { precision: Some(9), scale: Some(2) },
+                    "numeric(9,2)",
+                    ComparisonType::Decimal { scale: None },
+                ),
+                Value::Decimal(Decimal::parse("1.001").unwrap()),
+            ),
+            (
+                column(ColumnType::Float { bits: 32 }, "real", ComparisonType::Float { bits: 32 }),
+                Value::Irregular(StoredClass::Real, 1e300f64.to_be_bytes().to_vec()),
+            ),
+            (column(ColumnType::Json, "jsonb", ComparisonType::Json), Value::Json(r#"{"a":1,"a":2}"#.into())),
+            (
+                column(
+                    ColumnType::Text { padded: false },
+                    "character varying(2)",
+                    ComparisonType::Text { trim: false },
+                ),
+                Value::Text("é  ".into()),
             ),
         ] {
             let refused = text_of(&column, &value).unwrap_err();

@@ -5,6 +5,7 @@ use sqlx::postgres::PgDatabaseError;
 use super::lane::LaneError;
 use super::unreadable::UNREADABLE;
 use crate::engine::error::{EngineError, ErrorKind};
+use crate::engine::measure::of_query;
 use crate::model::{Rejection, RejectionKind};
 
 /// The PostgreSQL error inside a driver error.
@@ -58,6 +59,13 @@ pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> En
     };
     EngineError::new(ErrorKind::Filter, during, what)
         .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL")
+}
+
+/// An error of a query that is all the user's own.
+pub(super) fn query_error(during: &str, error: &sqlx::Error) -> EngineError {
+    let found = filter_error(during, error);
+    let what = found.what.replacen("the filter", "the query", 1);
+    of_query(EngineError { what, ..found })
 }
 
 /// An error that a lane was told, by its SQLSTATE; `filtered` where the statement held the user's own condition.

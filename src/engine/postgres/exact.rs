@@ -97,7 +97,7 @@ fn has_one_text(ty: &ColumnType, declared: &str) -> bool {
 }
 
 /// The digits of money are the server's locale's; numeric has a precision wherever it has a scale.
-fn is_money(ty: &ColumnType) -> bool {
+pub(super) fn is_money(ty: &ColumnType) -> bool {
     matches!(ty, ColumnType::Decimal { precision: None, scale: Some(_) })
 }
 

@@ -3,7 +3,8 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
-use super::errors::{engine_error, filter_error};
+use super::errors::{engine_error, filter_error, query_error};
+use super::exact::is_money;
 use super::session::{ask, unnamed};
 use super::statement::{from, ident, literal, table};
 use super::{PgEngine, live, run, scan};
@@ -126,6 +127,8 @@ impl Dialect for Postgres {
             (Misfit::Infinite, ColumnType::Decimal { scale: None, .. }) => {
                 Some(format!("{name}::text IN ('Infinity', '-Infinity')"))
             }
+            // Every money is a number, and 'NaN' is none.
+            (Misfit::Unreadable, ty) if is_money(ty) => None,
             (Misfit::Unreadable, ColumnType::Float { .. } | ColumnType::Decimal { .. }) => {
                 Some(format!("{name} = 'NaN'"))
             }
@@ -184,7 +187,7 @@ impl PgEngine {
             Question::Indexed { .. } => return Ok(Vec::new()),
         };
         let free = filter.is_some() || matches!(question, Question::Scalar { .. });
-        if let (Some(relation), Some(filter)) = (&relation, filter) {
+        if let (Some(relation), Some(filter)) = (&relation, filter.clone()) {
             let access = TableAccess {
                 table: relation.table.clone(),
                 columns: Vec::new(),
@@ -194,6 +197,7 @@ impl PgEngine {
             scan::check_filter(&mut connection, relation, &access, &during).await?;
         }
         let answer = texts(&mut connection, &sql).await.map_err(|error| match free {
+            true if filter.is_none() => query_error(during.as_str(), &error),
             true => filter_error(during.as_str(), &error),
             false => engine_error(during.as_str(), &error),
         })?;
@@ -229,7 +233,8 @@ fn scalar(answer: Answer) -> Answer {
     let class = match ty.as_str() {
         "boolean" => ScalarClass::Boolean,
         "smallint" | "integer" | "bigint" | "numeric" | "oid" => ScalarClass::Number,
-        "real" | "double precision" => ScalarClass::Float,
+        "real" => ScalarClass::ShortFloat,
+        "double precision" => ScalarClass::Float,
         "date" => ScalarClass::Date,
         "timestamp without time zone" => ScalarClass::Timestamp,
         "timestamp with time zone" => ScalarClass::TimestampTz,

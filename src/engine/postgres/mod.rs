@@ -44,6 +44,7 @@ mod read_back;
 mod replace;
 mod scan;
 mod session;
+mod stable;
 mod statement;
 mod target;
 mod types;

@@ -11,15 +11,18 @@ use super::target::Target;
 use super::write::Prepared;
 use super::{describe, errors};
 use crate::engine::EngineError;
-use crate::engine::read_back::rejection;
-use crate::model::{Change, Filled, Key, Rejection};
+use crate::engine::read_back::{keeps_less, rejection};
+use crate::model::{AccessColumn, Change, Filled, Key, Rejection};
 
 /// Whether what is written into the table may become another row than was sent.
 pub(super) async fn may_differ(
     connection: &mut PgConnection,
     target: &Target<'_>,
 ) -> Result<bool, EngineError> {
-    if target.access.columns.iter().any(|column| column.filled == Filled::Generated || column.as_text) {
+    let makes_another = |column: &AccessColumn| {
+        column.filled == Filled::Generated || column.as_text || keeps_less(&column.declared)
+    };
+    if target.access.columns.iter().any(makes_another) {
         return Ok(true);
     }
     let sql = format!("SELECT EXISTS ({})", describe::triggers_sql(&target.relation));

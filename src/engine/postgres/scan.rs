@@ -19,7 +19,7 @@ use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
 use super::session::{READ, ask, unnamed};
-use super::{PgEngine, errors, run, statement, unreadable};
+use super::{PgEngine, errors, run, stable, statement, unreadable};
 use crate::engine::places::{Encoding, Places, push_all};
 use crate::engine::shares::Shares;
 use crate::engine::{EngineError, ErrorKind, RawBatch, RowSinks, Snapshot};
@@ -189,6 +189,9 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
     let live = live::columns(&mut connection, &relation).await?;
     live::match_columns(access, &live)?;
     check_filter(&mut connection, &relation, access, during).await?;
+    if relation.kind == 'v' {
+        stable::check_view(&mut connection, &relation, during).await?;
+    }
     let decoder = Decoder::new(access, engine.raw_text).map_err(|e| EngineError::row(during, &e))?;
     let pages = live::heap_pages(&mut connection, &relation, engine.version).await?;
     Ok(First { connection, relation, decoder, pages })
@@ -302,11 +305,11 @@ pub(super) async fn check_filter(
 ) -> Result<(), EngineError> {
     let (Some(bare), Some(closed)) = (&access.filter, statement::filter(access)) else { return Ok(()) };
     let from = relation.from();
-    for condition in [bare.clone(), closed] {
+    for condition in [bare, &closed] {
         let sql = format!("EXPLAIN SELECT 1 FROM {from} t WHERE {condition}\n");
         connection.fetch_all(unnamed(sql)).await.map_err(|e| errors::filter_error(during, &e))?;
     }
-    Ok(())
+    stable::check_filter(connection, &from, bare, &closed, during).await
 }
 
 #[async_trait]

@@ -23,6 +23,8 @@ pub(super) const WRITE: &str = "ISOLATION LEVEL READ COMMITTED READ WRITE";
 const SETTINGS: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres'; \
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmlbinary = 'base64'; SET LOCAL xmloption = 'content'; \
     SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on; SET LOCAL transform_null_equals = off; \
+    SET LOCAL array_nulls = on; SET LOCAL quote_all_identifiers = off; SET LOCAL backslash_quote = safe_encoding; \
+    SET LOCAL gin_fuzzy_search_limit = 0; \
     SET LOCAL search_path = DEFAULT";
 
 /// The settings of each transaction. Texts of a database that promises nothing of their bytes are sent as they are.

@@ -6,9 +6,9 @@ use rusqlite::functions::{Aggregate as SqlAggregate, Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error};
 
-use super::SqliteEngine;
 use super::errors::engine_error;
 use super::params::quote;
+use super::{SqliteEngine, stable};
 use crate::engine::measure::{self, Dialect};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::decimal::Decimal;
@@ -280,8 +280,13 @@ impl SqliteEngine {
             let connection = engine.open(false)?;
             if let Some(bare) = bare {
                 connection.prepare(&bare).map_err(|error| engine_error(&during, &error))?;
+                stable::check(&connection, &bare, "the filter", &during)?;
             }
-            if is_scalar { scalar(&connection, &sql, &during) } else { texts(&connection, &sql, &during) }
+            if is_scalar {
+                scalar(&connection, &sql, &during).map_err(measure::of_query)
+            } else {
+                texts(&connection, &sql, &during)
+            }
         })
         .await
     }

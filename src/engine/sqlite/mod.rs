@@ -25,6 +25,7 @@ mod scan;
 mod shape;
 mod spelling;
 mod split;
+mod stable;
 mod stored;
 mod types;
 mod write;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::SqliteEngine;
 use super::collation::Asked;
 use super::errors::{database_error, engine_error};
 use super::gather::gather;
@@ -14,6 +13,7 @@ use super::params::quote;
 use super::rows::select;
 use super::shape::TableShape;
 use super::split::borders;
+use super::{SqliteEngine, stable};
 use crate::engine::{EngineError, ErrorKind, RowSink, RowSinks, Snapshot};
 use crate::model::TableAccess;
 
@@ -71,6 +71,13 @@ pub(super) fn snapshot(
             let sql = format!("SELECT 1 FROM {table} WHERE {condition}\n");
             readers[0].connection.prepare(&sql).map_err(|error| engine_error(&during, &error))?;
         }
+    }
+    if access.filter.is_some() || !shape.is_table {
+        let whose = if access.filter.is_some() { "the filter" } else { "the view" };
+        let condition =
+            access.filter.as_deref().map_or_else(String::new, |bare| format!(" WHERE {}", closed(bare)));
+        let sql = format!("SELECT 1 FROM {table}{condition}\n");
+        stable::check(&readers[0].connection, &sql, whose, &during)?;
     }
     Ok(Box::new(SqliteSnapshot { readers, access }))
 }

@@ -10,16 +10,13 @@ use crate::model::{ColumnType, ComparisonType, RowBuffer, StoredClass, TableAcce
 /// From the declared type, by the names that other databases use; SQLite itself knows affinities only.
 pub(super) fn column_type(declared: &str) -> ColumnType {
     let lower = declared.to_lowercase();
-    let (base, arguments) = lower.split_once('(').unwrap_or((&lower, ""));
-    let base = base.trim();
-    let mut numbers =
-        arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
-    let (first, second) = (numbers.next().flatten(), numbers.next().flatten());
+    let base = lower.split('(').next().unwrap_or_default().trim();
     match base {
         "" | "any" => ColumnType::Unsupported("untyped SQLite column".to_owned()),
         "boolean" | "bool" => ColumnType::Bool,
         "decimal" | "numeric" | "number" | "money" => {
-            ColumnType::Decimal { precision: first, scale: first.map(|_| second.unwrap_or(0)) }
+            // What stands in parentheses holds nobody to it.
+            ColumnType::Decimal { precision: None, scale: None }
         }
         "date" => ColumnType::Date,
         "time" => ColumnType::Time { digits: 6 },
@@ -159,7 +156,7 @@ mod tests {
             ("UNSIGNED BIG INT", ColumnType::Int { bits: 64, signed: true }),
             ("VARCHAR(16)", ColumnType::Text { padded: false }),
             ("NATIVE CHARACTER(70)", ColumnType::Text { padded: false }),
-            ("DECIMAL(12, 2)", ColumnType::Decimal { precision: Some(12), scale: Some(2) }),
+            ("DECIMAL(12, 2)", ColumnType::Decimal { precision: None, scale: None }),
             ("NUMERIC", ColumnType::Decimal { precision: None, scale: None }),
             ("DOUBLE PRECISION", ColumnType::Float { bits: 64 }),
             ("timestamp", ColumnType::Timestamp { digits: 6 }),

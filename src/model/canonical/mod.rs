@@ -25,7 +25,7 @@ pub use read::{
 pub use write::{CellWriter, NullKey, RowBuffer};
 
 /// Agents of different versions refuse each other.
-pub const ENCODING_VERSION: u32 = 1;
+pub const ENCODING_VERSION: u32 = 2;
 
 pub(crate) const REGULAR: u8 = 1;
 pub(crate) const IRREGULAR: u8 = 2;

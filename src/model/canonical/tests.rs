@@ -236,7 +236,7 @@ fn golden_bytes() {
     }
     let long = cell(&ComparisonType::Bytes, &Value::Bytes(vec![1; 100]));
     assert_eq!(hex(&long[..4]), "c9010101");
-    assert_eq!(ENCODING_VERSION, 1);
+    assert_eq!(ENCODING_VERSION, 2);
 }
 
 #[test]

@@ -301,10 +301,18 @@ impl CellWriter<'_> {
         Ok(())
     }
 
+    /// A double, compared at this width. One beyond the range of the narrower width, at either end, is none of its values: not
+    /// infinite, and not zero.
     pub fn float(self, value: f64, bits: u8) {
         if bits == 32 {
             #[expect(clippy::cast_possible_truncation, reason = "compared at the narrower width")]
-            self.float32(value as f32);
+            let narrow = value as f32;
+            let is_held = (narrow.is_finite() || !value.is_finite()) && (narrow != 0.0 || value == 0.0);
+            if is_held {
+                self.float32(narrow);
+            } else {
+                self.irregular(StoredClass::Real, &value.to_be_bytes());
+            }
         } else {
             self.float64(value);
         }

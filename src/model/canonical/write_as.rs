@@ -14,6 +14,15 @@ fn set_text(text: &str) -> String {
     labels.join(",")
 }
 
+/// The double that a text means; `None` where it is no number, or one beyond the range of a double.
+fn float_of(text: &str) -> Option<f64> {
+    let value: f64 = text.parse().ok()?;
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let has = |digits: std::ops::RangeInclusive<u8>| mantissa.bytes().any(|byte| digits.contains(&byte));
+    let is_beyond = (value.is_infinite() && has(b'0'..=b'9')) || (value == 0.0 && has(b'1'..=b'9'));
+    (!is_beyond).then_some(value)
+}
+
 impl CellWriter<'_> {
     /// Text under any comparison type: read as that type, irregular where it cannot be.
     pub fn text_as(self, comparison: &ComparisonType, text: &str) {
@@ -37,7 +46,7 @@ impl CellWriter<'_> {
                 }
             }
             C::Float { bits } => {
-                if let Ok(value) = text.parse::<f64>() {
+                if let Some(value) = float_of(text) {
                     return self.float(value, *bits);
                 }
             }
@@ -83,6 +92,8 @@ impl CellWriter<'_> {
                 self.float(value as f64, *bits);
             }
             ComparisonType::Dynamic => self.dynamic_int(value),
+            // A document that is a number, which SQLite's affinity keeps as one.
+            ComparisonType::Json => self.json(&value.to_string()),
             _ => self.irregular(StoredClass::Integer, &value.to_be_bytes()),
         }
     }
@@ -102,6 +113,7 @@ impl CellWriter<'_> {
                 self.int128(Decimal::from_f64(value).to_int().unwrap_or(0));
             }
             ComparisonType::Dynamic => self.dynamic_real(value),
+            ComparisonType::Json if value.is_finite() => self.json(&Decimal::from_f64(value).to_string()),
             _ => self.irregular(StoredClass::Real, &value.to_be_bytes()),
         }
     }
