@@ -167,8 +167,8 @@ fn every_kind_passes_and_fails_on_every_engine() {
                  UPDATE orders SET email = 'mail7', day = (SELECT d FROM (SELECT day AS d FROM orders WHERE id = 7) x) WHERE id = 6";
     maria.execute(spoil);
     lite.execute(spoil);
-    for target in [&maria.url(), &lite.url()] {
-        let bad = check(&source.url(), target, ALL, &["--format", "json"]);
+    for target in [maria.url(), lite.url()] {
+        let bad = check(&source.url(), &target, ALL, &["--format", "json"]);
         assert_eq!(bad.status, 1, "{target}: {}", bad.stdout);
         let report = bad.json();
         for name in NAMES {
@@ -180,13 +180,15 @@ fn every_kind_passes_and_fails_on_every_engine() {
         }
         assert_eq!(result(&report, "rows")["message"], "2 missing, 2 changed");
         assert_eq!(result(&report, "count")["difference"], "2");
-        assert_eq!(result(&report, "sum")["difference"], "0.8");
+        // Each of the source's values is rounded where the target's were, and there alone.
+        let apart = if target == maria.url() { "0.8" } else { "0.8008" };
+        assert_eq!(result(&report, "sum")["difference"], apart);
         assert_eq!(
             (&result(&report, "double")["source"], &result(&report, "double")["target"]),
             (&"0".into(), &"1".into())
         );
         assert_eq!(result(&report, "fresh")["message"], "the target is 2h behind");
-        let shown = check(&source.url(), target, ALL, &["max", "--format", "json", "--show-values"]);
+        let shown = check(&source.url(), &target, ALL, &["max", "--format", "json", "--show-values"]);
         assert_eq!(shown.json()["checks"].as_array().unwrap().len(), 1);
     }
 }

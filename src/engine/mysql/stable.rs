@@ -7,9 +7,8 @@ use super::{Facts, errors};
 use crate::engine::volatile::{self, Called};
 use crate::engine::{EngineError, ErrorKind};
 
-/// Of the two products' own. What is of one statement (NOW) chooses the same rows as long as they do not age.
-const VOLATILE: [&str; 26] = [
-    "benchmark",
+/// Of the two products' own; to sleep is to give one answer, late. What is of one statement (NOW) chooses the same rows as long as they do not age.
+const VOLATILE: [&str; 24] = [
     "connection_id",
     "found_rows",
     "get_lock",
@@ -27,7 +26,6 @@ const VOLATILE: [&str; 26] = [
     "release_lock",
     "row_count",
     "setval",
-    "sleep",
     "source_pos_wait",
     "sysdate",
     "sys_guid",

@@ -93,6 +93,9 @@ pub(super) fn row_values(
     Ok(access.row_columns().iter().zip(&values).map(|(column, value)| stored(column, value)).collect())
 }
 
+/// What is stored in some of a row's columns.
+type Cells<'a> = Vec<(&'a AccessColumn, Stored)>;
+
 /// What SQLite stores for the cells of a row that differ from another, with their columns: those alone are written. An equal cell
 /// stays as it is stored, and need not be one that could be written.
 pub(super) fn changed_values<'a>(
@@ -100,7 +103,7 @@ pub(super) fn changed_values<'a>(
     before: &[u8],
     after: &[u8],
     during: &str,
-) -> Result<Result<Vec<(&'a AccessColumn, Stored)>, Rejection>, EngineError> {
+) -> Result<Result<Cells<'a>, Rejection>, EngineError> {
     let failed = |error: DecodeError| EngineError::new(ErrorKind::Row, during, error.to_string());
     let (old, new) = (split_cells(before).map_err(failed)?, split_cells(after).map_err(failed)?);
     let values = decode_row(&access.row_types(), after).map_err(failed)?;

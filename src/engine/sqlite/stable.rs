@@ -23,10 +23,9 @@ pub(super) fn check(
         let (opcode, operand) = step.map_err(failed)?;
         // `random(0)`: a name and how many arguments it takes.
         let name = operand.as_deref().and_then(|operand| operand.split('(').next()).unwrap_or_default();
-        if opcode.contains("Function") || opcode.contains("PureFunc") {
-            if VOLATILE.contains(&name.to_ascii_lowercase().as_str()) {
-                return Err(volatile::refuse(during, whose, name));
-            }
+        let is_call = opcode.contains("Func");
+        if is_call && VOLATILE.contains(&name.to_ascii_lowercase().as_str()) {
+            return Err(volatile::refuse(during, whose, name));
         }
     }
     Ok(())
