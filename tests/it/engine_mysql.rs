@@ -340,7 +340,10 @@ async fn values_of_every_type_are_updated_exactly() {
         })
         .collect();
     let outcomes = db.engine.apply(&target, &permitted(&changes)).await.unwrap();
-    assert_eq!(outcomes, vec![ChangeOutcome::Written; rows.len()]);
+    for (change, outcome) in changes.iter().zip(outcomes) {
+        let differs = change.before != change.after;
+        assert_eq!(outcome, if differs { ChangeOutcome::Written } else { ChangeOutcome::Already });
+    }
     let sums = db.query("CHECKSUM TABLE a, b").await;
     assert_eq!(sums[0][1], sums[1][1]);
     // Statements for a person do the same.

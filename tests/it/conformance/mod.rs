@@ -250,7 +250,7 @@ async fn changes_are_conditional_and_safe_to_repeat(bed: Bed) {
     bed.execute("UPDATE t SET v = 'newer' WHERE id = 2; DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (5, 'theirs')");
     let outcomes = bed.apply(&target, &all).await;
     use ChangeOutcome::{Already, Stale, Written};
-    assert_eq!(outcomes, [Stale, Written, Already, Stale], "a row that is gone already needs no delete");
+    assert_eq!(outcomes, [Stale, Already, Written, Stale], "a row that is gone already needs no delete");
     let values = "SELECT count(*) FROM t WHERE (id = 2 AND v = 'newer') OR (id = 4 AND v = 'd') OR (id = 5 AND v = 'theirs')";
     assert_eq!(bed.scalar(values).as_deref(), Some("3"));
     // From what is there now, all of it; and the same again finds its work done.

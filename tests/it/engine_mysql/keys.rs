@@ -72,7 +72,7 @@ async fn go_through(db: &Db, access: &Arc<TableAccess>, exact: bool, what: &str)
         assert_eq!(db.scalar(&count).await, "1", "{what}: update {at}");
         assert_eq!(
             engine.apply(access, &permitted(&update)).await.unwrap(),
-            [ChangeOutcome::Written],
+            [ChangeOutcome::Already],
             "{what}: again {at}"
         );
         let now = KeyedRow { key: row.key.clone(), row: nine.clone() };
