@@ -12,7 +12,7 @@ pub(super) struct Beside;
 
 impl Beside {
     /// For this user alone: it may hold values of rows.
-    pub(super) fn new(path: &Path) -> Result<NamedTempFile, Failure> {
+    pub(super) fn create(path: &Path) -> Result<NamedTempFile, Failure> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
@@ -72,7 +72,7 @@ impl Output {
                 } else {
                     // A link stays one: the file that it leads to is replaced.
                     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-                    To::File(BufWriter::new(Beside::new(&place)?), place)
+                    To::File(BufWriter::new(Beside::create(&place)?), place)
                 };
                 (to, path.display().to_string())
             }

@@ -75,7 +75,7 @@ impl SqlFile {
         let failed = |error: std::io::Error| Beside::failed(&self.path, &error);
         let counts =
             Counts { inserts: self.inserts.count, updates: self.updates.count, deletes: self.deletes.count };
-        let mut whole = BufWriter::new(Beside::new(&self.path)?);
+        let mut whole = BufWriter::new(Beside::create(&self.path)?);
         let (begin, end) = frame(engine);
         let text = format!("{}{begin}\n", comments(engine, heading, counts));
         whole.write_all(text.as_bytes()).map_err(failed)?;
@@ -95,7 +95,7 @@ impl SqlFile {
 
 impl Part {
     fn new(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { file: BufWriter::new(Beside::new(path)?), bytes: 0, count: 0, tables: Vec::new() })
+        Ok(Self { file: BufWriter::new(Beside::create(path)?), bytes: 0, count: 0, tables: Vec::new() })
     }
 
     fn write(&mut self, table: usize, statement: &str) -> std::io::Result<()> {

@@ -160,7 +160,7 @@ impl Engine for SqliteEngine {
 
     async fn statement(&self, access: &TableAccess, change: &Change) -> Result<String, EngineError> {
         let (access, change) = (access.clone(), change.clone());
-        self.blocking("read", move |engine| rows::statement(&engine, &access, &change)).await
+        self.blocking("read", move |engine| rows::statement(engine, &access, &change)).await
     }
 
     async fn measure(&self, question: &Question) -> Result<Answer, EngineError> {
