@@ -150,7 +150,11 @@ fn an_update_that_spreads_is_limited_by_the_columns_that_it_writes() {
         let plain = place.repair(&from, &to, &["-t", "u", "--columns", "v"]);
         assert_eq!((plain.status, limits(&plain).as_str()), (0, "null"), "{plain:?}");
         assert_eq!(undo(&place, &run_of(&plain), &to).status, 0);
-        let spread = place.repair(&from, &to, &["-t", "u"]);
+        // The other column is followed by the other table's rows: it is not written unasked.
+        let refused = place.repair(&from, &to, &["-t", "u"]);
+        assert_eq!(refused.status, 1, "{refused:?}");
+        assert_eq!(target.rows("w", "id,code"), target.rows("w", "id,5"), "{refused:?}");
+        let spread = place.repair(&from, &to, &["-t", "u", "--allow-cascade"]);
         assert!(limits(&spread).contains("foreign keys change where rows"), "{spread:?}");
         let undone = undo(&place, &run_of(&spread), &to);
         assert!(undone.status == 1 && limits(&undone).contains("not in the undo journal"), "{undone:?}");
