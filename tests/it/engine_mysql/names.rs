@@ -86,7 +86,10 @@ async fn databases_and_tables_are_told_apart_by_every_byte_of_their_names() {
     let mut url = db.url();
     url.set_path(&twins.upper);
     let engine = MySqlEngine::connect(url.as_str()).await.unwrap();
-    assert_eq!(engine.describe(&TableName::new(None, "users")).await.unwrap(), upper);
+    // The server counts anew when it likes.
+    let mut by_url = engine.describe(&TableName::new(None, "users")).await.unwrap();
+    by_url.estimated_rows = upper.estimated_rows;
+    assert_eq!(by_url, upper);
     assert_eq!(engine.tables(None).await.unwrap(), [TableName::new(Some(&twins.upper), "users")]);
     let names: Vec<String> =
         db.engine.tables(None).await.unwrap().into_iter().map(|table| table.name).collect();
