@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::support::process::{command, trueup};
 use super::support::receiver::Receiver;
-use super::support::serve::Serve;
+use super::support::serve::{Serve, arguments};
 use super::support::servers::{PostgresDb, SqliteDb};
 
 /// Statements of a coordinator that runs for some seconds: begin, beats, runs, ends of checks, messages.
@@ -50,18 +50,7 @@ fn killed_everywhere(ledger: &str, kills: u64) -> String {
         // All statements in turn, in strides that meet each of them in the end.
         let statement = (kill * 37) % STATEMENTS;
         let number = statement.to_string();
-        let args = [
-            "serve",
-            "-c",
-            config.to_str().unwrap(),
-            "--ledger",
-            ledger,
-            "--listen",
-            "127.0.0.1:0",
-            "--recheck-delay",
-            "1ms",
-        ];
-        let mut child = command(&args, &[("TRUEUP_END_BEFORE_STATEMENT", &number)])
+        let mut child = command(&arguments(&config, ledger), &[("TRUEUP_END_BEFORE_STATEMENT", &number)])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()

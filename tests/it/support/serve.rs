@@ -15,21 +15,16 @@ pub(crate) struct Serve {
     log: Arc<Mutex<String>>,
 }
 
+/// Its arguments: a free port, and rows that differ read again at once.
+pub(crate) fn arguments<'a>(config: &'a Path, ledger: &'a str) -> [&'a str; 9] {
+    let config = config.to_str().unwrap();
+    ["serve", "-c", config, "--ledger", ledger, "--listen", "127.0.0.1:0", "--recheck-delay", "1ms"]
+}
+
 impl Serve {
     /// Starts it on a free port and waits until it is ready.
     pub(crate) fn start(config: &Path, ledger: &str, env: &[(&str, &str)]) -> Self {
-        let args = [
-            "serve",
-            "-c",
-            config.to_str().unwrap(),
-            "--ledger",
-            ledger,
-            "--listen",
-            "127.0.0.1:0",
-            "--recheck-delay",
-            "1ms",
-        ];
-        let mut command = command(&args, env);
+        let mut command = command(&arguments(config, ledger), env);
         command.stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
