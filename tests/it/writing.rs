@@ -234,3 +234,16 @@ fn a_row_that_would_get_another_key_is_not_written() {
         assert_eq!(mysql.scalar(&format!("SELECT COUNT(*) FROM {table}")).unwrap(), "0", "{table}");
     }
 }
+
+/// A trigger that waits for the transaction's end is asked row by row all the same.
+#[test]
+fn what_a_deferred_trigger_changes_is_set_aside_too() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    let (s, t) = (|sql: &str| source.execute(sql), |sql: &str| target.execute(sql));
+    set_up(&s, &t);
+    target.execute(
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE t SET at = 'changed' WHERE id = NEW.id AND id % 2 = 0 AND at <> 'changed'; RETURN NULL; END $$",
+    );
+    target.execute("CREATE CONSTRAINT TRIGGER g AFTER INSERT OR UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f()");
+    a_trigger_changes_some(&source.url(), &target.url(), &|sql| target.scalar(sql).unwrap());
+}

@@ -98,6 +98,11 @@ async fn attempt(
         }
         return Err(errors::engine_error(&batch.target.during, &error));
     }
+    // What a trigger did that waited until now is found row by row where it fires behind each statement.
+    if constraints == Constraints::AsDeclared && batch.is_changed_at_the_end().await? {
+        batch.run("ROLLBACK").await?;
+        return Ok(None);
+    }
     batch.run("COMMIT").await?;
     fail_point();
     Ok(Some(batch.outcomes()))
@@ -339,6 +344,18 @@ impl<'a> Batch<'a> {
             .filter_map(|(at, prepared)| Some((at, prepared, self.changes.get(prepared.at)?)))
             .collect();
         read_back::held_otherwise(self.connection, &self.target, &rows).await
+    }
+
+    /// Whether triggers that waited for the end made other rows of those that were written.
+    async fn is_changed_at_the_end(&mut self) -> Result<bool, EngineError> {
+        if !self.reads_back || !read_back::has_deferrable(self.connection, &self.target).await? {
+            return Ok(false);
+        }
+        let is_written = |p: &Prepared| self.fates.get(p.at) == Some(&Some(ChangeOutcome::Written));
+        let written: Vec<usize> =
+            (0..self.prepared.len()).filter(|at| self.prepared.get(*at).is_some_and(is_written)).collect();
+        let keys = written.iter().filter_map(|at| self.prepared.get(*at)).map(|p| p.key.clone()).collect();
+        Ok(!self.held_otherwise(&written, &keys).await?.is_empty())
     }
 
     /// Settles these rows of a group, and gives back the others.

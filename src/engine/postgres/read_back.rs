@@ -30,6 +30,20 @@ pub(super) async fn may_differ(
     rows.first().map_or(Ok(true), |row| get(row, 0))
 }
 
+/// Whether triggers of the table may wait for the transaction's end: what they change is not seen behind the statement.
+pub(super) async fn has_deferrable(
+    connection: &mut PgConnection,
+    target: &Target<'_>,
+) -> Result<bool, EngineError> {
+    let sql = format!(
+        "{} SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
+           WHERE NOT g.tgisinternal AND g.tgdeferrable AND g.tgenabled IN ('O', 'A'))",
+        target.relation.tree()
+    );
+    let rows = ask(connection, sql).await.map_err(|error| errors::engine_error(&target.during, &error))?;
+    rows.first().map_or(Ok(true), |row| get(row, 0))
+}
+
 /// Which of these rows, just written, hold something else, and why.
 pub(super) async fn held_otherwise(
     connection: &mut PgConnection,
