@@ -15,3 +15,4 @@ pub(crate) mod receiver;
 pub(crate) mod serve;
 pub(crate) mod servers;
 pub(crate) mod tls;
+pub(crate) mod wrapped;
