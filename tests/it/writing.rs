@@ -38,6 +38,35 @@ fn mariadb_keeps_the_text_of_equal_cells() {
     assert_eq!(target.scalar("SELECT SUM(n) FROM t").unwrap(), "4");
 }
 
+/// Rows that exchange a unique value are taken out and put back.
+#[test]
+fn mariadb_keeps_the_text_of_what_is_equal_in_rows_that_are_exchanged() {
+    let (source, target) = (PostgresDb::create(), MysqlDb::create());
+    source.execute("CREATE TABLE t (id uuid PRIMARY KEY, doc json, code text UNIQUE, n int)");
+    target.execute("CREATE TABLE t (id char(36) PRIMARY KEY, doc JSON, code varchar(20) UNIQUE, n int)");
+    let id = |n: u32, upper: bool| {
+        let id = format!("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1{n}");
+        if upper { id.to_uppercase() } else { id }
+    };
+    for n in 1..=3 {
+        source.execute(&format!(
+            "INSERT INTO t VALUES ('{}', '{{\"a\": 1, \"b\": [1]}}', 'code{n}', {n})",
+            id(n, false)
+        ));
+        let other = 1 + n % 3;
+        target.execute(&format!(
+            "INSERT INTO t VALUES ('{}', '{{\"b\": [1.0], \"a\":1}}', 'code{other}', {n})",
+            id(n, true)
+        ));
+    }
+    let stored = "SELECT GROUP_CONCAT(id, doc, n ORDER BY id) FROM t";
+    let before = target.scalar(stored);
+    let output = repair(&source.url(), &target.url(), &[]);
+    assert_eq!((output.status, counts(&table_of(&output))), (0, [0, 3, 0, 0]), "{output:?}");
+    assert_eq!(target.scalar(stored), before);
+    assert_eq!(target.scalar("SELECT GROUP_CONCAT(code ORDER BY id) FROM t").unwrap(), "code1,code2,code3");
+}
+
 #[test]
 fn sqlite_keeps_the_spelling_of_equal_cells() {
     let (source, target) = (PostgresDb::create(), SqliteDb::create());

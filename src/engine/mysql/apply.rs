@@ -8,6 +8,7 @@ use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use super::bind::bind;
 use super::catalogue::{of_table, texts};
 use super::describe::{is_generated, referrers};
+use super::keep::keep_stored;
 use super::keys::Asked;
 use super::locate::{self, Address, Found};
 use super::session::execute;
@@ -85,7 +86,7 @@ pub(super) async fn replace(
     settle_isolation(connection, facts).await.map_err(failed)?;
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: true };
-    let (pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
+    let (mut pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
     let unwritten = |outcome: &Option<ChangeOutcome>| {
         !matches!(outcome, None | Some(ChangeOutcome::Written | ChangeOutcome::Already))
     };
@@ -97,6 +98,7 @@ pub(super) async fn replace(
         };
         return Ok(outcomes.into_iter().map(whole).collect());
     }
+    keep_stored(&mut transaction, access, changes, &mut pending, &during).await?;
     let mut writer = Writer {
         connection: &mut transaction,
         access,

@@ -10,6 +10,7 @@ mod errors;
 mod fetch;
 mod grants;
 mod identity;
+mod keep;
 mod keys;
 mod lane;
 mod lanes;

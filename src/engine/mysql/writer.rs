@@ -35,7 +35,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    fn condition(&self, access: &TableAccess) -> (String, Vec<&Bind>) {
+    pub(super) fn condition(&self, access: &TableAccess) -> (String, Vec<&Bind>) {
         match self {
             Self::Key(key) => (key_condition(access), key.iter().collect()),
             Self::Spellings(all) => (keys_condition(access, all.len()), all.iter().flatten().collect()),
