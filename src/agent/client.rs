@@ -50,8 +50,9 @@ pub(super) const SESSIONS_MAX: u16 = 64;
 /// database is slow, must not hold up the tables beside it. A bound that is seldom reached, not memory set aside.
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (SESSIONS_MAX as u32 + 4);
 /// A peer that does not answer a ping is gone, however quiet the conversation.
-pub(super) const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+/// Less is not asked for: a busy machine answers a little late.
+const KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
 /// Far above any honest message: frontiers are cut at some ten kilobytes and rows at 256 KiB; the largest are the keys of
 /// one question and the list of a schema's tables. A peer cannot make this end hold more than that.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -100,7 +101,7 @@ impl RemoteAgent {
         security: &ClientSecurity,
         peer_timeout: Duration,
     ) -> Result<Self, AgentError> {
-        let channel = dial(address, security).await?;
+        let channel = dial(address, security, peer_timeout).await?;
         let mut client = AgentClient::with_interceptor(channel, ShowToken(security.token.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -349,7 +350,16 @@ fn not_admitted(status: &Status, address: &str) -> AgentError {
     error.with_hint(format!("see its log; if it asks for a certificate, {certificate}"))
 }
 
-async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, AgentError> {
+/// How often a peer is pinged, and how long its answer is waited for, so that one that is gone is known within its time.
+pub(super) fn keepalive(peer_timeout: Duration) -> Duration {
+    (peer_timeout / 2).clamp(KEEPALIVE_LEAST, KEEPALIVE_EVERY)
+}
+
+async fn dial(
+    address: &str,
+    security: &ClientSecurity,
+    peer_timeout: Duration,
+) -> Result<Channel, AgentError> {
     let bad = || {
         AgentError::new(FailureKind::Usage, format!("{address} is no agent address"))
             .with_hint("write grpcs://HOST:PORT, or grpc://127.0.0.1:PORT on one machine")
@@ -372,8 +382,8 @@ async fn dial(address: &str, security: &ClientSecurity) -> Result<Channel, Agent
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(keepalive(peer_timeout))
+        .keep_alive_timeout(keepalive(peer_timeout))
         .keep_alive_while_idle(true);
     if tls {
         endpoint = endpoint.tls_config(security.tls_config()).map_err(|error| {

@@ -13,8 +13,7 @@ use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 
 use super::client::{
-    CONNECTION_WINDOW_BYTES, KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, SESSIONS_MAX,
-    STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, SESSIONS_MAX, STREAM_WINDOW_BYTES, keepalive,
 };
 use super::error::{AgentError, FailureKind};
 use super::local::LocalAgent;
@@ -75,8 +74,8 @@ pub async fn serve_within(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+        .http2_keepalive_interval(Some(keepalive(agent.limits().peer_timeout)))
+        .http2_keepalive_timeout(Some(keepalive(agent.limits().peer_timeout)));
     if let Some(tls) = security.tls_config() {
         server = server.tls_config(tls).map_err(|error| {
             AgentError::new(FailureKind::Usage, format!("the TLS files cannot be used: {error}"))

@@ -66,6 +66,10 @@ pub(super) fn from_status(status: &Status, peer: &str) -> AgentError {
     if let Some(cause) = status.source() {
         let why = causes(cause);
         what = if why.starts_with(&what) { why } else { format!("{what}: {why}") };
+        // Of a connection whose pings were not answered, the transport says no more than that.
+        if what.contains("broken pipe") || what.contains("keep-alive") {
+            what = format!("it has stopped answering, or the connection to it broke ({what})");
+        }
     }
     AgentError::new(kind, format!("the agent at {peer}: {what}")).with_hint(hint)
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -217,7 +218,7 @@ fn a_peer_that_dies_in_mid_run_ends_it_with_an_error() {
     let url = format!("grpc://{}", source_agent.address);
     let target_url = target.url();
     let running = std::thread::spawn(move || repair(&url, &target_url, &[]));
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     assert!(source_agent.is_running());
     drop(source_agent);
     let output = running.join().unwrap();
@@ -226,4 +227,37 @@ fn a_peer_that_dies_in_mid_run_ends_it_with_an_error() {
     let source_agent = agent(&source, &[]);
     let output = repair(&format!("grpc://{}", source_agent.address), &target.url(), &[]);
     assert_eq!(output.status, 0, "{output:?}");
+}
+
+#[test]
+fn a_peer_that_freezes_is_given_up_within_its_time() {
+    for frozen_is_target in [false, true] {
+        let (source, target) = pair();
+        source.execute("WITH RECURSIVE n(i) AS (SELECT 10000 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) INSERT INTO t SELECT i, 'row ' || i FROM n");
+        let slow = ["--peer-timeout", "4s", "--max-rows-per-second", "2000"];
+        let (source_agent, target_agent) = (agent(&source, &slow), agent(&target, &slow));
+        let frozen = if frozen_is_target { target_agent.pid() } else { source_agent.pid() };
+        let urls = [&source_agent, &target_agent].map(|agent| format!("grpc://{}", agent.address));
+        let began = Instant::now();
+        let running = std::thread::spawn(move || {
+            trueup(&["diff", &urls[0], &urls[1], "-t", "t", "-q", "--no-ledger", "--peer-timeout", "4s"])
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        let signal = |name: &str| {
+            assert!(
+                std::process::Command::new("kill")
+                    .args([name, &frozen.to_string()])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        };
+        signal("-STOP");
+        let output = running.join().unwrap();
+        signal("-CONT");
+        let side = if frozen_is_target { "target" } else { "source" };
+        assert_eq!(output.status, 2, "{output:?}");
+        assert!(output.stdout.contains(side) && output.stdout.contains("answer"), "{side} {output:?}");
+        assert!(began.elapsed() < Duration::from_secs(25), "{side} {:?} {output:?}", began.elapsed());
+    }
 }
