@@ -95,9 +95,11 @@ impl From<EngineError> for AgentError {
             ErrorKind::Usage | ErrorKind::Filter | ErrorKind::NoSuchTable => FailureKind::Usage,
             ErrorKind::Unreachable | ErrorKind::Lost => FailureKind::Unreachable,
             ErrorKind::Login | ErrorKind::Permission => FailureKind::Refused,
-            ErrorKind::Row | ErrorKind::Busy | ErrorKind::Changed | ErrorKind::Database => {
-                FailureKind::Database
-            }
+            ErrorKind::Row
+            | ErrorKind::Busy
+            | ErrorKind::Locked
+            | ErrorKind::Changed
+            | ErrorKind::Database => FailureKind::Database,
         };
         let hint = error.hint.clone();
         Self { kind, side: None, message: error.to_string(), hint }

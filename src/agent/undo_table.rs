@@ -144,8 +144,12 @@ impl<'a> Table<'a> {
 
     /// The rows that were refused because of others.
     pub(super) async fn try_again(&mut self, exchange: bool) -> Result<(), AgentError> {
-        let rows = std::mem::take(&mut self.waiting).into_iter().map(|(row, _)| row).collect();
-        self.put_back(rows, exchange).await
+        // No exchange gets around a lock of another session.
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (locked, others): (Vec<_>, Vec<_>) =
+            waiting.partition(|(_, why)| exchange && why.kind == RejectionKind::Locked);
+        self.waiting = locked;
+        self.put_back(others.into_iter().map(|(row, _)| row).collect(), exchange).await
     }
 
     async fn put_back(&mut self, rows: Vec<Overwritten>, replace: bool) -> Result<(), AgentError> {

@@ -290,6 +290,9 @@ pub(super) struct LimitArgs {
     /// Have the server end a statement that takes longer (PostgreSQL reads a large table with many; MySQL with one)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) statement_timeout: Option<Duration>,
+    /// Wait so long for a row or table that another session holds a lock on; then its rows are set aside (SQLite: as long as the file is busy)
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(super) lock_timeout: Duration,
     /// A peer that says nothing for this long has stopped answering
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub(super) peer_timeout: Duration,

@@ -94,7 +94,11 @@ pub(super) fn limits(args: &LimitArgs) -> Result<AgentLimits, Failure> {
             max_lag: args.max_lag,
             max_running: args.max_running,
         },
-        manners: Manners { statement_timeout: args.statement_timeout, ..Manners::default() },
+        manners: Manners {
+            statement_timeout: args.statement_timeout,
+            lock_timeout: Some(args.lock_timeout),
+            ..Manners::default()
+        },
     })
 }
 

@@ -22,8 +22,10 @@ pub enum ErrorKind {
     Filter,
     /// A row without canonical form.
     Row,
-    /// A deadlock, a serialization failure, a lock or statement timeout: the same again may work.
+    /// A deadlock, a serialization failure, a statement timeout: the same again may work.
     Busy,
+    /// Another session holds a lock that was waited for long enough.
+    Locked,
     /// The connection broke.
     Lost,
     /// The table's columns are no longer what the plan was made from.
@@ -61,7 +63,7 @@ impl EngineError {
     /// The same operation may succeed if it is tried again.
     pub fn is_transient(&self) -> bool {
         match self.kind {
-            ErrorKind::Busy | ErrorKind::Lost => true,
+            ErrorKind::Busy | ErrorKind::Locked | ErrorKind::Lost => true,
             ErrorKind::Usage
             | ErrorKind::Unreachable
             | ErrorKind::Login

@@ -34,6 +34,10 @@ use crate::model::{
 /// Keys looked up with one query, where a run of rows is not read as a range.
 const KEYS_PER_QUERY: usize = 500;
 
+/// A write waits so long for a lock of another session, where nothing else is said.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const LOCK_WAIT_SHORT: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// How a database is to be treated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Manners {
@@ -41,9 +45,28 @@ pub struct Manners {
     pub statement_timeout: Option<std::time::Duration>,
     /// A connection that sends nothing for so long, while rows are awaited, is taken for dead; `None`: ten minutes.
     pub idle_limit: Option<std::time::Duration>,
+    /// A write waits so long for a lock of another session; `None`: five seconds.
+    pub lock_timeout: Option<std::time::Duration>,
+}
+
+/// How long a write waits for locks of other sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockWait {
+    /// As the database is to be treated.
+    Full,
+    /// Hardly: it is known that there are such locks.
+    Short,
 }
 
 impl Manners {
+    fn lock_wait(&self, wait: LockWait) -> std::time::Duration {
+        let most = self.lock_timeout.unwrap_or(LOCK_TIMEOUT);
+        match wait {
+            LockWait::Full => most,
+            LockWait::Short => most.min(LOCK_WAIT_SHORT),
+        }
+    }
+
     /// How long rows are awaited: no shorter than a statement may take.
     fn silence(&self) -> std::time::Duration {
         let limit = self.idle_limit.unwrap_or(inflow::IDLE_LIMIT);
@@ -115,13 +138,23 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     }
 
     /// Applies the changes in one transaction, each only if its row still holds `before`; outcomes in the order of
-    /// the changes. A row that holds `after` already counts as written, so that the same changes can be applied again. A row that the database refuses is set aside (`Failed`) and the rest is written; an error means
-    /// that nothing was written.
+    /// the changes. A row that holds `after` already is `Already`, so that the same changes can be applied again. A row that
+    /// the database refuses is set aside (`Failed`) and the rest is written; an error means that nothing was written, and
+    /// `ErrorKind::Locked` that another session held a lock for longer than `wait`.
+    async fn apply_within(
+        &self,
+        access: &Arc<TableAccess>,
+        changes: &PermittedChanges,
+        wait: LockWait,
+    ) -> Result<Vec<ChangeOutcome>, EngineError>;
+
     async fn apply(
         &self,
         access: &Arc<TableAccess>,
         changes: &PermittedChanges,
-    ) -> Result<Vec<ChangeOutcome>, EngineError>;
+    ) -> Result<Vec<ChangeOutcome>, EngineError> {
+        self.apply_within(access, changes, LockWait::Full).await
+    }
 
     /// Deletes and inserts all these rows in one transaction, for updates that exchange the values of a secondary
     /// unique key and so cannot be made one after the other. All or nothing; conditional as `apply`.

@@ -98,6 +98,8 @@ pub enum RejectionKind {
     Check,
     /// The value does not fit the column.
     Value,
+    /// Another session holds a lock on the row.
+    Locked,
     /// A trigger or a rule of the database refused.
     Other,
 }

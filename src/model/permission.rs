@@ -217,6 +217,12 @@ impl PermittedChanges {
         self.0.push(change.0);
     }
 
+    /// Some of them.
+    #[must_use]
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self(self.0.get(range).unwrap_or_default().to_vec())
+    }
+
     /// Cuts off all behind the first `most`.
     #[must_use]
     pub fn split_off(&mut self, most: usize) -> Self {

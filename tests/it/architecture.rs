@@ -198,7 +198,7 @@ fn rows_cannot_reach_the_floors_that_talk() {
 /// Calls that write, on anything that is called an engine.
 fn engine_writes(code: &str) -> usize {
     let code: String = code.split_whitespace().collect();
-    ["apply", "insert", "replace"]
+    ["apply", "apply_within", "insert", "replace"]
         .iter()
         .map(|call| {
             [format!("engine.{call}("), format!("engine.as_ref().{call}(")]

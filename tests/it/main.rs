@@ -49,6 +49,7 @@ mod proofs;
 mod readme;
 mod reconcile;
 mod refusals;
+mod row_locks;
 mod serve;
 mod serve_dashboard;
 #[cfg(debug_assertions)]

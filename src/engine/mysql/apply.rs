@@ -26,13 +26,14 @@ pub(super) async fn apply(
     facts: &Facts,
     access: &TableAccess,
     changes: &[Change],
+    lock_waits: &str,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write {}", access.table);
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
     let beyond = Beyond::of(connection, facts, access).await.map_err(failed)?;
     let reads_back =
         read_back::may_differ(connection, facts, &beyond.schema, access).await.map_err(failed)?;
-    settle_isolation(connection, facts).await.map_err(failed)?;
+    settle_isolation(connection, facts, lock_waits).await.map_err(failed)?;
     // The guard rolls back when it is dropped, also where this future is.
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: false };
@@ -60,6 +61,7 @@ pub(super) async fn replace(
     facts: &Facts,
     access: &TableAccess,
     changes: &[Change],
+    lock_waits: &str,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let during = format!("write {}", access.table);
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
@@ -83,7 +85,7 @@ pub(super) async fn replace(
     }
     let reads_back =
         read_back::may_differ(connection, facts, &beyond.schema, access).await.map_err(failed)?;
-    settle_isolation(connection, facts).await.map_err(failed)?;
+    settle_isolation(connection, facts, lock_waits).await.map_err(failed)?;
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: true };
     let (mut pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
@@ -126,7 +128,12 @@ pub(super) async fn replace(
 
 /// READ COMMITTED locks rows and not the gaps between them, so that repairing does not get in the way of inserts; an
 /// insert that comes between is found by its duplicate key. Not where the log of statements forbids it.
-async fn settle_isolation(connection: &mut MySqlConnection, facts: &Facts) -> Result<(), sqlx::Error> {
+async fn settle_isolation(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    lock_waits: &str,
+) -> Result<(), sqlx::Error> {
+    execute(connection, lock_waits).await?;
     if facts.logs_statements {
         return Ok(());
     }

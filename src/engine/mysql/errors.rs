@@ -93,7 +93,8 @@ fn judge(during: String, server: Told<'_>) -> EngineError {
     }
     let number = server.number;
     let kind = match number {
-        1205 | 1206 | 1213 | 3572 | 1969 | 3024 | 1040 | 1203 | 1226 | 1317 => ErrorKind::Busy,
+        1205 => ErrorKind::Locked,
+        1206 | 1213 | 3572 | 1969 | 3024 | 1040 | 1203 | 1226 | 1317 => ErrorKind::Busy,
         1044 | 1142 | 1143 | 1227 | 1370 | 1410 | 1290 | 1836 | 1792 => ErrorKind::Permission,
         1045 | 1049 | 1130 | 1820 | 1862 => ErrorKind::Login,
         // 1102 and 1103: a name that no database, no table can have.
@@ -109,7 +110,8 @@ fn judge(during: String, server: Told<'_>) -> EngineError {
         ),
         1142 | 1143 => found.with_hint("grant the login the privilege that is named"),
         1290 | 1836 => found.with_hint("the server is read-only; write to its primary"),
-        1205 | 1213 => found.with_hint("other writers hold these rows; it is tried again"),
+        1205 => found.with_hint("another session holds a lock on these rows or on the table; --lock-timeout says how long to wait"),
+        1213 => found.with_hint("other writers hold these rows; it is tried again"),
         _ => found,
     }
 }

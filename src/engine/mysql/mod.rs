@@ -35,7 +35,7 @@ use sqlx::pool::PoolConnection;
 
 use self::catalogue::texts;
 use self::session::Target;
-use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
     ServerInfo, TableAccess, TableName, TableSchema,
@@ -45,6 +45,7 @@ use crate::model::{
 #[derive(Debug)]
 pub struct MySqlEngine {
     target: Target,
+    manners: Manners,
     pool: MySqlPool,
     facts: Facts,
     /// Of tables for which statements were written.
@@ -79,7 +80,7 @@ impl MySqlEngine {
         let target = Target::parse(url)?.with(manners);
         let pool = target.pool().await?;
         let facts = Facts::ask(&pool, &target.shown).await?;
-        Ok(Self { target, pool, facts, set_on_update: tokio::sync::Mutex::default() })
+        Ok(Self { target, manners: *manners, pool, facts, set_on_update: tokio::sync::Mutex::default() })
     }
 
     /// The columns that the server sets in an update that does not; asked once a table.
@@ -225,17 +226,19 @@ impl Engine for MySqlEngine {
         given_back(connection, found)
     }
 
-    async fn apply(
+    async fn apply_within(
         &self,
         access: &Arc<TableAccess>,
         changes: &PermittedChanges,
+        wait: LockWait,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }
         let mut connection = self.connection(&format!("write {}", access.table)).await?;
-        let done = apply::apply(&mut connection, &self.facts, access, changes).await;
+        let waits = session::lock_waits(&self.facts, self.manners.lock_wait(wait));
+        let done = apply::apply(&mut connection, &self.facts, access, changes, &waits).await;
         given_back(connection, done)
     }
 
@@ -249,7 +252,8 @@ impl Engine for MySqlEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.connection(&format!("write {}", access.table)).await?;
-        let done = apply::replace(&mut connection, &self.facts, access, changes).await;
+        let waits = session::lock_waits(&self.facts, self.manners.lock_wait(LockWait::Full));
+        let done = apply::replace(&mut connection, &self.facts, access, changes, &waits).await;
         given_back(connection, done)
     }
 

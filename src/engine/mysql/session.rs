@@ -7,6 +7,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPool, MySqlPoolOpti
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use url::Url;
 
+use super::Facts;
 use super::errors;
 use crate::engine::inflow::{self, IDLE_LIMIT};
 use crate::engine::{EngineError, ErrorKind, Manners};
@@ -159,6 +160,19 @@ impl Target {
             })
             .connect_lazy_with(self.options.clone()))
     }
+}
+
+/// The statement that says how long a write waits for locks, of rows and of the table. MySQL counts whole seconds, from one;
+/// MariaDB takes none as not to wait at all.
+pub(super) fn lock_waits(facts: &Facts, most: Duration) -> String {
+    let seconds = match (most < Duration::from_secs(1), facts.mariadb) {
+        (true, true) => 0,
+        _ => most.as_millis().div_ceil(1_000).clamp(1, 31_536_000),
+    };
+    format!(
+        "SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {}",
+        seconds.max(1)
+    )
 }
 
 /// A statement without parameters and without result.

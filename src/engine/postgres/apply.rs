@@ -9,12 +9,11 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::fetch::{BY_INDEX, Reading, read_keys};
 use super::meaning::{lock, no_address};
 use super::prepare::{judge, prepare};
-use super::session::WRITE;
 use super::target::Target;
 use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors, load, read_back, run};
 use crate::engine::read_back::lost;
-use crate::engine::{EngineError, ErrorKind};
+use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::{
     Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
 };
@@ -27,12 +26,13 @@ pub(super) async fn apply(
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     changes: &[Change],
+    wait: LockWait,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     match RowRun::of_inserts(changes) {
-        Some(rows) if load::load(engine, connection, access, &rows).await? => {
+        Some(rows) if load::load(engine, connection, access, &rows, wait).await? => {
             Ok(vec![ChangeOutcome::Written; changes.len()])
         }
-        _ => one_by_one(engine, connection, access, changes).await,
+        _ => one_by_one(engine, connection, access, changes, wait).await,
     }
 }
 
@@ -42,10 +42,10 @@ pub(super) async fn insert(
     access: &Arc<TableAccess>,
     rows: &RowRun,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if load::load(engine, connection, access, rows).await? {
+    if load::load(engine, connection, access, rows, LockWait::Full).await? {
         return Ok(vec![ChangeOutcome::Written; rows.len()]);
     }
-    one_by_one(engine, connection, access, &rows.inserts()).await
+    one_by_one(engine, connection, access, &rows.inserts(), LockWait::Full).await
 }
 
 async fn one_by_one(
@@ -53,12 +53,15 @@ async fn one_by_one(
     connection: &mut PgConnection,
     access: &Arc<TableAccess>,
     changes: &[Change],
+    wait: LockWait,
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
-    if let Some(outcomes) = attempt(engine, connection, access, changes, Constraints::AsDeclared).await? {
+    if let Some(outcomes) =
+        attempt(engine, connection, access, changes, Constraints::AsDeclared, wait).await?
+    {
         return Ok(outcomes);
     }
     // A deferred constraint fails at the end and names no row: once more, checked statement by statement.
-    match attempt(engine, connection, access, changes, Constraints::Immediate).await? {
+    match attempt(engine, connection, access, changes, Constraints::Immediate, wait).await? {
         Some(outcomes) => Ok(outcomes),
         None => Err(EngineError::new(
             ErrorKind::Database,
@@ -81,8 +84,9 @@ async fn attempt(
     access: &TableAccess,
     changes: &[Change],
     constraints: Constraints,
+    wait: LockWait,
 ) -> Result<Option<Vec<ChangeOutcome>>, EngineError> {
-    let mut batch = Batch::begin(engine, connection, access, changes).await?;
+    let mut batch = Batch::begin(engine, connection, access, changes, wait).await?;
     if constraints == Constraints::Immediate {
         batch.run("SET CONSTRAINTS ALL IMMEDIATE").await?;
     }
@@ -127,9 +131,10 @@ impl<'a> Batch<'a> {
         connection: &'a mut PgConnection,
         access: &'a TableAccess,
         changes: &'a [Change],
+        wait: LockWait,
     ) -> Result<Self, EngineError> {
         let during = format!("write {}", access.table);
-        run(connection, &during, &format!("{}; {BY_INDEX}", engine.begin(WRITE))).await?;
+        run(connection, &during, &format!("{}; {BY_INDEX}", engine.begin_writing(wait))).await?;
         let target = Target::load(engine, connection, access, during).await?;
         let reads_back = read_back::may_differ(connection, &target).await?;
         let mut batch = Self {

@@ -138,9 +138,8 @@ fn judge_code(code: &str, message: &str) -> (ErrorKind, String, Option<String>) 
                     .to_owned(),
             ),
         ),
-        ("40", _) | (_, "55P03" | "57014" | "55006" | "53300" | "57P03") => {
-            (ErrorKind::Busy, message(), None)
-        }
+        (_, "55P03") => (ErrorKind::Locked, message(), None),
+        ("40", _) | (_, "57014" | "55006" | "53300" | "57P03") => (ErrorKind::Busy, message(), None),
         ("08", _) | (_, "57P01" | "57P02") => (ErrorKind::Lost, message(), None),
         (_, "28P01" | "28000" | "3D000") => (ErrorKind::Login, message(), None),
         (_, "25006") => (
@@ -177,6 +176,9 @@ fn safe_hint(kind: ErrorKind, code: &str) -> Option<String> {
         ErrorKind::Database if matches!(code, "26000" | "42P05" | "25P01") => Some(
             "a pooler between trueup and PostgreSQL does not keep a transaction on one session; use its transaction or session mode, or the server's own port"
                 .to_owned(),
+        ),
+        ErrorKind::Locked => Some(
+            "another session holds a lock on these rows or on the table; --lock-timeout says how long to wait".to_owned(),
         ),
         ErrorKind::Busy if code == "57014" => Some(
             "a timeout or an administrator cancelled the statement; raise --statement-timeout, or statement_timeout of this role"

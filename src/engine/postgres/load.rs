@@ -10,12 +10,12 @@ use sqlx::{Executor, Row};
 
 use super::binary::Receive;
 use super::fetch::{BY_INDEX, Reading, read_keys};
-use super::session::{WRITE, ask};
+use super::session::ask;
 use super::statement::{ident, writable};
 use super::target::Target;
 use super::{PgEngine, bind, errors, meaning, read_back, run};
 use crate::engine::read_back::keeps_less;
-use crate::engine::{EngineError, ErrorKind};
+use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
 use crate::model::{AccessColumn, Filled, Key, RowRun, TableAccess, fail_point};
 
@@ -32,12 +32,13 @@ pub(super) async fn load(
     connection: &mut PgConnection,
     access: &TableAccess,
     rows: &RowRun,
+    wait: LockWait,
 ) -> Result<bool, EngineError> {
     if rows.len() < ROWS_MIN {
         return Ok(false);
     }
     let during = format!("write {}", access.table);
-    run(connection, &during, &engine.begin(WRITE)).await?;
+    run(connection, &during, &engine.begin_writing(wait)).await?;
     let target = Target::load(engine, connection, access, during).await?;
     let loaded = takes(connection, &target).await? && !holds_any(connection, &target, rows).await? && {
         match copy(connection, &target, rows).await? {

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::time::Instant;
 
-use super::{Engine, EngineError, ErrorKind, Lookup, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, PermittedInserts,
     Question, Rounding, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
@@ -18,7 +18,7 @@ use crate::model::{
 
 use known::Known;
 use lane::Lane;
-use session::{READ, run};
+use session::{READ, WRITE, run};
 
 mod apply;
 mod batch;
@@ -64,6 +64,7 @@ pub struct PgEngine {
     options: PgConnectOptions,
     /// What every transaction begins with.
     settings: Arc<str>,
+    manners: Manners,
     /// The URL without password, for messages.
     name: String,
     /// `server_version_num`.
@@ -147,6 +148,7 @@ impl PgEngine {
         let engine = Self {
             options,
             settings: session::settings(raw_text, manners.statement_timeout).into(),
+            manners: *manners,
             name,
             version,
             product,
@@ -167,6 +169,12 @@ impl PgEngine {
     /// Begins a transaction that depends on nothing that was set before it.
     fn begin(&self, mode: &str) -> String {
         format!("BEGIN {mode}; {}", self.settings)
+    }
+
+    /// As `begin`, of a transaction that writes.
+    fn begin_writing(&self, wait: LockWait) -> String {
+        let most = self.manners.lock_wait(wait).as_millis().clamp(1, 2_147_483_647);
+        format!("{}; SET LOCAL lock_timeout = {most}", self.begin(WRITE))
     }
 
     fn is_alone(&self) -> bool {
@@ -341,17 +349,18 @@ impl Engine for PgEngine {
         Ok(outcomes)
     }
 
-    async fn apply(
+    async fn apply_within(
         &self,
         access: &Arc<TableAccess>,
         changes: &PermittedChanges,
+        wait: LockWait,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let changes = changes.as_slice();
         if changes.is_empty() {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcomes = apply::apply(self, &mut connection, access, changes).await?;
+        let outcomes = apply::apply(self, &mut connection, access, changes, wait).await?;
         self.release(connection);
         Ok(outcomes)
     }

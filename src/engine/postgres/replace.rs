@@ -14,7 +14,7 @@ use super::prepare::prepare;
 use super::session::ask;
 use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, LockWait};
 use crate::model::{Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess};
 
 /// Deletes and inserts the rows; columns outside the access keep their values.
@@ -25,7 +25,7 @@ pub(super) async fn replace(
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
     let all = |fate: ChangeOutcome| vec![fate; changes.len()];
-    let mut batch = Batch::begin(engine, connection, access, changes).await?;
+    let mut batch = Batch::begin(engine, connection, access, changes, LockWait::Full).await?;
     // One that cannot be written holds back all of them.
     if let Some(fate) = batch.fates.iter().flatten().next().cloned() {
         batch.run("ROLLBACK").await?;

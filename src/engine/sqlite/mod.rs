@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::{Engine, EngineError, ErrorKind, Lookup, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Pressure, Snapshot};
 use crate::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
     ServerInfo, TableAccess, TableName, TableSchema,
@@ -140,10 +140,11 @@ impl Engine for SqliteEngine {
         self.blocking("read", move |engine| rows::lookup(engine, &access, &keys)).await
     }
 
-    async fn apply(
+    async fn apply_within(
         &self,
         access: &Arc<TableAccess>,
         changes: &PermittedChanges,
+        _: LockWait,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         let (access, changes) = (access.clone(), changes.as_slice().to_vec());
         self.blocking("write", move |engine| apply::apply(&mut engine.open(true)?, &access, &changes)).await

@@ -7,6 +7,7 @@ pub(crate) mod batches;
 pub(crate) mod blind;
 pub(crate) mod browser;
 pub(crate) mod gate;
+pub(crate) mod held;
 pub(crate) mod hooked;
 pub(crate) mod permit;
 pub(crate) mod process;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trueup::engine::{Engine, EngineError, Lookup, Pressure, Snapshot};
+use trueup::engine::{Engine, EngineError, LockWait, Lookup, Pressure, Snapshot};
 use trueup::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
     ServerInfo, TableAccess, TableName, TableSchema,
@@ -74,13 +74,14 @@ impl<W: Wrapper> Engine for Wrapped<W> {
         self.0.lookup(access, keys).await
     }
 
-    async fn apply(
+    async fn apply_within(
         &self,
         access: &Arc<TableAccess>,
         changes: &PermittedChanges,
+        wait: LockWait,
     ) -> Result<Vec<ChangeOutcome>, EngineError> {
         self.0.before_write().await;
-        self.0.inner().apply(access, changes).await
+        self.0.inner().apply_within(access, changes, wait).await
     }
 
     async fn replace(
