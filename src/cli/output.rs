@@ -1,6 +1,6 @@
 //! Where data goes: standard output, or a file.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -13,6 +13,12 @@ pub(super) struct Beside;
 impl Beside {
     /// For this user alone: it may hold values of rows.
     pub(super) fn create(path: &Path) -> Result<NamedTempFile, Failure> {
+        if is_database(path) {
+            return Err(Failure::new(
+                format!("{} is an SQLite database (a ledger, or tables): it is not replaced", path.display()),
+                "name another file",
+            ));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
@@ -37,6 +43,13 @@ impl Beside {
     pub(super) fn failed(path: &Path, error: &std::io::Error) -> Failure {
         Failure::new(format!("cannot write {}: {error}", path.display()), "is the disk full?")
     }
+}
+
+/// What no report may take the place of.
+fn is_database(path: &Path) -> bool {
+    let mut start = [0; 16];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"SQLite format 3\0"
 }
 
 enum To {

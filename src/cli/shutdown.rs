@@ -9,6 +9,10 @@ use super::{EXIT_COULD_NOT_TELL, Failure};
 /// Time for a run to tell what its agents have told already.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// SIGXFSZ, by its number on Linux, the BSDs and macOS.
+#[cfg(unix)]
+const FILE_TOO_LARGE: i32 = 25;
+
 /// INT and TERM, and HUP where it does not mean something else.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shutdown {
@@ -82,6 +86,8 @@ impl Signals {
         if hangup && !hangup_is_ignored() {
             kinds.push(SignalKind::hangup());
         }
+        // A file that may not grow further (`ulimit -f`) is an error of the write then, and not the end of the process.
+        let _ = signal(SignalKind::from_raw(FILE_TOO_LARGE));
         // Where a signal cannot be listened to, it ends the process as it does by default.
         Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }

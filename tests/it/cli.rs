@@ -195,6 +195,10 @@ fn data_goes_to_stdout_and_talk_to_stderr() {
     let to_file = trueup(&["diff", &s, &t, "-q", "-o", file.path().to_str().unwrap(), "--format", "json"]);
     assert_eq!((to_file.status, to_file.stdout.as_str()), (1, ""));
     assert!(std::fs::read_to_string(file.path()).unwrap().contains("\"schema_version\": 2"));
+    // No report takes the place of a database or a ledger.
+    let place = s.strip_prefix("sqlite://").unwrap();
+    refused(&["diff", &s, &t, "-q", "-o", place], &["is an SQLite database", "hint:"]);
+    assert_eq!(source.scalar("SELECT count(*) > 0 FROM t").as_deref(), Some("1"));
     // From the environment, so that no password stands in the process list.
     let env = trueup_with(&["diff", "env:S", "env:T", "-q"], &[("S", &s), ("T", &t)]);
     assert_eq!(env.status, 1, "{env:?}");
