@@ -120,6 +120,7 @@ pub async fn run(
     }
     if request.writes() {
         again_for_foreign_keys(&context, &pairs, &order, &mut reports, &mut proofs).await;
+        say_of_cycles(&pairs.pairs, &mut reports);
         prove_again(&context, &proofs, &mut reports).await;
     }
     let mut tables = Vec::with_capacity(reports.len());
@@ -182,6 +183,21 @@ async fn again_for_foreign_keys(
         }
         if set_aside(reports) >= before {
             return;
+        }
+    }
+}
+
+/// Rows of tables that refer to each other can need each other: then neither is written before the other.
+fn say_of_cycles(tables: &[TablePair], reports: &mut [Option<TableReport>]) {
+    for (at, report) in reports.iter_mut().enumerate() {
+        let Some(report) = report.as_mut().filter(|report| report.outcome.set_aside > 0) else { continue };
+        let others = pairs::cycle_of(tables, at);
+        if !others.is_empty() {
+            report.warnings.push(format!(
+                "it and {} refer to each other, and tables are written one after the other; where the constraints are deferrable, \
+                 repair --sql FILE writes rows that need each other in one transaction",
+                others.join(", ")
+            ));
         }
     }
 }

@@ -143,6 +143,31 @@ pub(super) fn parents_first(pairs: &[TablePair]) -> Vec<usize> {
     order
 }
 
+/// The tables of the run that this one refers to and that refer back to it, over whatever others.
+pub(super) fn cycle_of(pairs: &[TablePair], at: usize) -> Vec<String> {
+    let parents = |at: usize| -> BTreeSet<usize> {
+        let Some(Ok((_, target))) = pairs.get(at).map(|pair| pair.schemas.as_ref()) else {
+            return BTreeSet::new();
+        };
+        let named = pairs.iter().enumerate().filter(|(other, _)| *other != at);
+        let refers_to = |pair: &TablePair| {
+            pair.schemas.as_ref().is_ok_and(|(_, parent)| target.references.contains(&parent.table))
+        };
+        named.filter(|(_, pair)| refers_to(pair)).map(|(other, _)| other).collect()
+    };
+    let reachable = |from: usize| {
+        let (mut found, mut todo) = (BTreeSet::new(), parents(from));
+        while let Some(next) = todo.pop_first() {
+            if found.insert(next) {
+                todo.extend(parents(next));
+            }
+        }
+        found
+    };
+    let others = reachable(at).into_iter().filter(|other| *other != at && reachable(*other).contains(&at));
+    others.filter_map(|other| pairs.get(other)).map(|pair| pair.target.to_string()).collect()
+}
+
 /// A table that this one refers to, and that was not repaired: its own run failed, or it was held back itself and differs.
 pub(super) fn refused_parent(
     pairs: &[TablePair],
@@ -212,5 +237,23 @@ pub(super) mod tests {
         assert_eq!(parents_first(&pairs), [2, 1, 0, 3]);
         let cycle = [pair("a", &["b"]), pair("b", &["a"]), pair("c", &["elsewhere"])];
         assert_eq!(parents_first(&cycle), [2, 0, 1]);
+    }
+
+    #[test]
+    fn tables_that_refer_to_each_other_are_named() {
+        let pairs = [
+            pair("a", &["b", "alone"]),
+            pair("b", &["c"]),
+            pair("c", &["a"]),
+            pair("alone", &["alone"]),
+            pair("child", &["a"]),
+        ];
+        let of = |at| cycle_of(&pairs, at);
+        assert_eq!((of(0), of(1), of(2)), (names(&["b", "c"]), names(&["a", "c"]), names(&["a", "b"])));
+        assert_eq!((of(3), of(4)), (Vec::new(), Vec::new()));
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
     }
 }

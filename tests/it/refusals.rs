@@ -272,3 +272,63 @@ fn a_table_that_fails_half_way_says_what_was_written() {
         assert!(text.stdout.contains("rows were written before"), "{text:?}");
     }
 }
+
+#[test]
+fn rows_that_need_each_other_are_said_to_and_a_file_writes_them() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute(
+            "CREATE TABLE team (id int PRIMARY KEY, captain int NOT NULL);
+             CREATE TABLE player (id int PRIMARY KEY, team int NOT NULL REFERENCES team DEFERRABLE INITIALLY DEFERRED);
+             ALTER TABLE team ADD FOREIGN KEY (captain) REFERENCES player DEFERRABLE",
+        );
+    }
+    // Team 3 has a captain that is there already: its row waits for nobody's but the player's.
+    source.execute(
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; INSERT INTO team VALUES (1, 10), (2, 20), (3, 10);
+         INSERT INTO player VALUES (10, 1), (20, 2), (30, 3); COMMIT",
+    );
+    let (s, t) = (source.url(), target.url());
+    let report = json(&s, &t, &[]);
+    for table in report["tables"].as_array().unwrap() {
+        let warnings = table["warnings"].to_string();
+        assert!(warnings.contains("refer to each other") && warnings.contains("--sql"), "{table}");
+        assert_eq!(table["verdict"], "different", "{table}");
+    }
+    assert_eq!(target.scalar("SELECT count(*) FROM player").as_deref(), Some("0"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fix.sql").to_str().unwrap().to_owned();
+    assert_eq!(repair(&s, &t, &["--sql", &file]).status, 1);
+    target.execute(&std::fs::read_to_string(&file).unwrap());
+    assert_eq!(trueup(&["diff", &s, &t, "-q"]).status, 0);
+}
+
+#[test]
+fn rows_of_a_circle_that_wait_for_one_row_alone_are_written_in_rounds() {
+    for kind in KINDS {
+        let (source, target) = (AnyDb::create(kind), AnyDb::create(kind));
+        for db in [&source, &target] {
+            match kind {
+                Kind::Sqlite => db.execute(
+                    "CREATE TABLE a (id bigint PRIMARY KEY NOT NULL, b bigint REFERENCES b (id)); \
+                     CREATE TABLE b (id bigint PRIMARY KEY NOT NULL, a bigint REFERENCES a (id))",
+                ),
+                _ => db.execute(
+                    "CREATE TABLE a (id bigint PRIMARY KEY, b bigint); CREATE TABLE b (id bigint PRIMARY KEY, a bigint, FOREIGN KEY (a) REFERENCES a (id)); \
+                     ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b (id)",
+                ),
+            }
+        }
+        // Each row waits for the one before, in the other table.
+        source.execute(
+            "INSERT INTO a VALUES (1, NULL); INSERT INTO b VALUES (1, 1); INSERT INTO a VALUES (2, 1); INSERT INTO b VALUES (2, 2); INSERT INTO a VALUES (3, 2)",
+        );
+        let report = json(&source.url(), &target.url(), &[]);
+        let said = format!("{kind:?} {report}");
+        for table in report["tables"].as_array().unwrap() {
+            assert_eq!(table["verdict"], "same", "{said}");
+            assert!(!table["warnings"].to_string().contains("refer to each other"), "{said}");
+        }
+        assert_eq!(trueup(&["diff", &source.url(), &target.url(), "-q"]).status, 0, "{said}");
+    }
+}
