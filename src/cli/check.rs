@@ -15,7 +15,7 @@ use super::terminal::color;
 use crate::agent::SOFTWARE;
 use crate::checks::{self, CheckOptions};
 use crate::report::SCHEMA_VERSION;
-use crate::report::checks::{ChecksReport, json, junit, overall, text};
+use crate::report::checks::{CheckResult, ChecksReport, json, junit, overall, text};
 use crate::report::render::Style;
 use clap::{Args, ValueEnum};
 
@@ -105,8 +105,8 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
     let stop = shutdown.token();
     let mut output = Output::open(args.output.as_deref())?;
     let mut endpoints = Endpoints::new(&loaded, limits(&args.limits)?);
+    let mut results = Vec::new();
     let work = async {
-        let mut results = Vec::new();
         for (name, checks) in &selected {
             let Some(pair) = loaded.config.pairs.get(*name) else { continue };
             if !args.quiet {
@@ -127,9 +127,17 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
                 }
             }
         }
-        Ok(results)
+        Ok(())
     };
-    let results = shutdown.or_grace(Box::pin(work)).await.unwrap_or_else(|| Err(Failure::interrupted()))?;
+    let ended = shutdown.or_grace(Box::pin(work)).await.unwrap_or_else(|| Err(Failure::interrupted()));
+    // What was told by then is told, and of the others that it is not known.
+    if let Err(failure) = &ended {
+        for (pair, checks) in &selected {
+            if !results.iter().any(|result: &CheckResult| result.pair == *pair) {
+                results.extend(checks::unreachable(pair, checks, &failure.message, failure.hint.as_deref()));
+            }
+        }
+    }
     let report = ChecksReport {
         schema_version: SCHEMA_VERSION,
         software: SOFTWARE.to_owned(),
@@ -146,5 +154,5 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
     };
     output.write(&shown)?;
     output.finish()?;
-    Ok(report.status.exit_status())
+    ended.map(|()| report.status.exit_status())
 }
