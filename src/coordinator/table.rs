@@ -69,7 +69,9 @@ impl Context<'_> {
                 }
             }
         }
-        if self.request.options.dry_run && report.error.is_none() {
+        // Of a file of SQL, some of whose rows could not be spelled, the file says what it holds.
+        let all_spelled = !self.request.options.sql || report.outcome.set_aside == 0;
+        if self.request.options.dry_run && all_spelled && report.error.is_none() {
             report.would_write = self.would_write(pair, &report);
         }
         if held.is_some() {
