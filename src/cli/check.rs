@@ -15,7 +15,7 @@ use super::terminal::color;
 use crate::agent::SOFTWARE;
 use crate::checks::{self, CheckOptions};
 use crate::report::SCHEMA_VERSION;
-use crate::report::checks::{CheckResult, ChecksReport, json, junit, overall, text};
+use crate::report::checks::{CheckResult, ChecksReport, Status, json, junit, overall, text};
 use crate::report::render::Style;
 use clap::{Args, ValueEnum};
 
@@ -76,6 +76,27 @@ enum CheckFormat {
     Junit,
 }
 
+/// A pair whose checks have run.
+struct Ran<'a> {
+    name: &'a str,
+    /// Source and target.
+    databases: [String; 2],
+    /// Into the target.
+    wrote: bool,
+}
+
+impl Ran<'_> {
+    /// Whether its repairs may have changed what was measured of another pair.
+    fn may_change(&self, other: &Self) -> bool {
+        self.wrote && other.databases.contains(&self.databases[1])
+    }
+}
+
+/// The results of a pair by which its two sides agree.
+fn agreed<'r>(results: &'r [CheckResult], pair: &'r str) -> impl Iterator<Item = &'r CheckResult> {
+    results.iter().filter(move |result| result.pair == pair && result.status < Status::Fail)
+}
+
 pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
     let began = (Instant::now(), SystemTime::now());
     let loaded = args.file.load()?;
@@ -105,7 +126,7 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
     let stop = shutdown.token();
     let mut output = Output::open(args.output.as_deref())?;
     let mut endpoints = Endpoints::new(&loaded, limits(&args.limits)?);
-    let mut results = Vec::new();
+    let (mut results, mut ran): (Vec<CheckResult>, Vec<Ran<'_>>) = (Vec::new(), Vec::new());
     let work = async {
         for (name, checks) in &selected {
             let Some(pair) = loaded.config.pairs.get(*name) else { continue };
@@ -118,13 +139,57 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
                     endpoints.shown(&pair.target)
                 );
             }
+            let databases = [&pair.source, &pair.target].map(|name| endpoints.shown(name));
             let pair = (*name, pair);
             match checking::run_pair(&loaded, &mut endpoints, pair, checks, &options, &keeping, stop).await {
-                Ok(checked) => results.extend(checked.results),
+                Ok(checked) => {
+                    let wrote = checked.reports.iter().any(|report| {
+                        let done = &report.outcome;
+                        report.error.is_some() || done.inserted + done.updated + done.deleted > 0
+                    });
+                    ran.push(Ran { name, databases, wrote: wrote && !options.dry_run });
+                    results.extend(checked.results);
+                }
                 Err(failure) if failure.interrupted => return Err(failure),
                 Err(Failure { message, hint, .. }) => {
                     results.extend(checks::unreachable(pair.0, checks, &message, hint.as_deref()));
                 }
+            }
+        }
+        // By now nothing is written any more.
+        let look = CheckOptions { dry_run: true, ..options };
+        for (at, first) in ran.iter().enumerate() {
+            let by: Vec<&str> = ran[at + 1..]
+                .iter()
+                .filter(|later| later.may_change(first))
+                .map(|later| later.name)
+                .collect();
+            let agreed: Vec<String> =
+                agreed(&results, first.name).map(|result| result.name.clone()).collect();
+            let (Some(pair), false) =
+                (loaded.config.pairs.get(first.name), by.is_empty() || agreed.is_empty())
+            else {
+                continue;
+            };
+            let checks =
+                selected.iter().filter(|(name, _)| ***name == *first.name).flat_map(|(_, checks)| checks);
+            let checks: Vec<_> =
+                checks.filter(|(name, _)| agreed.iter().any(|agreed| agreed == name)).copied().collect();
+            let pair = (first.name, pair);
+            let again =
+                checking::run_pair(&loaded, &mut endpoints, pair, &checks, &look, &keeping, stop).await?;
+            for result in results.iter_mut().filter(|result| result.pair == first.name) {
+                let second = again
+                    .results
+                    .iter()
+                    .find(|second| second.name == result.name && second.table == result.table);
+                let Some(second) = second
+                    .filter(|second| second.status > Status::WithinTolerance && result.status < Status::Fail)
+                else {
+                    continue;
+                };
+                *result = second.clone();
+                result.notes.push(format!("it agreed before the repair of pair {}", by.join(", ")));
             }
         }
         Ok(())
@@ -133,7 +198,7 @@ pub(super) async fn run(args: &CheckArgs, shutdown: &Shutdown) -> Result<u8, Fai
     // What was told by then is told, and of the others that it is not known.
     if let Err(failure) = &ended {
         for (pair, checks) in &selected {
-            if !results.iter().any(|result: &CheckResult| result.pair == *pair) {
+            if !results.iter().any(|result| result.pair == *pair) {
                 results.extend(checks::unreachable(pair, checks, &failure.message, failure.hint.as_deref()));
             }
         }

@@ -424,3 +424,53 @@ fn what_a_later_repair_changes_is_measured_again() {
     assert_eq!(of("rows", "b"), ("pass".to_owned(), "1 missing, 1 repaired".to_owned()));
     assert_eq!(output.status, 1);
 }
+
+/// What a repair does to a database that a pair before it was checked with is seen at the end.
+#[test]
+fn what_another_pairs_repair_changes_is_measured_again() {
+    let [first, second, target] = [SqliteDb::create(), SqliteDb::create(), SqliteDb::create()];
+    for db in [&first, &target] {
+        db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY, total INT); INSERT INTO a VALUES (1, 7), (2, 7)");
+        db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, v INT)");
+    }
+    for db in [&second, &target] {
+        db.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, v INT); INSERT INTO b VALUES (1, 1)");
+    }
+    second.execute("INSERT INTO b VALUES (2, 2)");
+    target.execute("CREATE TRIGGER adds AFTER INSERT ON b BEGIN UPDATE a SET total = total + new.v; END");
+    let text = "[pairs.a_first]\nsource = \"c\"\ntarget = \"b\"\ntables = [\"a\", \"plain\"]\n[endpoints.c]\nurl = \"env:FIRST\"\n\
+                [checks.early]\npair = \"a_first\"\nkind = \"rows\"\n\
+                [checks.late]\npair = \"p\"\nkind = \"rows\"\nrepair = { up_to = 5 }\n";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trueup.toml");
+    let head = "[endpoints.a]\nurl = \"env:SOURCE\"\n[endpoints.b]\nurl = \"env:TARGET\"\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\ntables = [\"b\"]\n";
+    std::fs::write(&file, format!("{head}{text}")).unwrap();
+    let env = [("SOURCE", second.url()), ("TARGET", target.url()), ("FIRST", first.url())];
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    let check = |more: &[&str]| {
+        let args =
+            ["check", "-c", file.to_str().unwrap(), "-q", "--recheck-delay", "1ms", "--format", "json"];
+        let output = trueup_with(&[&args[..], more].concat(), &env);
+        let results = output.json()["checks"].as_array().unwrap().clone();
+        let all = results.iter().map(|result| {
+            format!(
+                "{} {} {}",
+                result["name"].as_str().unwrap(),
+                result["table"].as_str().unwrap(),
+                result["status"].as_str().unwrap()
+            )
+        });
+        (output.status, all.collect::<Vec<_>>(), results)
+    };
+    let (status, all, _) = check(&["--dry-run"]);
+    assert_eq!(
+        (status, all),
+        (1, vec!["early a pass".into(), "early plain pass".into(), "late b fail".into()])
+    );
+    let (status, all, results) = check(&[]);
+    assert_eq!(
+        (status, all),
+        (1, vec!["early a fail".into(), "early plain pass".into(), "late b pass".into()])
+    );
+    assert!(results[0]["notes"].to_string().contains("it agreed before the repair of pair p"), "{results:?}");
+}
