@@ -1,5 +1,7 @@
 //! How a table's run ended, in figures.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// How a table's run ended. All figures are of this run alone.
@@ -22,6 +24,9 @@ pub struct TableOutcome {
     pub deleted: u64,
     /// Differences that were not written: the operation is not allowed, or a dry run.
     pub left: u64,
+    /// Why they were left, where the run writes: how many for each reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_because: BTreeMap<String, u64>,
     /// Rows the database refused, or that changed under the repair until the end.
     pub set_aside: u64,
     /// Nothing was written because more than `max_changes` rows differ.
@@ -108,8 +113,13 @@ impl TableOutcome {
         sum(|outcome| &mut outcome.moved_on);
         sum(|outcome| &mut outcome.altered);
         self.add_undo_limits(&part.undo_limits);
+        for (reason, rows) in &part.left_because {
+            *self.left_because.entry(reason.clone()).or_default() += rows;
+        }
         self.over_limit |= part.over_limit;
-        self.doubts.extend(part.doubts.iter().cloned());
+        let new: Vec<String> =
+            part.doubts.iter().filter(|doubt| !self.doubts.contains(doubt)).cloned().collect();
+        self.doubts.extend(new);
         self.undo_kept |= part.undo_kept;
         let (mine, more) = (&mut self.seconds, &part.seconds);
         mine.scan += more.scan;

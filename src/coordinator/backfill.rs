@@ -5,6 +5,8 @@
 //! piece where a rate, an order or a size asks for pieces. Every step is in one. Nothing is remembered between runs: a
 //! backfill that was killed is simply run again, and what is equal is found so by one scan a side.
 
+use std::collections::BTreeMap;
+
 use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
@@ -138,6 +140,8 @@ struct Work<'a> {
     subject: Subject<'a>,
     ruler: Ruler,
     grid: Grid,
+    /// As they were given.
+    ends: (Option<i128>, Option<i128>),
     before: (Vec<u64>, Vec<u64>),
     now: (Vec<u64>, Vec<u64>),
     /// Of the last chunk that held the step.
@@ -184,6 +188,9 @@ impl Context<'_> {
             claim: String::new(),
             plan: None,
             outcome: TableOutcome::default(),
+            unsettled: 0,
+            doubts: Vec::new(),
+            left_because: BTreeMap::new(),
         };
         let verdicts = match self.filled(pair, &mut report, range).await {
             Ok(verdicts) => verdicts,
@@ -195,6 +202,8 @@ impl Context<'_> {
         let is_integer = report.plan.as_ref().is_some_and(|plan| {
             Subject::of(plan, &self.request.on).is_ok_and(|subject| subject.axis == Axis::Integer)
         });
+        (report.unsettled, report.doubts) = (report.outcome.unsettled, report.outcome.doubts.clone());
+        report.left_because.clone_from(&report.outcome.left_because);
         report.judge(&verdicts, if is_integer { "value" } else { "time" }, self.request.run.options.dry_run);
         report
     }
@@ -254,6 +263,9 @@ impl Context<'_> {
             recounted = true;
         }
         if recounted {
+            // What was written may have given rows a time, or taken it from them.
+            let extents = work.subject.extents(self.agents, work.ends.0, work.ends.1).await?;
+            tell_elsewhere(report, &work.subject, &extents);
             for (at, step) in report.steps.iter_mut().enumerate() {
                 step.source_after = work.now.0.get(at).copied();
                 step.target_after = work.now.1.get(at).copied();
@@ -274,6 +286,7 @@ impl Context<'_> {
         let typed =
             |text: &Option<String>| text.as_deref().map(|text| ruler.point(text)).transpose().map_err(bad);
         let (from, to) = (typed(&request.from)?, typed(&request.to)?);
+        let given = (from, to);
         if let (Some(from), Some(to)) = (from, to)
             && from >= to
         {
@@ -289,7 +302,7 @@ impl Context<'_> {
         }
         let none = || bad("the ends of the range cannot be told".to_owned());
         let (low, high) = match (from.zip(to), survey::ends(&extents)) {
-            (Some(given), _) => given,
+            (Some(both), _) => both,
             (None, ends) => ends.ok_or_else(none)?,
         };
         let step =
@@ -302,7 +315,7 @@ impl Context<'_> {
         let grid = ruler.grid(step, from, to).map_err(bad)?;
         let counts = subject.both(self.agents, &grid).await?;
         let verdicts = vec![None; grid.steps()];
-        Ok(Some(Work { subject, ruler, grid, before: counts.clone(), now: counts, verdicts }))
+        Ok(Some(Work { subject, ruler, grid, ends: given, before: counts.clone(), now: counts, verdicts }))
     }
 
     fn tell_steps(&self, work: &Work<'_>, report: &mut BackfillTable) {
@@ -456,7 +469,7 @@ impl Context<'_> {
             Verdict::Different => format!("later writes changed it ({by}): {found} at the end of the run"),
             Verdict::Unknown => format!("not proved: compared again after the writes of {by}: {found}"),
         });
-        report.verdict = report.verdict.max(verdict);
+        report.contradict(verdict);
     }
 
     async fn keep_rate(&self, rows: u64, took: Duration) -> Result<(), AgentError> {

@@ -8,26 +8,37 @@ use crate::model::measure::Axis;
 use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere};
 use crate::report::{SetAside, TableReport};
 
-/// Counts and names the rows that are in no step.
+const NO_PLACE: &str = "rows that have no";
+const OUTSIDE: &str = "rows outside of --from and --to:";
+
+/// Counts and names the rows that are in no step, instead of what was said of them before.
 pub(super) fn tell_elsewhere(report: &mut BackfillTable, subject: &Subject<'_>, extents: &(Extent, Extent)) {
+    report.warnings.retain(|warning| !is_of_elsewhere(warning));
     let noun = if subject.axis == Axis::Integer { "value" } else { "time" };
     for (role, extent) in [(Role::Source, &extents.0), (Role::Target, &extents.1)] {
         let elsewhere = Elsewhere { misfits: extent.misfits, outside: extent.outside() };
         let name = subject.measured(role).name;
         if elsewhere.misfits.total() > 0 {
             report.warnings.push(format!(
-                "{role}: rows that have no {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
+                "{role}: {NO_PLACE} {noun} in {name}: {}; they are in no step and were not compared (a repair compares them)",
                 elsewhere.misfits.words()
             ));
         }
         if elsewhere.outside > 0 {
-            report.warnings.push(format!("{role}: rows outside of --from and --to: {}", elsewhere.outside));
+            report.warnings.push(format!("{role}: {OUTSIDE} {}", elsewhere.outside));
         }
         match role {
             Role::Source => report.source_elsewhere = elsewhere,
             Role::Target => report.target_elsewhere = elsewhere,
         }
     }
+}
+
+fn is_of_elsewhere(warning: &str) -> bool {
+    [Role::Source, Role::Target].iter().any(|role| {
+        let rest = warning.strip_prefix(&format!("{role}: "));
+        rest.is_some_and(|rest| rest.starts_with(NO_PLACE) || rest.starts_with(OUTSIDE))
+    })
 }
 
 /// Adds what became of one piece.

@@ -1,10 +1,11 @@
 //! What a backfill found and filled: rows per step as data and as a picture.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::render::{Style, columns_text, grouped};
+use super::render::{Style, columns_text, grouped, reasons_text};
 use super::{SetAside, Stopped, TableError, Verdict};
 use crate::agent::TableOutcome;
 use crate::model::measure::Misfits;
@@ -82,6 +83,15 @@ pub struct BackfillTable {
     pub plan: Option<Plan>,
     #[serde(skip)]
     pub outcome: TableOutcome,
+    /// Rows of which neither equal nor different can be said.
+    #[serde(default)]
+    pub unsettled: u64,
+    /// Why nothing is claimed of the table, or of some of its rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+    /// Why rows were left as they are: how many for each reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_because: BTreeMap<String, u64>,
 }
 
 /// Rows that are in no step, by reason.
@@ -173,6 +183,22 @@ impl BackfillTable {
             worst.max(self.elsewhere_verdict())
         };
         self.claim = self.words(noun, dry_run);
+    }
+
+    /// What was found when the range was compared once more after the last write. Which piece it lies in is not known.
+    pub fn contradict(&mut self, verdict: Verdict) {
+        if verdict <= self.verdict {
+            return;
+        }
+        self.verdict = verdict;
+        self.claim = match verdict {
+            Verdict::Same => return,
+            Verdict::Different => "still different: later writes changed it".to_owned(),
+            Verdict::Unknown => "not known: later writes may have changed it".to_owned(),
+        };
+        for chunk in &mut self.chunks {
+            (chunk.verdict, chunk.proved) = (chunk.verdict.max(Verdict::Unknown), false);
+        }
     }
 
     /// Without ends the claim is of the whole table, so that rows in no step count too. An unreadable value may lie in any
@@ -309,6 +335,7 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style) {
         (table.deleted, "deleted"),
         (table.left, "left as they are"),
         (table.set_aside, "set aside"),
+        (table.unsettled, "unsettled"),
     ]
     .iter()
     .filter(|(count, _)| *count > 0)
@@ -317,6 +344,7 @@ fn table_text(out: &mut String, table: &BackfillTable, style: Style) {
     if !facts.is_empty() {
         let _ = writeln!(out, "  {}", facts.join(", "));
     }
+    reasons_text(out, &table.outcome);
     for chunk in &table.chunks {
         if let Some(error) = &chunk.error {
             let _ = writeln!(out, "  {} .. {}: {}", chunk.from, chunk.to, error.message);

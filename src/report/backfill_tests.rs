@@ -42,6 +42,9 @@ fn table(steps: Vec<StepRow>) -> BackfillTable {
         claim: String::new(),
         plan: None,
         outcome: TableOutcome::default(),
+        unsettled: 0,
+        doubts: Vec::new(),
+        left_because: std::collections::BTreeMap::new(),
     }
 }
 

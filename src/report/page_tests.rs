@@ -61,6 +61,9 @@ fn backfill(text: &str) -> BackfillTable {
         claim: s(),
         plan: None,
         outcome: TableOutcome::default(),
+        unsettled: 0,
+        doubts: Vec::new(),
+        left_because: std::collections::BTreeMap::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{RunReport, TableReport, Verdict};
-use crate::agent::{Difference, DifferenceKind};
+use crate::agent::{Difference, DifferenceKind, TableOutcome};
 use crate::model::ColumnCoverage;
 
 pub fn json(report: &RunReport) -> String {
@@ -177,9 +177,7 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
     for line in table.would_write.iter().flat_map(super::WouldWrite::lines) {
         let _ = writeln!(out, "  {line}");
     }
-    for doubt in &outcome.doubts {
-        let _ = writeln!(out, "  why: {doubt}");
-    }
+    reasons_text(out, outcome);
     for difference in &table.differences {
         let _ = writeln!(out, "  {}", difference_text(difference, style));
     }
@@ -200,6 +198,16 @@ fn table_text(out: &mut String, table: &TableReport, style: Style, repaired: boo
         bytes(outcome.bytes_to_target),
         outcome.round_trips
     );
+}
+
+/// Why nothing is claimed of rows, and why rows were left.
+pub(super) fn reasons_text(out: &mut String, outcome: &TableOutcome) {
+    for doubt in &outcome.doubts {
+        let _ = writeln!(out, "  why: {doubt}");
+    }
+    for (reason, rows) in &outcome.left_because {
+        let _ = writeln!(out, "  {} left: {reason}", grouped(*rows));
+    }
 }
 
 /// What to do about columns without a partner.

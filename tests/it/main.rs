@@ -49,6 +49,7 @@ mod proofs;
 mod readme;
 mod reconcile;
 mod refusals;
+mod refused_under_condition;
 mod row_locks;
 mod serve;
 mod serve_dashboard;

@@ -251,7 +251,6 @@ impl<'a, 'b> Settlement<'a, 'b> {
     /// Under a condition, a row that one side lacks may be there, outside of it: such a row is neither missing nor extra,
     /// but changed. Both sides are asked for it without the condition before it is inserted or deleted.
     async fn look_outside(&mut self, pass: Pass) -> Result<(), AgentError> {
-        let how = How { unfiltered: true, ..How::default() };
         let empty = self.spool();
         let mut reader = std::mem::replace(&mut self.outside, empty).read()?;
         loop {
@@ -260,24 +259,32 @@ impl<'a, 'b> Settlement<'a, 'b> {
                 return Ok(());
             }
             while !suspects.is_empty() {
-                let request = self.requests.send(self.target, suspects, how).await?;
-                let (rereads, rest) = self.requests.receive(self.target, request, how).await?;
-                let (missed, mut found): (Vec<Reread>, Vec<Reread>) =
-                    rereads.into_iter().partition(|reread| {
-                        let unproven = [0, 1].map(|side| reread.unproven[side]);
-                        (unproven[0] && reread.source.is_none()) || (unproven[1] && reread.target.is_none())
-                    });
-                let mut searched: Vec<Suspect> = missed.into_iter().map(|reread| reread.suspect).collect();
-                while !searched.is_empty() {
-                    let (rereads, rest) = RowRequests::search(self.target, searched, how).await?;
-                    found.extend(rereads);
-                    searched = rest;
-                }
-                let found = self.told_apart_by_condition(found).await?;
+                let (found, rest) = self.read_outside(suspects).await?;
                 self.judge_all(found, pass).await?;
                 suspects = rest;
             }
         }
+    }
+
+    /// Reads these without the condition. Beside them those that were not answered.
+    pub(crate) async fn read_outside(
+        &mut self,
+        suspects: Vec<Suspect>,
+    ) -> Result<(Vec<Reread>, Vec<Suspect>), AgentError> {
+        let how = How { unfiltered: true, ..How::default() };
+        let request = self.requests.send(self.target, suspects, how).await?;
+        let (rereads, unanswered) = self.requests.receive(self.target, request, how).await?;
+        let (missed, mut found): (Vec<Reread>, Vec<Reread>) = rereads.into_iter().partition(|reread| {
+            let unproven = [0, 1].map(|side| reread.unproven[side]);
+            (unproven[0] && reread.source.is_none()) || (unproven[1] && reread.target.is_none())
+        });
+        let mut searched: Vec<Suspect> = missed.into_iter().map(|reread| reread.suspect).collect();
+        while !searched.is_empty() {
+            let (rereads, rest) = RowRequests::search(self.target, searched, how).await?;
+            found.extend(rereads);
+            searched = rest;
+        }
+        Ok((self.told_apart_by_condition(found).await?, unanswered))
     }
 
     /// Of rows read without the condition: those that are equal may have come to lie inside of it meanwhile, so they are

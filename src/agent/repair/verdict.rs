@@ -48,9 +48,19 @@ impl Settlement<'_, '_> {
     }
 
     /// A difference that is left as it is.
-    fn leave(&mut self, reread: &Reread) {
+    fn leave(&mut self, reread: &Reread, why: &str) {
         self.conclude(reread, Conclusion::Different(reread.kind()));
-        self.target.outcome.left += 1;
+        self.note_left(1, why);
+    }
+
+    /// Counts rows that are left, and why where the run writes.
+    pub(crate) fn note_left(&mut self, rows: u64, why: &str) {
+        let writes = self.writes();
+        let outcome = &mut self.target.outcome;
+        outcome.left += rows;
+        if writes {
+            *outcome.left_because.entry(why.to_owned()).or_default() += rows;
+        }
     }
 
     /// A difference that cannot be written.
@@ -130,7 +140,7 @@ impl Settlement<'_, '_> {
         let change = change_of(reread);
         if change.before == change.after {
             // Only the condition tells the two apart: there is nothing to write.
-            self.leave(reread);
+            self.leave(reread, "only the condition tells the two rows apart");
             return Ok(None);
         }
         match self.permission.permit(change) {
@@ -139,8 +149,8 @@ impl Settlement<'_, '_> {
                 self.set_aside(reread, &refused.refusal.to_string())?;
                 Ok(None)
             }
-            Err(_) => {
-                self.leave(reread);
+            Err(refused) => {
+                self.leave(reread, &refused.refusal.to_string());
                 Ok(None)
             }
         }

@@ -211,6 +211,23 @@ impl Settlement<'_, '_> {
         }
     }
 
+    /// Under a condition, rows that one side lacks are read without it: they may be there, outside.
+    async fn with_outside(&mut self, rereads: Vec<Reread>) -> Result<Vec<Reread>, AgentError> {
+        let stable = |reread: &Reread| {
+            let one_sided = reread.source.is_some() != reread.target.is_some();
+            one_sided && reread.finding(&self.target.key) == Finding::Stable
+        };
+        let (one_sided, mut all): (Vec<Reread>, Vec<Reread>) = rereads.into_iter().partition(stable);
+        let mut suspects: Vec<Suspect> =
+            one_sided.into_iter().map(|reread| reread.renewed(&self.target.key)).collect();
+        while !suspects.is_empty() {
+            let (found, rest) = self.read_outside(suspects).await?;
+            all.extend(found);
+            suspects = rest;
+        }
+        Ok(all)
+    }
+
     /// Updates that exchange unique values block each other; deleting and inserting them in one transaction does not.
     async fn replace(&mut self, mut stuck: Vec<Suspect>) -> Result<(), AgentError> {
         let (mut changes, mut rereads) = (PermittedChanges::default(), Vec::new());
@@ -219,20 +236,18 @@ impl Settlement<'_, '_> {
         while !stuck.is_empty() {
             let rest = stuck.split_off(stuck.len().min(self.requests.keys()));
             let request = self.requests.send(self.target, std::mem::replace(&mut stuck, rest), how).await?;
-            let (chunk, unanswered) = self.requests.receive(self.target, request, how).await?;
+            let (mut chunk, unanswered) = self.requests.receive(self.target, request, how).await?;
             stuck.splice(0..0, unanswered);
+            if filtered {
+                chunk = self.with_outside(chunk).await?;
+            }
             for reread in chunk {
-                let one_sided = reread.source.is_some() != reread.target.is_some();
                 match reread.finding(&self.target.key) {
                     Finding::Unproven | Finding::Changing | Finding::Following => {
                         // It moved, or it cannot be told: nothing is done to it here.
                         self.again.push(&reread.renewed_where_known(&self.target.key))?;
                     }
                     Finding::Settled => self.in_flight(&reread, Conclusion::InFlight)?,
-                    // Under a condition, whether one side lacks it is looked up in another way first.
-                    Finding::Stable if filtered && one_sided => {
-                        self.again.push(&reread.renewed(&self.target.key))?;
-                    }
                     Finding::Stable => {
                         if let Some(change) = self.permitted(&reread)? {
                             changes.push(change);
