@@ -5,6 +5,7 @@
 
 mod again;
 mod alone;
+mod hint;
 mod judge;
 mod plan;
 mod repaired;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::hint;
 use super::judge::Judged;
 use super::plan::{self, Asked, Planned, named};
 use super::repaired::Repaired;
@@ -251,7 +252,7 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
         difference: judged.difference,
         extent: judged.extent,
         message: judged.message,
-        hint: judged.hint,
+        hint: judged.hint.as_deref().map(hint::of_file),
         columns: match (&case.check.kind, case.table) {
             (CheckKind::Rows, Some(table)) => table.plan.as_ref().ok().map(|plan| plan.coverage.clone()),
             _ => None,

@@ -81,9 +81,10 @@ fn compared(left: Meaning, right: Meaning, tolerance: &Tolerance) -> Option<Judg
         false => Judged::new(Status::Fail).saying("the values differ"),
     };
     Some(match (left, right) {
-        (M::Beyond, _) | (_, M::Beyond) => {
-            Judged::unknown("a value is no finite number and no time of a calendar", None)
-        }
+        (M::Beyond, _) | (_, M::Beyond) => Judged::unknown(
+            "a value is beyond what this check reads: no finite number, or a time before the year 1 or far beyond 9999",
+            None,
+        ),
         (M::Float(left, _), M::Float(right, _)) => told(judge::floats(&left, &right, tolerance)),
         (M::Number(left) | M::Float(_, left), M::Number(right) | M::Float(_, right)) => {
             told(judge::numbers(&left, &right, tolerance))
@@ -127,7 +128,11 @@ fn told(judged: Judged) -> Judged {
 
 fn unlike(source: ScalarClass, target: ScalarClass) -> Judged {
     Judged::unknown(
-        format!("the source's value is a {}, the target's a {}", source.as_str(), target.as_str()),
+        format!(
+            "the source's value is of class {}, the target's of class {}",
+            source.as_str(),
+            target.as_str()
+        ),
         Some("cast one of them in its query".to_owned()),
     )
 }

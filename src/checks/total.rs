@@ -177,7 +177,12 @@ fn measured(check: &CheckSpec, asked: &Asked, words: &str, source: &Side, target
     }
     let value = |side: &Side| side.values.first().cloned().flatten();
     let (left, right) = (value(source), value(target));
-    let unread = || Judged::unknown("a value cannot be read as its column's type", None);
+    let unread = || {
+        Judged::unknown(
+            "a value cannot be read as its column's type, or is beyond what a check compares",
+            None,
+        )
+    };
     if matches!(check.kind, CheckKind::Sum { .. }) && (is_clipped(&left) || is_clipped(&right)) {
         return Judged::unknown("a sum is beyond what its server can hold", None);
     }
@@ -243,7 +248,10 @@ fn fresh(
     }
     let newest = |side: &Side| read(&asked.comparison, side.values.first()?.as_deref());
     let (Some(left), Some(right)) = (newest(source), newest(target)) else {
-        return Judged::unknown("a value cannot be read as its column's type", None);
+        return Judged::unknown(
+            "a value cannot be read as its column's type, or is beyond what a check compares",
+            None,
+        );
     };
     let (Some(future), Some(future_target)) = (source.count(1), target.count(1)) else {
         return Judged::unknown("a count is no number", None);

@@ -438,9 +438,12 @@ impl Agreement<'_> {
                     "column {source} cannot be compared: {} in the source, {} in the target; {why}",
                     left.declared, right.declared
                 ),
-                format!(
-                    "leave it out with --exclude {source}, or compare the text forms with --as-text {source}"
-                ),
+                match why.contains("--assume-utc") {
+                    true => format!("give --assume-utc, or leave it out with --exclude {source}"),
+                    false => format!(
+                        "leave it out with --exclude {source}, or compare the text forms with --as-text {source}"
+                    ),
+                },
             ),
         }
     }

@@ -171,3 +171,30 @@ fn numbers_and_times_meet_across_engines() {
     assert!(output.stdout.contains("<failure message=\"the values differ\""), "{output:?}");
     assert_eq!(output.stdout.matches("<failure").count(), 1, "{output:?}");
 }
+
+/// A query that gives several rows, or none, is no value.
+#[test]
+fn a_query_of_several_rows_passes_nowhere() {
+    let (pg, my, lite) = (PostgresDb::create(), MysqlDb::create(), SqliteDb::create());
+    let (pg, my, lite) = (pg.url(), my.url(), lite.url());
+    let urls = [pg.as_str(), my.as_str(), lite.as_str()];
+    for source in urls {
+        for target in urls {
+            let mut queries = vec![case("select 1", "select 1 union all select 2", "unknown")];
+            queries.push(case("select 1 union all select 1", "select 1", "unknown"));
+            queries.push(case("select 1, 2", "select 1", "unknown"));
+            queries.push(case("select 1", "select 1 union all select null", "unknown"));
+            queries.push(case("select 1 where 1 = 0", "select 1", "fail"));
+            queries.push(case("select 1 where 1 = 0", "select 1 where 1 = 0", "unknown"));
+            queries.push(case("select 1 union select 1", "select 1 limit 1", "pass"));
+            hold(source, target, &queries);
+        }
+        let several = [("select 1 union all select 2".to_owned(), "select 1".to_owned())];
+        let result = &all(source, &lite, &several)[0];
+        let (message, hint) = (result["message"].to_string(), result["hint"].to_string());
+        assert!(
+            message.contains("more than") && hint.contains("one SELECT of one value"),
+            "{source} {result}"
+        );
+    }
+}

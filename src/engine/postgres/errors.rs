@@ -48,6 +48,8 @@ pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> En
                 | "0A000"
                 | "42P20"
                 | "42809"
+                // More than one row where one value is asked for.
+                | "21000"
         );
     if !mine {
         return engine_error(during, error);

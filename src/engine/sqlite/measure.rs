@@ -268,7 +268,7 @@ impl SqliteEngine {
                 (format!("count rows of {}", counts.table), measure::counts(&Sqlite, counts)?)
             }
             Question::Scalar { sql } => {
-                ("run the check's query".to_owned(), format!("SELECT {}", measure::scalar(sql)))
+                ("run the check's query".to_owned(), format!("SELECT * FROM {}", measure::scalar(sql)))
             }
             Question::Indexed { table, column } => {
                 (format!("look for an index of {table}"), indexed(table, column))
@@ -307,9 +307,15 @@ fn indexed(table: &TableName, column: &str) -> String {
 /// The one value with the class that it has.
 fn scalar(connection: &Connection, sql: &str, during: &str) -> Result<Answer, EngineError> {
     let failed = |error: Error| engine_error(during, &error);
+    let beyond = |what: &str| Err(EngineError::new(ErrorKind::Filter, during, what));
     let mut statement = connection.prepare(sql).map_err(failed)?;
+    if statement.column_count() != 1 {
+        return beyond("the query gives more than one column");
+    }
     let mut rows = statement.query([]).map_err(failed)?;
-    let Some(row) = rows.next().map_err(failed)? else { return Ok(Vec::new()) };
+    let Some(row) = rows.next().map_err(failed)? else {
+        return Ok(Scalar { class: ScalarClass::UntypedText, text: None }.answer());
+    };
     let (class, text) = match row.get_ref(0).map_err(failed)? {
         ValueRef::Null => (ScalarClass::UntypedText, None),
         ValueRef::Integer(value) => (ScalarClass::Number, Some(value.to_string())),
@@ -320,6 +326,9 @@ fn scalar(connection: &Connection, sql: &str, during: &str) -> Result<Answer, En
         },
         ValueRef::Blob(bytes) => (ScalarClass::Bytes, Some(hex(bytes))),
     };
+    if rows.next().map_err(failed)?.is_some() {
+        return beyond("the query gives more than one row");
+    }
     Ok(Scalar { class, text }.answer())
 }
 
