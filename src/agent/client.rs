@@ -5,23 +5,27 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::conversation::failed_event;
+use super::dial::dial;
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
+use super::handle::{Agent, AgentHandle, SourceEnd};
 use super::local::LEFT_OUT_MAX;
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
     RunRequest, TablesRequest, TaskFrame, UndoRequest, frame::Kind, run_request::Peer, task_frame,
 };
+use super::rendezvous::new_word;
 use super::security::{ClientSecurity, PeerToken};
 use super::session::link::{FRAMES_IN_FLIGHT, Link};
 use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
@@ -30,7 +34,6 @@ use super::task_stream::acknowledging;
 use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first answer needs one short query of the agent's database; what is no agent gives none at all.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a conversation: until the peer has taken our last frames and closed its half. Then it is cut off.
@@ -41,18 +44,6 @@ const UNARY_TIMEOUT: Duration = Duration::from_secs(60);
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(600);
 /// A total may have to read a whole table; pings find a peer that is gone.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// Twice the bandwidth-delay product of 100 Mbit/s over 150 ms.
-pub(super) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// Conversations at once, over all connections of a listening agent: each holds a digest run and a few database
-/// connections.
-pub(super) const SESSIONS_MAX: u16 = 64;
-/// Every conversation can fill its window and the other calls still get through: what is unread of one table, while its
-/// database is slow, must not hold up the tables beside it. A bound that is seldom reached, not memory set aside.
-pub(super) const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (SESSIONS_MAX as u32 + 4);
-/// A peer that does not answer a ping is gone, however quiet the conversation.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
-/// Less is not asked for: a busy machine answers a little late.
-const KEEPALIVE_LEAST: Duration = Duration::from_secs(1);
 /// Far above any honest message: frontiers are cut at some ten kilobytes and rows at 256 KiB; the largest are the keys of
 /// one question and the list of a schema's tables. A peer cannot make this end hold more than that.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -123,60 +114,9 @@ impl RemoteAgent {
         Ok(Self { client, address: address.to_owned(), server, may_write: reply.may_write, peer_timeout })
     }
 
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    pub fn server(&self) -> &ServerInfo {
-        &self.server
-    }
-
-    pub fn may_write(&self) -> bool {
-        self.may_write
-    }
-
-    pub(super) async fn tables(
-        &self,
-        schema: Option<&str>,
-    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
-        let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
-        let mut reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
-        reply.left_out.truncate(LEFT_OUT_MAX);
-        let tables: Result<_, _> = reply.tables.iter().map(|table| parse(table, &self.address)).collect();
-        Ok((tables?, reply.left_out))
-    }
-
-    pub(super) async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
-        let request = DescribeRequest { table: json(table)? };
-        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().describe(request)).await?;
-        parse(&reply.schema, &self.address)
-    }
-
-    pub(super) async fn describe_many(
-        &self,
-        tables: &[TableName],
-    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError> {
-        let request = DescribeManyRequest { tables: pack_json(&tables)?.into() };
-        let reply =
-            answer(&self.address, DESCRIBE_TIMEOUT, self.client.clone().describe_many(request)).await?;
-        let described: Vec<Described> = unpack_json(&reply.tables, "descriptions")?;
-        if described.len() != tables.len() {
-            return Err(AgentError::protocol(
-                "the agent described another number of tables than were asked for",
-            ));
-        }
-        Ok(described.into_iter().map(Described::into_result).collect())
-    }
-
-    pub(super) async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
-        let request = MeasureRequest { question: json(question)? };
-        let reply = answer(&self.address, MEASURE_TIMEOUT, self.client.clone().measure(request)).await?;
-        parse(&reply.answer, &self.address)
-    }
-
     /// Has the agent run as the target. The events end with `Done` or `Failed`, whatever becomes of the agent.
     /// Dropping the receiver cancels the run there.
-    pub(super) async fn run(&self, task: &Task, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
+    async fn run(&self, task: &Task, peer: PeerRef) -> Result<mpsc::Receiver<Event>, AgentError> {
         let peer = match peer {
             PeerRef::Address(address) => Peer::Address(address),
             PeerRef::Rendezvous(word) => Peer::Rendezvous(word),
@@ -185,15 +125,6 @@ impl RemoteAgent {
         let (frames, rx) = task_frames(task_frame::Kind::Run(request))?;
         let mut client = self.client.clone();
         let call = client.run(ReceiverStream::new(rx));
-        let stream = answer(&self.address, UNARY_TIMEOUT, call).await?;
-        Ok(self.events(stream, frames))
-    }
-
-    /// Has the agent take a run back. As `run`.
-    pub(super) async fn undo(&self, task: &UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
-        let (frames, rx) = task_frames(task_frame::Kind::Undo(UndoRequest { task: json(task)? }))?;
-        let mut client = self.client.clone();
-        let call = client.undo(ReceiverStream::new(rx));
         let stream = answer(&self.address, UNARY_TIMEOUT, call).await?;
         Ok(self.events(stream, frames))
     }
@@ -250,6 +181,120 @@ impl RemoteAgent {
             Lingering::new(frames).map(move |frame| frame.map_err(|status| from_status(&status, &address)));
         let peer = if rendezvous.is_some() { Role::Target } else { Role::Source };
         Ok(Link::new(tx, frames.boxed(), peer, self.peer_timeout))
+    }
+
+    /// Has the agent take a run back. As `run`.
+    async fn undo(&self, task: &UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+        let (frames, rx) = task_frames(task_frame::Kind::Undo(UndoRequest { task: json(task)? }))?;
+        let mut client = self.client.clone();
+        let call = client.undo(ReceiverStream::new(rx));
+        let stream = answer(&self.address, UNARY_TIMEOUT, call).await?;
+        Ok(self.events(stream, frames))
+    }
+
+    /// Nobody can dial the source, so it dials the target: both find each other there by a word.
+    async fn meet(&self, source: &AgentHandle, task: &Task) -> Result<mpsc::Receiver<Event>, AgentError> {
+        let word = new_word()?;
+        let peer = PeerRef::Rendezvous(word.clone());
+        let mut told = self.run(task, peer).await.map_err(|error| error.on(Role::Target))?;
+        let link = self.exchange(Some(&word)).await.map_err(|error| error.on(Role::Target))?;
+        let serving = source.serve_source_on(link)?;
+        let (events, rx) = mpsc::channel(EVENTS_AHEAD);
+        tokio::spawn(async move {
+            let _serving = serving;
+            let forward = async {
+                while let Some(event) = told.recv().await {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = forward => {}
+                () = events.closed() => {}
+            }
+        });
+        Ok(rx)
+    }
+}
+
+#[async_trait]
+impl Agent for RemoteAgent {
+    async fn server(&self) -> Result<ServerInfo, AgentError> {
+        Ok(self.server.clone())
+    }
+
+    fn may_write(&self) -> bool {
+        self.may_write
+    }
+
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
+        Ok(self.tables_and_left_out(schema).await?.0)
+    }
+
+    async fn tables_and_left_out(
+        &self,
+        schema: Option<&str>,
+    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
+        let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
+        let mut reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
+        reply.left_out.truncate(LEFT_OUT_MAX);
+        let tables: Result<_, _> = reply.tables.iter().map(|table| parse(table, &self.address)).collect();
+        Ok((tables?, reply.left_out))
+    }
+
+    async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
+        let request = DescribeRequest { table: json(table)? };
+        let reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().describe(request)).await?;
+        parse(&reply.schema, &self.address)
+    }
+
+    async fn describe_many(
+        &self,
+        tables: &[TableName],
+    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError> {
+        let request = DescribeManyRequest { tables: pack_json(&tables)?.into() };
+        let reply =
+            answer(&self.address, DESCRIBE_TIMEOUT, self.client.clone().describe_many(request)).await?;
+        let described: Vec<Described> = unpack_json(&reply.tables, "descriptions")?;
+        if described.len() != tables.len() {
+            return Err(AgentError::protocol(
+                "the agent described another number of tables than were asked for",
+            ));
+        }
+        Ok(described.into_iter().map(Described::into_result).collect())
+    }
+
+    async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
+        let request = MeasureRequest { question: json(question)? };
+        let reply = answer(&self.address, MEASURE_TIMEOUT, self.client.clone().measure(request)).await?;
+        parse(&reply.answer, &self.address)
+    }
+
+    fn address(&self) -> Option<&str> {
+        Some(&self.address)
+    }
+
+    async fn open_source(&self, _: Duration) -> Result<SourceEnd, AgentError> {
+        Ok(SourceEnd { link: self.exchange(None).await?, serving: None })
+    }
+
+    async fn run_as_target(
+        &self,
+        source: &AgentHandle,
+        task: Task,
+    ) -> Result<mpsc::Receiver<Event>, AgentError> {
+        match source.address() {
+            Some(address) => self
+                .run(&task, PeerRef::Address(address.to_owned()))
+                .await
+                .map_err(|error| error.on(Role::Target)),
+            None => self.meet(source, &task).await,
+        }
+    }
+
+    async fn take_back(&self, task: UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
+        self.undo(&task).await.map_err(|error| error.on(Role::Target))
     }
 }
 
@@ -348,60 +393,6 @@ fn not_admitted(status: &Status, address: &str) -> AgentError {
     }
     // The connection may break before the reason has arrived.
     error.with_hint(format!("see its log; if it asks for a certificate, {certificate}"))
-}
-
-/// How often a peer is pinged, and how long its answer is waited for, so that one that is gone is known within its time.
-pub(super) fn keepalive(peer_timeout: Duration) -> Duration {
-    (peer_timeout / 2).clamp(KEEPALIVE_LEAST, KEEPALIVE_EVERY)
-}
-
-async fn dial(
-    address: &str,
-    security: &ClientSecurity,
-    peer_timeout: Duration,
-) -> Result<Channel, AgentError> {
-    let bad = || {
-        AgentError::new(FailureKind::Usage, format!("{address} is no agent address"))
-            .with_hint("write grpcs://HOST:PORT, or grpc://127.0.0.1:PORT on one machine")
-    };
-    let (rest, tls) = match address.strip_prefix("grpcs://") {
-        Some(rest) => (rest, true),
-        None => (address.strip_prefix("grpc://").ok_or_else(bad)?, false),
-    };
-    let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(bad)?;
-    if host.is_empty() || host.contains(['/', '@', '?', '#']) || port.parse::<u16>().is_err() {
-        return Err(bad());
-    }
-    if !tls {
-        security.check_plaintext(host)?;
-    }
-    let uri = format!("{}://{host}:{port}", if tls { "https" } else { "http" });
-    let mut endpoint = Endpoint::from_shared(uri)
-        .map_err(|_| bad())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(keepalive(peer_timeout))
-        .keep_alive_timeout(keepalive(peer_timeout))
-        .keep_alive_while_idle(true);
-    if tls {
-        endpoint = endpoint.tls_config(security.tls_config()).map_err(|error| {
-            AgentError::new(FailureKind::Usage, format!("the TLS files cannot be used: {}", causes(&error)))
-                .with_hint("--ca, --cert and --key-file must be PEM files that belong together")
-        })?;
-    }
-    endpoint.connect().await.map_err(|error| {
-        let why = causes(&error);
-        let hint = if why.contains("InvalidContentType") {
-            "that address speaks no TLS: start that agent with --cert and --key-file, or write grpc:// on one machine"
-        } else if tls && (why.contains("certificate") || why.contains("UnknownIssuer") || why.contains("tls")) {
-            "check --ca (who signed that agent's certificate), the host name, and --cert/--key-file if it asks for one"
-        } else {
-            "is the agent running there, and is the port open? Start it with: trueup agent --database URL --listen ADDR"
-        };
-        AgentError::new(FailureKind::Unreachable, format!("cannot connect to the agent at {address}: {why}")).with_hint(hint)
-    })
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, AgentError> {

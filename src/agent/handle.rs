@@ -1,88 +1,82 @@
-//! An agent wherever it is, and the start of one table's run between any two.
+//! What any agent is to whoever has it do something, wherever it runs; and the start of one run between any two.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
-use super::client::{PeerRef, RemoteAgent};
-use super::conversation::{run_target, run_undo, serve_source};
-use super::error::AgentError;
+use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
-use super::local::LocalAgent;
-use super::rendezvous::new_word;
 use super::session::link::Link;
-use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
+use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
 
-const EVENTS_AHEAD: usize = 64;
+/// One side of a comparison.
+#[async_trait]
+pub trait Agent: fmt::Debug + Send + Sync {
+    async fn server(&self) -> Result<ServerInfo, AgentError>;
 
-#[derive(Debug, Clone)]
-pub enum AgentHandle {
-    /// In this process.
-    Local(Arc<LocalAgent>),
-    /// On the other end of a connection.
-    Remote(Box<RemoteAgent>),
-}
+    fn may_write(&self) -> bool;
 
-impl AgentHandle {
-    pub async fn server(&self) -> Result<ServerInfo, AgentError> {
-        match self {
-            Self::Local(agent) => agent.server().await,
-            Self::Remote(agent) => Ok(agent.server().clone()),
-        }
-    }
-
-    pub fn may_write(&self) -> bool {
-        match self {
-            Self::Local(agent) => agent.may_write(),
-            Self::Remote(agent) => agent.may_write(),
-        }
-    }
-
-    pub async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
-        match self {
-            Self::Local(agent) => agent.tables(schema).await,
-            Self::Remote(agent) => Ok(agent.tables(schema).await?.0),
-        }
-    }
+    async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError>;
 
     /// The tables, and what a comparison of all of them does not look at.
-    pub async fn tables_and_left_out(
+    async fn tables_and_left_out(
         &self,
         schema: Option<&str>,
-    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
-        match self {
-            Self::Local(agent) => Ok((agent.tables(schema).await?, agent.left_out(schema).await?)),
-            Self::Remote(agent) => agent.tables(schema).await,
-        }
-    }
+    ) -> Result<(Vec<TableName>, Vec<String>), AgentError>;
 
-    pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
-        match self {
-            Self::Local(agent) => agent.describe(table).await,
-            Self::Remote(agent) => agent.describe(table).await,
-        }
-    }
+    async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError>;
 
     /// Many tables, in their order; each with its own error.
-    pub async fn describe_many(
+    async fn describe_many(
         &self,
         tables: &[TableName],
-    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError> {
-        match self {
-            Self::Local(agent) => Ok(agent.describe_many(tables).await),
-            Self::Remote(agent) => agent.describe_many(tables).await,
-        }
-    }
+    ) -> Result<Vec<Result<TableSchema, AgentError>>, AgentError>;
 
     /// A few numbers about a table, in one query.
-    pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
-        match self {
-            Self::Local(agent) => agent.measure(question).await,
-            Self::Remote(agent) => agent.measure(question).await,
-        }
+    async fn measure(&self, question: &Question) -> Result<Answer, AgentError>;
+
+    /// Where an agent elsewhere dials this one; `None` where it cannot.
+    fn address(&self) -> Option<&str> {
+        None
     }
+
+    /// Has it play the source of a run whose target is in this process. `patience`: the target's with a silent peer.
+    async fn open_source(&self, patience: Duration) -> Result<SourceEnd, AgentError>;
+
+    /// Has it play the source on a link that leads to the target.
+    fn serve_source_on(&self, _: Link) -> Result<Serving, AgentError> {
+        Err(AgentError::new(
+            FailureKind::Usage,
+            "an agent elsewhere is dialled, and serves no link of others",
+        ))
+    }
+
+    /// Has it play the target of a run. The events end with `Done` or `Failed`; dropping the receiver stops both sides.
+    async fn run_as_target(
+        &self,
+        source: &AgentHandle,
+        task: Task,
+    ) -> Result<mpsc::Receiver<Event>, AgentError>;
+
+    /// Has it take a run back. As `run_as_target`.
+    async fn take_back(&self, task: UndoTask) -> Result<mpsc::Receiver<Event>, AgentError>;
+}
+
+pub type AgentHandle = Arc<dyn Agent>;
+
+/// A source in this process, stopped with whoever holds it.
+pub type Serving = AbortOnDropHandle<Result<(), AgentError>>;
+
+/// The target's end of a link to a source.
+#[derive(Debug)]
+pub struct SourceEnd {
+    pub link: Link,
+    /// Where the source is in this process.
+    pub serving: Option<Serving>,
 }
 
 /// Starts one run; its events end with `Done` or `Failed`. Dropping the receiver stops both sides.
@@ -91,95 +85,5 @@ pub async fn start(
     target: &AgentHandle,
     task: impl Into<Task>,
 ) -> Result<mpsc::Receiver<Event>, AgentError> {
-    let task = task.into();
-    match (source, target) {
-        (AgentHandle::Local(source), AgentHandle::Local(target)) => {
-            let (target_end, source_end) = Link::pair(target.limits().peer_timeout);
-            let source = source.clone();
-            // An error of the source is told over the link.
-            let serving =
-                tokio::spawn(async move { serve_source(&source, source_end).await }.in_current_span());
-            Ok(run_here(target.clone(), task, target_end, Some(AbortOnDropHandle::new(serving))))
-        }
-        (AgentHandle::Remote(source), AgentHandle::Local(target)) => {
-            let link = source.exchange(None).await.map_err(|error| error.on(Role::Source))?;
-            Ok(run_here(target.clone(), task, link, None))
-        }
-        (AgentHandle::Remote(source), AgentHandle::Remote(target)) => target
-            .run(&task, PeerRef::Address(source.address().to_owned()))
-            .await
-            .map_err(|error| error.on(Role::Target)),
-        (AgentHandle::Local(source), AgentHandle::Remote(target)) => {
-            meet(source.clone(), target, &task).await
-        }
-    }
-}
-
-/// Has the target's agent take a run back; the events end with `Done` or `Failed`.
-pub async fn undo_on(target: &AgentHandle, task: UndoTask) -> Result<mpsc::Receiver<Event>, AgentError> {
-    match target {
-        AgentHandle::Remote(target) => target.undo(&task).await.map_err(|error| error.on(Role::Target)),
-        AgentHandle::Local(target) => {
-            let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-            let target = target.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = run_undo(&target, task, events.clone()) => {}
-                    () = events.closed() => {}
-                }
-            });
-            Ok(rx)
-        }
-    }
-}
-
-/// A source in this process, stopped with whoever holds it.
-type Serving = AbortOnDropHandle<Result<(), AgentError>>;
-
-fn run_here(
-    target: Arc<LocalAgent>,
-    task: Task,
-    link: Link,
-    source: Option<Serving>,
-) -> mpsc::Receiver<Event> {
-    let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-    let run = async move {
-        let _source = source;
-        tokio::select! {
-            () = run_target(&target, task, link, events.clone()) => {}
-            () = events.closed() => {}
-        }
-    };
-    tokio::spawn(run.in_current_span());
-    rx
-}
-
-/// The target is elsewhere and the source is here: nobody can dial the source, so the source dials the target.
-async fn meet(
-    source: Arc<LocalAgent>,
-    target: &RemoteAgent,
-    task: &Task,
-) -> Result<mpsc::Receiver<Event>, AgentError> {
-    let word = new_word()?;
-    let peer = PeerRef::Rendezvous(word.clone());
-    let mut told = target.run(task, peer).await.map_err(|error| error.on(Role::Target))?;
-    let link = target.exchange(Some(&word)).await.map_err(|error| error.on(Role::Target))?;
-    let (events, rx) = mpsc::channel(EVENTS_AHEAD);
-    tokio::spawn(async move {
-        // An error of the source is told over the link.
-        let serving = tokio::spawn(async move { serve_source(&source, link).await }.in_current_span());
-        let _serving = AbortOnDropHandle::new(serving);
-        let forward = async {
-            while let Some(event) = told.recv().await {
-                if events.send(event).await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = forward => {}
-            () = events.closed() => {}
-        }
-    });
-    Ok(rx)
+    target.run_as_target(source, task.into()).await
 }

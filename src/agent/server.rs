@@ -12,9 +12,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 
-use super::client::{
-    CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, SESSIONS_MAX, STREAM_WINDOW_BYTES, keepalive,
-};
+use super::client::MESSAGE_BYTES_MAX;
+use super::dial::{CONNECTION_WINDOW_BYTES, SESSIONS_MAX, STREAM_WINDOW_BYTES, keepalive};
 use super::error::{AgentError, FailureKind};
 use super::local::LocalAgent;
 use super::proto::DESCRIPTORS;

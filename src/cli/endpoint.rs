@@ -7,7 +7,7 @@ use super::Failure;
 use super::args::{LimitArgs, PeerArgs};
 use crate::agent::security::{ClientSecurity, KeyPair, PeerToken, read_pem};
 use crate::agent::{
-    AgentError, AgentHandle, AgentLimits, Courtesy, LocalAgent, RemoteAgent, Serves, UndoStore,
+    AgentError, AgentHandle, AgentLimits, Courtesy, LocalAgent, RemoteAgent, Serves, UndoStore, in_process,
 };
 use crate::config;
 use crate::engine::{self, Manners};
@@ -53,11 +53,11 @@ impl EndpointUrl {
         let opened = if self.is_agent() {
             RemoteAgent::connect(&self.url, peers, limits.peer_timeout)
                 .await
-                .map(|agent| AgentHandle::Remote(Box::new(agent)))
+                .map(|agent| Arc::new(agent) as AgentHandle)
         } else {
             open_local(&self.url, limits, Serves::everything())
                 .await
-                .map(|agent| AgentHandle::Local(Arc::new(agent.with_undo(undo))))
+                .map(|agent| in_process(Arc::new(agent.with_undo(undo))))
         };
         opened.map_err(|error| error.on(side).into())
     }

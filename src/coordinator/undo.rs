@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::table::table_error;
 use super::{RunEvent, RunOutcome};
 use crate::agent::error::FailureKind;
-use crate::agent::{self, AgentError, AgentHandle, Event, UndoTask, Undone};
+use crate::agent::{AgentError, AgentHandle, Event, UndoTask, Undone};
 use crate::model::Role;
 use crate::report::{SetAside, TableError, TableReport, Verdict};
 
@@ -24,7 +24,7 @@ pub async fn undo(
             .with_hint("start it with --allow-write")
             .on(Role::Target));
     }
-    let mut told = agent::undo_on(target, task.clone()).await?;
+    let mut told = target.take_back(task.clone()).await?;
     let mut tables: Vec<TableReport> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut current = 0;

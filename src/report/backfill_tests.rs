@@ -44,7 +44,7 @@ fn table(steps: Vec<StepRow>) -> BackfillTable {
         outcome: TableOutcome::default(),
         unsettled: 0,
         doubts: Vec::new(),
-        left_because: std::collections::BTreeMap::new(),
+        left_because: BTreeMap::new(),
     }
 }
 

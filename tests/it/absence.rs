@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use trueup::agent::{AgentHandle, Event, TableOutcome, TableTask, start};
+use trueup::agent::{AgentHandle, Event, TableOutcome, TableTask, in_process, start};
 use trueup::engine::Engine;
 
 use super::support::agents::{Listening, engine_of, local, outcome, repair, task};
@@ -48,7 +48,7 @@ fn blindings() -> Vec<(&'static str, Option<Blinding>, Option<Blinding>)> {
 
 async fn agent(db: &SqliteDb, blinding: Option<Blinding>) -> AgentHandle {
     let engine = engine_of(db).await;
-    AgentHandle::Local(match blinding {
+    in_process(match blinding {
         Some(blind) => local(blind(engine)),
         None => local(engine),
     })
@@ -211,7 +211,7 @@ async fn altered(urls: [String; 2], at: impl Fn()) -> Result<TableOutcome, Strin
 }
 
 async fn open(url: &str) -> AgentHandle {
-    AgentHandle::Local(local(trueup::engine::open(url).await.unwrap()))
+    in_process(local(trueup::engine::open(url).await.unwrap()))
 }
 
 const COLUMNS: &str = "CREATE TABLE t (id int PRIMARY KEY, k int NOT NULL UNIQUE, v int, w int)";

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use trueup::agent::Serves;
-use trueup::agent::{AgentHandle, Event, Intents, TrailSecret, TrailWish, start};
+use trueup::agent::{Event, Intents, TrailSecret, TrailWish, in_process, start};
 use trueup::engine;
 
 use super::support::agents::{Listening, PATIENCE, local, repair, serving, task};
@@ -47,14 +47,14 @@ async fn held_back(kind: Kind, bulk: bool, remote: bool, nth: usize, then: Then)
     }
     let patience = if then == Then::Stalls { Duration::from_millis(1_500) } else { Duration::from_secs(20) };
     let at_target = serving(engine::open(&target.url()).await.unwrap(), Serves::everything(), patience);
-    let from = AgentHandle::Local(local(engine::open(&source.url()).await.unwrap()));
+    let from = in_process(local(engine::open(&source.url()).await.unwrap()));
     let listening = match remote {
         true => Some(Listening::start(at_target.clone()).await),
         false => None,
     };
     let to = match &listening {
         Some(listening) => listening.handle().await,
-        None => AgentHandle::Local(at_target),
+        None => in_process(at_target),
     };
     let mut task = repair(task(&from, &to, "t").await);
     task.options.trail = Some(TrailWish { secret: TrailSecret::new([7; 32]), plain_keys: true });
@@ -121,8 +121,8 @@ async fn without_a_trail_nothing_waits() {
     }
     source.fill("t", 1..=ROWS, "i, 'new'");
     let (from, to) = (
-        AgentHandle::Local(local(engine::open(&source.url()).await.unwrap())),
-        AgentHandle::Local(local(engine::open(&target.url()).await.unwrap())),
+        in_process(local(engine::open(&source.url()).await.unwrap())),
+        in_process(local(engine::open(&target.url()).await.unwrap())),
     );
     let task = repair(task(&from, &to, "t").await);
     let done = super::support::agents::outcome(start(&from, &to, task).await.unwrap()).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trueup::agent::{AgentHandle, AgentLimits, Courtesy, LocalAgent, Serves, start};
+use trueup::agent::{AgentLimits, Courtesy, LocalAgent, Serves, in_process, start};
 use trueup::engine::{self, ErrorKind, Pressure};
 
 use super::support::agents::{engine_of, outcome, repair, task};
@@ -39,8 +39,7 @@ async fn a_gap_is_read_no_faster_than_its_source_allows() {
     target.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT)");
     let courtesy = Courtesy { rows_per_second: Some(8_000), ..Courtesy::default() };
     let limits = AgentLimits { courtesy, ..AgentLimits::default() };
-    let here =
-        |engine, limits| AgentHandle::Local(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
+    let here = |engine, limits| in_process(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
     let (from, to) =
         (here(engine_of(&source).await, limits), here(engine_of(&target).await, AgentLimits::default()));
     let done = outcome(start(&from, &to, repair(task(&from, &to, "t").await)).await.unwrap()).await;
@@ -57,8 +56,7 @@ async fn rows_are_looked_up_no_faster_than_their_source_allows() {
     source.execute("UPDATE t SET a = 'changed ' || id");
     let courtesy = Courtesy { rows_per_second: Some(4_000), ..Courtesy::default() };
     let limits = AgentLimits { courtesy, ..AgentLimits::default() };
-    let here =
-        |engine, limits| AgentHandle::Local(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
+    let here = |engine, limits| in_process(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
     let (from, to) =
         (here(engine_of(&source).await, limits), here(engine_of(&target).await, AgentLimits::default()));
     let done = outcome(start(&from, &to, task(&from, &to, "t").await).await.unwrap()).await;
@@ -77,8 +75,7 @@ async fn work_pauses_while_a_server_is_pressed() {
     let courtesy =
         Courtesy { max_lag: Some(Duration::from_secs(5)), max_running: Some(20), ..Courtesy::default() };
     let limits = AgentLimits { courtesy, ..AgentLimits::default() };
-    let here =
-        |engine, limits| AgentHandle::Local(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
+    let here = |engine, limits| in_process(Arc::new(LocalAgent::new(engine, limits, Serves::everything())));
     let from = here(engine_of(&source).await, AgentLimits::default());
     let to = here(gated.clone(), limits);
     let task = repair(task(&from, &to, "t").await);

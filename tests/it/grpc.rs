@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::{
 };
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
-use trueup::agent::{AgentHandle, Event, Serves, start};
+use trueup::agent::{AgentHandle, Event, Serves, in_process, start};
 use trueup::model::{Role, TableName};
 
 use super::support::agents::{
@@ -76,7 +76,7 @@ async fn pairings(
                 listening.push(there);
                 handle
             } else {
-                AgentHandle::Local(agent)
+                in_process(agent)
             });
         }
         let target = handles.pop().unwrap();
@@ -159,7 +159,7 @@ async fn a_source_that_cannot_be_dialled_is_told_as_such() {
     let target = Listening::start(local(engine_of(&db).await)).await;
     let proxy = CountingProxy::start(source.address).await;
     let dialled = dial(&format!("grpc://{}", proxy.address), &ClientSecurity::default()).await.unwrap();
-    let (there, here) = (AgentHandle::Remote(Box::new(dialled)), target.handle().await);
+    let (there, here) = ((Arc::new(dialled) as AgentHandle), target.handle().await);
     let task = task(&there, &here, "t").await;
     // The coordinator reaches the source; the target is told an address where nobody listens.
     proxy.stop().await;
@@ -179,7 +179,7 @@ async fn what_an_agent_does_not_serve_is_refused_also_from_afar() {
     let only_t = Serves { tables: Some(vec![TableName::new(None, "t")]), write: false, sql: false };
     let listening = Listening::start(serving(engine_of(&target).await, only_t, PATIENCE)).await;
     let there = listening.handle().await;
-    let here = AgentHandle::Local(local(engine_of(&source).await));
+    let here = in_process(local(engine_of(&source).await));
     assert!(!there.may_write());
     assert_eq!(there.tables(None).await.unwrap().len(), 1);
     let refused = there.describe(&TableName::new(None, "secret")).await.unwrap_err();
@@ -207,7 +207,7 @@ async fn more_conversations_than_allowed_are_refused_and_places_come_back() {
     let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
     let limits = ServerLimits { sessions: 2, ..ServerLimits::default() };
     let listening = Listen { limits, ..Listen::default() }.start(local(gated.clone())).await;
-    let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
+    let (there, here) = (listening.handle().await, in_process(local(engine_of(&db).await)));
     let task = task(&there, &here, "t").await;
     // One as the source, one as the target: its meeting with the source takes no third place.
     let one = start(&there, &here, task.clone()).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_stopped_agent_lets_its_conversations_end() {
     let db = table("t", 10);
     let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
     let mut listening = Listening::start(local(gated.clone())).await;
-    let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
+    let (there, here) = (listening.handle().await, in_process(local(engine_of(&db).await)));
     let task = task(&there, &here, "t").await;
     let url = listening.url();
     let events = start(&there, &here, task).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_stopped_agent_tells_why_it_cuts_a_conversation_off() {
         let gated = GatedEngine::closed(engine_of(&db).await, At::Snapshot);
         let limits = ServerLimits { grace: Duration::from_millis(50), ..ServerLimits::default() };
         let mut listening = Listen { limits, ..Listen::default() }.start(local(gated.clone())).await;
-        let (there, here) = (listening.handle().await, AgentHandle::Local(local(engine_of(&db).await)));
+        let (there, here) = (listening.handle().await, in_process(local(engine_of(&db).await)));
         let (source, target) = if remote_source { (&there, &here) } else { (&here, &there) };
         let task = task(source, target, "t").await;
         let events = start(source, target, task).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_table_that_stalls_does_not_hold_up_the_tables_beside_it() {
     // One connection for all.
     let there = listening.handle().await;
     let gated = GatedEngine::closed(engine_of(&empty).await, At::Apply);
-    let here = AgentHandle::Local(local(gated.clone()));
+    let here = in_process(local(gated.clone()));
     let mut big = repair(task(&there, &here, "big").await);
     // Nobody listens to their events.
     big.options.details_max = 0;
@@ -317,8 +317,7 @@ async fn the_counted_bytes_are_those_of_the_wire() {
     let listening = Listening::start(local(engine_of(&source).await)).await;
     let proxy = CountingProxy::start(listening.address).await;
     let dialled = dial(&format!("grpc://{}", proxy.address), &ClientSecurity::default()).await.unwrap();
-    let (there, here) =
-        (AgentHandle::Remote(Box::new(dialled)), AgentHandle::Local(local(engine_of(&target).await)));
+    let (there, here) = ((Arc::new(dialled) as AgentHandle), in_process(local(engine_of(&target).await)));
     let task = repair(task(&there, &here, "t").await);
     let before = proxy.bytes();
     let outcome = outcome(start(&there, &here, task).await.unwrap()).await;
@@ -354,8 +353,8 @@ async fn the_budget_of_locating_holds_end_to_end() {
             target.execute(drift);
         }
         let listening = Listening::start(local(engine_of(&source).await)).await;
-        let there = AgentHandle::Remote(Box::new(listening.dial().await));
-        let here = AgentHandle::Local(local(engine_of(&target).await));
+        let there = Arc::new(listening.dial().await) as AgentHandle;
+        let here = in_process(local(engine_of(&target).await));
         // The missing block is streamed by a repair; in a dry one its rows do not cross.
         let mut task = repair(task(&there, &here, "t").await);
         task.options.dry_run = rows > 0 || drift.is_empty();
@@ -423,8 +422,8 @@ async fn a_metered_link_sees_a_kilobyte_for_one_row() {
     let (source, target) = (table("t", 30_000), table("t", 30_000));
     target.execute("UPDATE t SET note = 'x' WHERE id = 77");
     let listening = Listening::start(local(engine_of(&source).await)).await;
-    let there = AgentHandle::Remote(Box::new(listening.dial().await));
-    let here = AgentHandle::Local(local(engine_of(&target).await));
+    let there = Arc::new(listening.dial().await) as AgentHandle;
+    let here = in_process(local(engine_of(&target).await));
     let mut task = task(&there, &here, "t").await;
     task.options.metered = true;
     let outcome = outcome(start(&there, &here, task).await.unwrap()).await;

@@ -1,6 +1,7 @@
 //! Peers that break the rules: other versions, other services, garbage, silence, stolen meetings.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,9 @@ use trueup::agent::proto::{
 use trueup::agent::security::ClientSecurity;
 use trueup::agent::server::ServerLimits;
 use trueup::agent::wire::{Held, pack_json, pack_keys, pack_roots};
-use trueup::agent::{AgentHandle, Event, PROTOCOL_VERSION, RemoteAgent, Serves, TableTask, Task, start};
+use trueup::agent::{
+    AgentHandle, Event, PROTOCOL_VERSION, RemoteAgent, Serves, TableTask, Task, in_process, start,
+};
 use trueup::merkle::RootDigest;
 use trueup::model::{ENCODING_VERSION, Key, Role};
 
@@ -64,7 +67,7 @@ fn told(status: &Status) -> Failure {
 }
 
 async fn plan_of(db: &SqliteDb) -> TableTask {
-    let here = AgentHandle::Local(local(engine_of(db).await));
+    let here = in_process(local(engine_of(db).await));
     task(&here, &here, "t").await
 }
 
@@ -206,7 +209,7 @@ async fn a_hostile_target_gets_an_error_and_the_agent_goes_on() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     let there = listening.handle().await;
-    let here = AgentHandle::Local(local(engine_of(&db).await));
+    let here = in_process(local(engine_of(&db).await));
     assert!(outcome(start(&there, &here, task).await.unwrap()).await.proved);
 }
 
@@ -404,8 +407,8 @@ async fn a_hostile_source_ends_the_run_with_an_error_of_its_side() {
     for (what, replies, silent, expected) in conversations {
         let source = Scripted::start(honest_hello(&db).await, replies, silent).await.unwrap();
         let here = serving(engine_of(&db).await, Serves::everything(), Duration::from_secs(1));
-        let source = AgentHandle::Remote(Box::new(source));
-        let events = start(&source, &AgentHandle::Local(here), task.clone()).await.unwrap();
+        let source = Arc::new(source) as AgentHandle;
+        let events = start(&source, &in_process(here), task.clone()).await.unwrap();
         match last(events).await {
             Event::Failed { kind, side, message, hint } => {
                 assert_eq!((kind.as_str(), side), (expected, Some(Role::Source)), "{what}: {message}");
@@ -434,9 +437,9 @@ async fn a_hostile_source_of_a_roll_call_makes_nothing_equal() {
     for (what, replies, silent, expected) in conversations {
         let source = Scripted::start(honest_hello(&db).await, replies, silent).await.unwrap();
         let here = serving(engine_of(&db).await, Serves::everything(), Duration::from_secs(1));
-        let source = AgentHandle::Remote(Box::new(source));
+        let source = Arc::new(source) as AgentHandle;
         let task = Task::RollCall(vec![plan.clone(), plan.clone()]);
-        let mut events = start(&source, &AgentHandle::Local(here), task).await.unwrap();
+        let mut events = start(&source, &in_process(here), task).await.unwrap();
         let mut kind = None;
         while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap() {
             assert!(!matches!(event, Event::Equal { .. }), "{what}: {event:?}");
@@ -463,7 +466,7 @@ async fn an_agent_that_answers_nonsense_is_told_as_such() {
     let garbled = HelloReply { server: Bytes::from_static(b"garbage"), ..good.clone() };
     assert_eq!(Scripted::start(garbled, Vec::new(), false).await.unwrap_err().kind.as_str(), "protocol");
 
-    let there = AgentHandle::Remote(Box::new(Scripted::start(good, Vec::new(), false).await.unwrap()));
+    let there = Arc::new(Scripted::start(good, Vec::new(), false).await.unwrap()) as AgentHandle;
     assert_eq!(there.tables(None).await.unwrap_err().kind.as_str(), "protocol");
     let task = plan_of(&db).await;
     assert_eq!(there.describe(&task.plan.source).await.unwrap_err().kind.as_str(), "protocol");

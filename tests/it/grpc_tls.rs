@@ -112,7 +112,7 @@ async fn a_token_is_asked_for_with_every_call() {
     // All the way through: the target's agent shows its token to the source that it dials.
     let target =
         Listen { peers: with(token("0123456789abcdef")), ..Listen::default() }.start(agent(&db).await).await;
-    let (source, target) = (AgentHandle::Remote(Box::new(source)), target.handle().await);
+    let (source, target) = ((Arc::new(source) as AgentHandle), target.handle().await);
     let task = task(&source, &target, "t").await;
     assert!(outcome(start(&source, &target, task).await.unwrap()).await.proved);
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use trueup::agent::{AgentHandle, AgentLimits, Allow, LocalAgent, Serves, TaskOptions};
+use trueup::agent::{AgentHandle, AgentLimits, Allow, LocalAgent, Serves, TaskOptions, in_process};
 use trueup::coordinator::{PairRequest, RunRequest, run};
 use trueup::engine;
 use trueup::model::{TableName, Wishes};
@@ -313,7 +313,7 @@ impl Databases {
             S => self.sqlite.url(),
         };
         let engine = engine::open(&url).await.unwrap();
-        AgentHandle::Local(Arc::new(LocalAgent::new(engine, AgentLimits::default(), Serves::everything())))
+        in_process(Arc::new(LocalAgent::new(engine, AgentLimits::default(), Serves::everything())))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use trueup::agent::{AgentHandle, Allow, TableOutcome, TableTask, start};
+use trueup::agent::{AgentHandle, Allow, TableOutcome, TableTask, in_process, start};
 use trueup::engine;
 
 use super::support::agents::{local, outcome, task};
@@ -21,7 +21,7 @@ fn pair(kind: Kind) -> (AnyDb, AnyDb) {
 }
 
 async fn agent(db: &AnyDb) -> AgentHandle {
-    AgentHandle::Local(local(engine::open(&db.url()).await.unwrap()))
+    in_process(local(engine::open(&db.url()).await.unwrap()))
 }
 
 async fn run(task: TableTask, source: &AgentHandle, target: &AgentHandle) -> TableOutcome {
@@ -94,7 +94,7 @@ async fn a_row_that_goes_while_it_is_refused_is_not_deleted_unasked() {
                     at_source.execute("DELETE FROM t WHERE id = 1");
                 }
             });
-            let (from, to) = (agent(&source).await, AgentHandle::Local(local(hooked)));
+            let (from, to) = (agent(&source).await, in_process(local(hooked)));
             let mut task = task(&from, &to, "t").await;
             task.options.repair = Some(Allow { insert: true, update: true, delete: false });
             let done = run(task, &from, &to).await;
@@ -124,7 +124,7 @@ async fn a_row_that_goes_stale_when_it_is_tried_again_is_counted() {
                 at_target.execute(&format!("UPDATE t SET a = 'moved{nth}' WHERE id = 1"));
             }
         });
-        let (from, to) = (agent(&source).await, AgentHandle::Local(local(hooked)));
+        let (from, to) = (agent(&source).await, in_process(local(hooked)));
         let mut task = task(&from, &to, "t").await;
         task.options.repair = Some(Allow { insert: true, update: true, delete: false });
         let done = run(task, &from, &to).await;
@@ -182,7 +182,7 @@ async fn what_somebody_else_wrote_meanwhile_is_not_counted_as_written() {
                 _ => {}
             }
             });
-            let (from, to) = (agent(&source).await, AgentHandle::Local(local(hooked)));
+            let (from, to) = (agent(&source).await, in_process(local(hooked)));
             let mut task = task(&from, &to, "t").await;
             task.options.repair = Some(Allow::ALL);
             let done = run(task, &from, &to).await;

@@ -77,7 +77,7 @@ impl Listening {
     }
 
     pub(crate) async fn handle(&self) -> AgentHandle {
-        AgentHandle::Remote(Box::new(self.dial().await))
+        Arc::new(self.dial().await)
     }
 
     /// Begins to stop.
