@@ -6,10 +6,8 @@
 //! - A snapshot ends with the scan, before the conversation begins.
 
 mod acknowledge;
-pub mod client;
 mod compare;
 mod conversation;
-mod dial;
 mod difference;
 pub mod error;
 pub mod event;
@@ -20,20 +18,15 @@ pub mod intents;
 pub mod local;
 mod outcome;
 mod pace;
-mod rendezvous;
 mod repair;
+mod rpc;
 mod scan;
 mod secret_file;
-pub mod security;
-pub mod server;
-mod service;
 mod session;
 mod small_tables;
 mod source;
-mod status;
 mod table_run;
 mod target;
-mod task_stream;
 pub mod told;
 mod trail;
 pub mod undo;
@@ -42,6 +35,8 @@ mod undo_table;
 mod whole_rows;
 mod writer;
 
+pub use rpc::client::RemoteAgent;
+pub use rpc::{client, security, server};
 pub use session::wire;
 
 /// The generated wire contract.
@@ -55,7 +50,7 @@ pub mod proto {
 
 pub use crate::model::Allow;
 pub use acknowledge::Acknowledge;
-pub use client::RemoteAgent;
+
 pub use difference::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 pub use error::AgentError;
 pub use event::{EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
-use super::error::{AgentError, FailureKind};
+use super::super::error::{AgentError, FailureKind};
 
 const TOKEN_CHARS_MIN: usize = 16;
 /// A peer that connects and then says nothing holds no place for longer.

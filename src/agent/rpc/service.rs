@@ -11,24 +11,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::client::{RemoteAgent, json};
-use super::conversation::{failed_event, run_target, run_undo, serve_source};
-use super::error::{AgentError, FailureKind};
-use super::event::{Event, Task, UndoTask};
-use super::local::LocalAgent;
-use super::proto::agent_server::Agent;
-use super::proto::{
+use super::super::conversation::{failed_event, run_target, run_undo, serve_source};
+use super::super::error::{AgentError, FailureKind};
+use super::super::event::{Event, Task, UndoTask};
+use super::super::local::LocalAgent;
+use super::super::proto::agent_server::Agent;
+use super::super::proto::{
     DescribeManyReply, DescribeManyRequest, DescribeReply, DescribeRequest, Frame, Greeting, HelloReply,
     HelloRequest, MeasureReply, MeasureRequest, RunEvent, TablesReply, TablesRequest, TaskFrame, frame::Kind,
     run_request::Peer, task_frame,
 };
+use super::super::session::link::{FRAMES_IN_FLIGHT, Link};
+use super::super::session::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
+use super::super::{PROTOCOL_VERSION, SOFTWARE};
+use super::client::{RemoteAgent, json};
 use super::rendezvous::{Arrival, Rendezvous};
 use super::security::{ClientSecurity, ServerSecurity};
-use super::session::link::{FRAMES_IN_FLIGHT, Link};
-use super::session::wire::{DESCRIBED_MAX, Described, pack_json, unpack_json, version_mismatch};
 use super::status::{from_status, to_status};
 use super::task_stream::{self, Awaited};
-use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{ENCODING_VERSION, Role, TableName};
 
 /// A source that was announced dials in within this time.

@@ -12,12 +12,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 
+use super::super::error::{AgentError, FailureKind};
+use super::super::local::LocalAgent;
+use super::super::proto::DESCRIPTORS;
+use super::super::proto::agent_server::AgentServer;
 use super::client::MESSAGE_BYTES_MAX;
 use super::dial::{CONNECTION_WINDOW_BYTES, SESSIONS_MAX, STREAM_WINDOW_BYTES, keepalive};
-use super::error::{AgentError, FailureKind};
-use super::local::LocalAgent;
-use super::proto::DESCRIPTORS;
-use super::proto::agent_server::AgentServer;
 use super::security::{ClientSecurity, PeerToken, ServerSecurity};
 use super::service::Service;
 

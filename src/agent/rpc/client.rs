@@ -14,24 +14,24 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::conversation::failed_event;
-use super::dial::dial;
-use super::error::{AgentError, FailureKind};
-use super::event::{Event, Task, UndoTask};
-use super::handle::{Agent, AgentHandle, SourceEnd};
-use super::local::LEFT_OUT_MAX;
-use super::proto::agent_client::AgentClient;
-use super::proto::{
+use super::super::conversation::failed_event;
+use super::super::error::{AgentError, FailureKind};
+use super::super::event::{Event, Task, UndoTask};
+use super::super::handle::{Agent, AgentHandle, SourceEnd};
+use super::super::local::LEFT_OUT_MAX;
+use super::super::proto::agent_client::AgentClient;
+use super::super::proto::{
     DescribeManyRequest, DescribeRequest, Frame, Greeting, HelloRequest, MeasureRequest, RunEvent,
     RunRequest, TablesRequest, TaskFrame, UndoRequest, frame::Kind, run_request::Peer, task_frame,
 };
+use super::super::session::link::{FRAMES_IN_FLIGHT, Link};
+use super::super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
+use super::super::{PROTOCOL_VERSION, SOFTWARE};
+use super::dial::dial;
 use super::rendezvous::new_word;
 use super::security::{ClientSecurity, PeerToken};
-use super::session::link::{FRAMES_IN_FLIGHT, Link};
-use super::session::wire::{Described, pack_json, unpack_json, version_mismatch};
 use super::status::{causes, from_status};
 use super::task_stream::acknowledging;
-use super::{PROTOCOL_VERSION, SOFTWARE};
 use crate::model::{Answer, ENCODING_VERSION, Question, Role, ServerInfo, TableName, TableSchema};
 
 /// The first answer needs one short query of the agent's database; what is no agent gives none at all.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use super::error::{AgentError, FailureKind};
+use super::super::error::{AgentError, FailureKind};
 use super::security::ClientSecurity;
 use super::status::causes;
 

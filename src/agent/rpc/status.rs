@@ -5,8 +5,8 @@ use std::error::Error;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::error::{AgentError, FailureKind};
-use super::proto::Failure;
+use super::super::error::{AgentError, FailureKind};
+use super::super::proto::Failure;
 
 pub(super) fn to_status(error: &AgentError) -> Status {
     let code = match error.kind {

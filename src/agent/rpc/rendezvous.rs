@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::error::{AgentError, FailureKind};
-use super::session::link::Link;
+use super::super::error::{AgentError, FailureKind};
+use super::super::session::link::Link;
 use crate::model::{Role, value::hex};
 
 /// 128 random bits as hex: nobody meets a run that they were not told of.
