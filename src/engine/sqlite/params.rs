@@ -80,7 +80,7 @@ pub(super) fn stored(column: &AccessColumn, value: &Value) -> Result<Stored, Rej
         | Value::Timestamp(_) => text(value),
         // SQLite's own functions read no offset that is shorter.
         Value::TimestampTz(_) => match value.to_text() {
-            Some(text) if text.ends_with("+00") => Stored::text(&format!("{text}:00")),
+            Some(text) if text.ends_with("+00") => Stored::text(format!("{text}:00")),
             _ => text(value),
         },
     })
