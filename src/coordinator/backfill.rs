@@ -17,12 +17,13 @@ use super::pairs::{self, TablePair};
 use super::proofs::{Proofs, Wrote};
 use super::steps::{Grid, Ruler};
 use super::survey::{self, Subject, usage};
+use super::table::table_error;
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
 use crate::model::measure::{Axis, Step};
 use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired, distance};
 use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere, StepRow};
-use crate::report::{TableError, TableReport, Verdict};
+use crate::report::{TableReport, Verdict};
 
 /// Steps that differ after they were filled are tried again this often: rows may move meanwhile.
 const ROUNDS_MAX: usize = 3;
@@ -146,15 +147,6 @@ struct Work<'a> {
     now: (Vec<u64>, Vec<u64>),
     /// Of the last chunk that held the step.
     verdicts: Vec<Option<Verdict>>,
-}
-
-fn table_error(error: AgentError) -> TableError {
-    TableError {
-        kind: error.kind.as_str().to_owned(),
-        side: error.side.map(|side| side.to_string()),
-        message: error.message,
-        hint: error.hint,
-    }
 }
 
 impl Context<'_> {
