@@ -1,15 +1,8 @@
 //! What is said of a row that is not, when it is read back, what was written.
 
 use crate::model::canonical::split_cells;
-use crate::model::{CanonicalRow, Filled, Rejection, RejectionKind, TableAccess};
-
-/// A type that takes a value and keeps another one in silence: an interval of some fields or digits, a numeric that is rounded left
-/// of its point.
-pub(super) fn keeps_less(declared: &str) -> bool {
-    let declared = declared.trim_end_matches("[]");
-    (declared.starts_with("interval") && declared != "interval")
-        || (declared.starts_with("numeric(") && declared.contains(",-"))
-}
+use crate::model::schema::keeps_less;
+use crate::model::{AccessColumn, CanonicalRow, Filled, Rejection, RejectionKind, TableAccess};
 
 /// Why a row that was just written holds something else. Nothing of its values is told.
 pub(super) fn rejection(
@@ -40,7 +33,7 @@ pub(super) fn rejection(
                     column.name, column.declared
                 ),
                 Some(column) => format!(
-                    "a trigger of the database changes column {0} of the row; leave it out with --exclude {0}",
+                    "a trigger of the database, or the column's type, changes column {0} of the row; leave it out with --exclude {0}",
                     column.name
                 ),
                 None => "a trigger of the database changes the row".to_owned(),
@@ -55,7 +48,10 @@ pub(super) fn rejection(
 /// Why a row that was just written is not found by its key.
 pub(super) fn lost(access: &TableAccess) -> Rejection {
     let mut key = access.key_columns().iter();
-    let reason = match key.find(|column| column.as_text || column.filled == Filled::Generated) {
+    let makes_another = |column: &&AccessColumn| {
+        column.as_text || column.filled == Filled::Generated || keeps_less(&column.declared)
+    };
+    let reason = match key.find(makes_another) {
         Some(column) => format!("the database makes another key of column {}", column.name),
         None => "a trigger of the database changes the row's key, or deletes the row".to_owned(),
     };

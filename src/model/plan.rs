@@ -10,7 +10,9 @@ use super::canonical::ENCODING_VERSION;
 use super::comparison::{ComparisonType, Side, comparison_for, is_rounded};
 use super::coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
 use super::role::Role;
-use super::schema::{Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey};
+use super::schema::{
+    Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey, keeps_less,
+};
 
 /// What the user asked for about columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +124,17 @@ impl Plan {
                 Role::Target => self.target_where.clone(),
             },
         }
+    }
+
+    /// A condition has a query in it: which rows it selects may change with what is written into them or others.
+    pub fn asks_tables(&self) -> bool {
+        let words = |condition: &String| {
+            let mut words = condition.split(|c: char| !c.is_alphanumeric() && c != '_');
+            words.any(|word| {
+                ["select", "table", "values"].iter().any(|query| word.eq_ignore_ascii_case(query))
+            })
+        };
+        [&self.source_where, &self.target_where].into_iter().flatten().any(words)
     }
 
     pub fn table(&self, role: Role) -> &TableName {
@@ -461,7 +474,8 @@ fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &S
 
 /// A key that is compared more coarsely than it is stored is not the key of one row any more.
 fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
-    if !is_rounded(&column.comparison, &column.source_type) {
+    let kept = !keeps_less(&column.target_declared) || column.source_declared == column.target_declared;
+    if kept && !is_rounded(&column.comparison, &column.source_type) {
         return Ok(());
     }
     refuse(

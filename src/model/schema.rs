@@ -248,6 +248,15 @@ impl TableSchema {
     }
 }
 
+/// A declared type of PostgreSQL that takes a value and keeps another one in silence: an interval of some fields or digits, a
+/// numeric that is rounded left of its point, an array whose elements are bounded.
+pub fn keeps_less(declared: &str) -> bool {
+    let element = declared.trim_end_matches("[]");
+    (element.starts_with("interval") && element != "interval")
+        || (element.starts_with("numeric(") && element.contains(",-"))
+        || (element != declared && element.contains('('))
+}
+
 #[cfg(test)]
 mod tests {
     use super::TableName;

@@ -56,6 +56,7 @@ mod serve_dashboard;
 #[cfg(debug_assertions)]
 mod serve_kills;
 mod serve_pair;
+mod side_effects;
 mod sql_file;
 mod stops;
 mod support;

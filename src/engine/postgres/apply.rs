@@ -11,11 +11,11 @@ use super::meaning::{lock, no_address};
 use super::prepare::{judge, prepare};
 use super::target::Target;
 use super::write::{self, Guard, Prepared};
-use super::{PgEngine, errors, load, read_back, run};
+use super::{PgEngine, errors, load, policies, read_back, run};
 use crate::engine::read_back::lost;
 use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::{
-    Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
+    Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
 };
 
 /// Rows per statement.
@@ -200,6 +200,14 @@ impl<'a> Batch<'a> {
         }
         let keys: Vec<&Key> = keys.iter().collect();
         let mut locked = lock(self.connection, &self.target, &keys, &[]).await?;
+        let kept_off = policies::kept_off(
+            self.connection,
+            &self.target,
+            &self.prepared,
+            self.changes,
+            &locked.found.rows,
+        )
+        .await?;
         let ambiguous: HashSet<Key> = locked.found.ambiguous.drain(..).collect();
         for at in 0..self.prepared.len() {
             let Some(prepared) = self.prepared.get_mut(at).filter(|p| looked_for(p)) else { continue };
@@ -210,6 +218,9 @@ impl<'a> Batch<'a> {
                 row.as_ref().is_some_and(|row| row.place.is_none() && !prepared.has_key_texts(&self.target))
                     || missed && !self.target.relation.has_places() && change.before.is_some();
             let fate = match row.as_ref() {
+                None if kept_off.contains(&prepared.key) => {
+                    Some(ChangeOutcome::Failed(policies::rejection()))
+                }
                 // It was there when the table was read for it, and has been changed since.
                 None if missed => Some(ChangeOutcome::Stale),
                 row => judge(change, row.map(|found| &found.row)),
@@ -280,14 +291,22 @@ impl<'a> Batch<'a> {
                         todo.extend((!rest.is_empty()).then_some(rest));
                         continue;
                     }
+                    let is_written = |at: &usize| {
+                        self.prepared.get(*at).is_some_and(|prepared| written.contains(&prepared.key))
+                    };
+                    let (done, passed_over): (Vec<usize>, Vec<usize>) =
+                        group.into_iter().partition(is_written);
+                    unwritten.extend(&passed_over);
+                    if self.reads_back && !passed_over.is_empty() {
+                        // What triggers did for rows that were not written goes; the others are written again.
+                        self.run("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await?;
+                        todo.extend((!done.is_empty()).then_some(done));
+                        continue;
+                    }
                     self.run("RELEASE SAVEPOINT piece").await?;
-                    for at in group {
-                        let Some(prepared) = self.prepared.get(at) else { continue };
-                        let place = prepared.at;
-                        if written.contains(&prepared.key) {
+                    for at in done {
+                        if let Some(place) = self.prepared.get(at).map(|prepared| prepared.at) {
                             self.settle(place, ChangeOutcome::Written);
-                        } else {
-                            unwritten.push(at);
                         }
                     }
                 }
@@ -363,6 +382,10 @@ impl<'a> Batch<'a> {
         Ok(!self.held_otherwise(&written, &keys).await?.is_empty())
     }
 
+    fn has_generated_key(&self) -> bool {
+        self.target.access.key_columns().iter().any(|column| column.filled == Filled::Generated)
+    }
+
     /// Settles these rows of a group, and gives back the others.
     fn set_apart(&mut self, mut group: Vec<usize>, rejected: Vec<(usize, Rejection)>) -> Vec<usize> {
         for (at, rejection) in rejected {
@@ -425,6 +448,10 @@ impl<'a> Batch<'a> {
                 (None, _) if found.strangers > 0 => ChangeOutcome::Failed(Rejection {
                     kind: RejectionKind::Unique,
                     reason: "the key's collation or type holds it equal to another row's key".to_owned(),
+                }),
+                (None, _) if self.has_generated_key() => ChangeOutcome::Failed(Rejection {
+                    kind: RejectionKind::Unique,
+                    reason: "the database computes another key for the row, which another row has".to_owned(),
                 }),
                 (None, _) => ChangeOutcome::Failed(suppressed()),
             };

@@ -48,6 +48,8 @@ pub(super) async fn lookup(
 pub(super) enum Reading {
     /// Through the user's filter, without locks.
     Filtered,
+    /// All rows that the login may read, without locks.
+    Shown,
     /// All rows, locked for writing in key order.
     Locked,
 }
@@ -267,6 +269,7 @@ async fn query(
         Reading::Filtered => {
             statement::filter(access).map_or_else(String::new, |filter| format!(" AND {filter}"))
         }
+        Reading::Shown => String::new(),
         Reading::Locked => {
             let order: Vec<String> = access
                 .key_columns()

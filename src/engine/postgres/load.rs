@@ -14,9 +14,9 @@ use super::session::ask;
 use super::statement::{ident, writable};
 use super::target::Target;
 use super::{PgEngine, bind, errors, meaning, read_back, run};
-use crate::engine::read_back::keeps_less;
 use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::canonical::{decode_key, decode_key_into, decode_row, split_cells_into};
+use crate::model::schema::keeps_less;
 use crate::model::{AccessColumn, Filled, Key, RowRun, TableAccess, fail_point};
 
 /// Fewer rows are not worth the questions.
@@ -112,7 +112,11 @@ async fn takes(connection: &mut PgConnection, target: &Target<'_>) -> Result<boo
     let odd_array = |column: &AccessColumn| {
         !column.as_text && target.live.iter().any(|live| live.name == column.name && live.odd_array)
     };
-    let otherwise = |column| money(column) || odd_array(column) || keeps_less(&column.declared);
+    let otherwise = |column| {
+        money(column)
+            || odd_array(column)
+            || (keeps_less(&column.declared) && !column.declared.ends_with("[]"))
+    };
     let otherwise = target.access.columns.iter().any(otherwise);
     // What COPY cannot be asked for afterwards: the key or the text that the table made of a row.
     let made = target.access.key_columns().iter().any(|column| column.filled == Filled::Generated)

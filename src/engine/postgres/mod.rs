@@ -37,6 +37,7 @@ mod load;
 mod meaning;
 pub(in crate::engine) mod measure;
 mod near;
+mod policies;
 mod prepare;
 mod pressure;
 mod range;

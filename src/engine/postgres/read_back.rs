@@ -11,7 +11,8 @@ use super::target::Target;
 use super::write::Prepared;
 use super::{describe, errors};
 use crate::engine::EngineError;
-use crate::engine::read_back::{keeps_less, rejection};
+use crate::engine::read_back::rejection;
+use crate::model::schema::keeps_less;
 use crate::model::{AccessColumn, Change, Filled, Key, Rejection};
 
 /// Whether what is written into the table may become another row than was sent.
@@ -22,7 +23,10 @@ pub(super) async fn may_differ(
     let makes_another = |column: &AccessColumn| {
         column.filled == Filled::Generated || column.as_text || keeps_less(&column.declared)
     };
-    if target.access.columns.iter().any(makes_another) {
+    // Behind a domain's name there may be such a type.
+    let in_domain =
+        |column: &AccessColumn| target.live.iter().any(|live| live.domain && live.name == column.name);
+    if target.access.columns.iter().any(|column| makes_another(column) || in_domain(column)) {
         return Ok(true);
     }
     let sql = format!("SELECT EXISTS ({})", describe::triggers_sql(&target.relation));

@@ -117,10 +117,10 @@ fn numeric(modifier: i32) -> ColumnType {
     }
     let packed = modifier - 4;
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;
-    // A negative scale rounds left of the point; what is compared then has no places behind it.
+    // A negative scale rounds left of the point, which no comparison does: values are compared as they are.
     ColumnType::Decimal {
         precision: u32::try_from(packed >> 16 & 0xffff).ok(),
-        scale: Some(u32::try_from(scale).unwrap_or(0)),
+        scale: u32::try_from(scale).ok(),
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let types: Types = [(1700, ty("numeric", 'b')), (1114, ty("timestamp", 'b'))].into();
         // numeric(12,2), numeric(2,-3), numeric
         for (modifier, precision, scale) in
-            [(786_438, Some(12), Some(2)), ((2 << 16 | 2045) + 4, Some(2), Some(0)), (-1, None, None)]
+            [(786_438, Some(12), Some(2)), ((2 << 16 | 2045) + 4, Some(2), None), (-1, None, None)]
         {
             assert_eq!(column_type(&types, 1700, modifier, "x"), ColumnType::Decimal { precision, scale });
         }

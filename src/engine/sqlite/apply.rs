@@ -23,31 +23,69 @@ enum Step {
     Write(Option<Address>),
 }
 
+/// Rows that are written again because a trigger ended the transaction.
+const REPEATED_MAX: usize = 200_000;
+
 pub(super) fn apply(
     connection: &mut Connection,
     access: &TableAccess,
     changes: &[Change],
 ) -> Result<Vec<ChangeOutcome>, EngineError> {
+    let mut refused = HashMap::new();
+    let mut repeated = 0;
+    loop {
+        match attempt(connection, access, changes, &refused)? {
+            Attempt::Committed(outcomes) => return Ok(outcomes),
+            Attempt::Ended { at, why } => refused.insert(at, why),
+        };
+        repeated += changes.len();
+        if repeated > REPEATED_MAX && refused.len() < changes.len() {
+            let reason = "not tried, as triggers rolled back the transaction for too many rows beside it";
+            let why = Rejection { kind: RejectionKind::Other, reason: reason.to_owned() };
+            for at in 0..changes.len() {
+                refused.entry(at).or_insert_with(|| why.clone());
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Committed(Vec<ChangeOutcome>),
+    /// A trigger rolled the whole transaction back for this row (`RAISE(ROLLBACK)`): nothing is written.
+    Ended {
+        at: usize,
+        why: Rejection,
+    },
+}
+
+/// One transaction, without the changes that were `refused` before.
+fn attempt(
+    connection: &mut Connection,
+    access: &TableAccess,
+    changes: &[Change],
+    refused: &HashMap<usize, Rejection>,
+) -> Result<Attempt, EngineError> {
     let during = format!("write to {}", access.table);
     let failed = |error: Error| database_error(&during, &error);
     let mut transaction = begin(connection, &during)?;
     let shape = TableShape::read(&transaction, access, &during)?;
     if let Some(collation) = &shape.ordered_by {
-        return Ok(refused(changes, collation));
+        return Ok(Attempt::Committed(refused_all(changes, collation)));
     }
     let steps = check(&transaction, access, &shape, changes, &during)?;
     let mut outcomes: Vec<Option<ChangeOutcome>> = steps
         .iter()
-        .map(|step| match step {
+        .enumerate()
+        .map(|(at, step)| match step {
             Step::Done(outcome) => Some(outcome.clone()),
-            Step::Write(_) => None,
+            Step::Write(_) => refused.get(&at).map(|why| ChangeOutcome::Failed(why.clone())),
         })
         .collect();
     // Deletes first: they may free unique values.
     for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
-        for ((change, step), outcome) in changes.iter().zip(&steps).zip(&mut outcomes) {
+        for (at, ((change, step), outcome)) in changes.iter().zip(&steps).zip(&mut outcomes).enumerate() {
             let Step::Write(address) = step else { continue };
-            if change.operation() != operation {
+            if outcome.is_some() || change.operation() != operation {
                 continue;
             }
             fail_point();
@@ -55,6 +93,14 @@ pub(super) fn apply(
             let reading =
                 Reading { connection: &savepoint, access, shape: &shape, filter: None, during: &during };
             let done = Writing { reading }.write(change, address.as_ref())?;
+            if savepoint.is_autocommit() {
+                let ended = "a trigger rolled the transaction back".to_owned();
+                let why = match done {
+                    ChangeOutcome::Failed(why) => why,
+                    _ => Rejection { kind: RejectionKind::Other, reason: ended },
+                };
+                return Ok(Attempt::Ended { at, why });
+            }
             if done == ChangeOutcome::Written {
                 savepoint.commit().map_err(failed)?;
             }
@@ -64,7 +110,8 @@ pub(super) fn apply(
     fail_point();
     transaction.commit().map_err(failed)?;
     fail_point();
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(ChangeOutcome::Stale)).collect())
+    let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(ChangeOutcome::Stale));
+    Ok(Attempt::Committed(outcomes.collect()))
 }
 
 /// Deletes and inserts every row; all or nothing.
@@ -78,7 +125,7 @@ pub(super) fn replace(
     let transaction = begin(connection, &during)?;
     let shape = TableShape::read(&transaction, access, &during)?;
     if let Some(collation) = &shape.ordered_by {
-        return Ok(refused(changes, collation));
+        return Ok(refused_all(changes, collation));
     }
     let steps = check(&transaction, access, &shape, changes, &during)?;
     let reading = Reading { connection: &transaction, access, shape: &shape, filter: None, during: &during };
@@ -163,7 +210,7 @@ fn begin<'c>(connection: &'c mut Connection, during: &str) -> Result<Transaction
     connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
 }
 
-fn refused(changes: &[Change], collation: &str) -> Vec<ChangeOutcome> {
+fn refused_all(changes: &[Change], collation: &str) -> Vec<ChangeOutcome> {
     let why = Rejection { kind: RejectionKind::Other, reason: needs_collation(collation) };
     changes.iter().map(|_| ChangeOutcome::Failed(why.clone())).collect()
 }

@@ -46,6 +46,16 @@ impl PostgresDb {
         with_database(&self.admin, &self.name)
     }
 
+    /// The URL of a role of its own, without rights but those of PUBLIC.
+    pub(crate) fn login(&self) -> String {
+        let role = format!("role_{}", self.name);
+        self.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'pw'"));
+        let mut url = url::Url::parse(&self.url()).unwrap();
+        url.set_username(&role).unwrap();
+        url.set_password(Some("pw")).unwrap();
+        url.into()
+    }
+
     /// One or more statements.
     pub(crate) fn execute(&self, sql: &str) {
         postgres_execute(&self.url(), sql);
