@@ -34,7 +34,7 @@ pub(super) async fn check_identity(
 ) -> Result<(), AgentError> {
     let now = check_columns(agent, access, side).await?;
     if now.identity != then.identity {
-        let what = "it was truncated, rewritten or made anew, or its columns were";
+        let what = "it was truncated, rewritten or made anew, or its columns, their types, its policies, partitions or inheritance were changed";
         return Err(altered(changed(access, side, what)).on(side));
     }
     // Estimates come and go.

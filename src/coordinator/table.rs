@@ -335,9 +335,9 @@ pub(super) fn joined(first: TableReport, mut second: TableReport) -> TableReport
     // What the first round found and wrote is gone in the second; what it left is found again there.
     let done = before.inserted + before.updated + before.deleted;
     if done > 0 || second.error.is_some() {
-        after.missing = after.missing.max(before.missing);
-        after.changed = after.changed.max(before.changed);
-        after.extra = after.extra.max(before.extra);
+        after.missing = before.missing.max(before.inserted + after.missing);
+        after.changed = before.changed.max(before.updated + after.changed);
+        after.extra = before.extra.max(before.deleted + after.extra);
     }
     after.inserted += before.inserted;
     after.updated += before.updated;

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::support::process::{Output, trueup};
-use super::support::servers::{PostgresDb, SqliteDb};
+use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
 fn repair(source: &str, target: &str, more: &[&str]) -> (Output, Value) {
     let args =
@@ -227,5 +227,138 @@ fn a_condition_that_asks_the_table_itself_deletes_only_what_was_told() {
             table["differences"].as_array().unwrap().iter().filter(|found| found["kind"] == "extra").count();
         assert!(gone <= told as u64 + 1 && table["deleted"].as_u64().unwrap() as usize <= told, "{output:?}");
         assert_ne!(output.status, 0, "{output:?}");
+    }
+}
+
+#[test]
+fn a_deferred_reference_of_sqlite_without_a_row_sets_its_row_aside() {
+    let child = "CREATE TABLE x (id INTEGER PRIMARY KEY, r INT REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED, v INT)";
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    source.execute("CREATE TABLE x (id INTEGER PRIMARY KEY, r INT, v INT); INSERT INTO x VALUES (1, 1, 1), (2, 99, 2), (3, 1, 3), (4, 98, 4)");
+    target.execute(&format!("CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1); {child}; INSERT INTO x VALUES (3, 1, 9), (4, 1, 9)"));
+    let (output, table) = repair(&source.url(), &target.url(), &[]);
+    assert_eq!(output.status, 1, "{output:?}");
+    assert_eq!(counts(&table), [1, 1, 0, 2], "{table}");
+    assert!(reasons(&table).contains("FOREIGN KEY"), "{table}");
+    assert_eq!(target.scalar("SELECT group_concat(id || ':' || v) FROM x").as_deref(), Some("1:1,3:3,4:9"));
+
+    // A parent that others refer to.
+    let (source, target) = (SqliteDb::create(), SqliteDb::create());
+    source.execute("CREATE TABLE x (id INTEGER PRIMARY KEY, v INT); INSERT INTO x VALUES (1, 1)");
+    target.execute(
+        "CREATE TABLE x (id INTEGER PRIMARY KEY, v INT); INSERT INTO x VALUES (1, 9), (2, 2), (3, 3);
+         CREATE TABLE c (id INTEGER PRIMARY KEY, r INT REFERENCES x (id) DEFERRABLE INITIALLY DEFERRED); INSERT INTO c VALUES (1, 2)",
+    );
+    let (output, table) = repair(&source.url(), &target.url(), &[]);
+    assert_eq!(output.status, 1, "{output:?}");
+    assert_eq!(counts(&table)[1], 1, "{table}");
+    assert!(reasons(&table).contains("FOREIGN KEY"), "{table}");
+    assert_eq!(target.scalar("SELECT count(*) FROM x WHERE id = 2").as_deref(), Some("1"));
+    assert_eq!(target.scalar("SELECT v FROM x WHERE id = 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_trigger_of_mariadb_that_sets_the_time_zone_has_no_row_written_under_it() {
+    for moment in ["BEFORE INSERT", "AFTER INSERT", "BEFORE UPDATE"] {
+        let (source, target) = (MysqlDb::create(), MysqlDb::create());
+        for db in [&source, &target] {
+            db.execute("CREATE TABLE x (id INT PRIMARY KEY, a TIMESTAMP(6) NULL, d DATETIME(6))");
+        }
+        let rows = "VALUES (1, '2024-01-01 10:00:00', '2024-01-01 10:00:00'), (2, '2024-01-02 10:00:00', '2024-01-02 10:00:00'), \
+                    (3, '2024-01-03 10:00:00', '2024-01-03 10:00:00'), (4, '2024-01-04 10:00:00', '2024-01-04 10:00:00')";
+        source.execute(&format!("INSERT INTO x {rows}"));
+        if moment == "BEFORE UPDATE" {
+            target.execute("INSERT INTO x SELECT seq, NULL, NULL FROM seq_1_to_4");
+        }
+        target.execute(&format!(
+            "CREATE TRIGGER g {moment} ON x FOR EACH ROW BEGIN IF NEW.id = 2 THEN SET time_zone = '+05:00'; END IF; END"
+        ));
+        let (output, table) = repair(&source.url(), &target.url(), &[]);
+        assert_eq!(output.status, 1, "{moment}: {output:?}");
+        assert_eq!(counts(&table)[3], 1, "{moment}: {table}");
+        assert!(reasons(&table).contains("settings of the session"), "{moment}: {table}");
+        let right = "SELECT COUNT(*) FROM x WHERE id <> 2 AND a = d";
+        assert_eq!(target.scalar(right).as_deref(), Some("3"), "{moment}: {output:?}");
+    }
+}
+
+#[test]
+fn bytes_without_a_character_are_not_the_question_mark_that_they_read_as() {
+    for (charset, one, other) in [
+        ("ascii", "80", "3F"),
+        ("ascii", "80", "81"),
+        ("cp1251", "98", "3F"),
+        ("greek", "D2", "FF"),
+        ("sjis", "FC40", "3F"),
+        ("cp932", "8580", "8581"),
+        ("gbk", "A140", "3F"),
+        ("euckr", "C9A1", "C9A2"),
+        ("ujis", "A9A1", "3F"),
+        ("cp1257", "A1", "A5"),
+        ("ucs2", "D800", "003F"),
+    ] {
+        let (source, target) = (MysqlDb::create(), MysqlDb::create());
+        for (db, bytes) in [(&source, one), (&target, other)] {
+            db.execute(&format!(
+                "CREATE TABLE x (id INT PRIMARY KEY, v VARCHAR(10) CHARACTER SET {charset}, e VARCHAR(9) CHARACTER SET {charset});
+                 INSERT INTO x VALUES (1, _{charset} X'{bytes}', '?'), (2, 'a?b', 'e?')"
+            ));
+        }
+        let stored = [&source, &target].map(|db| db.scalar("SELECT HEX(v) FROM x WHERE id = 1"));
+        if stored[0] == stored[1] {
+            // The server did not take one of them.
+            continue;
+        }
+        let told = trueup(&[
+            "diff",
+            &source.url(),
+            &target.url(),
+            "-t",
+            "x",
+            "--no-ledger",
+            "--format",
+            "json",
+            "--quiet",
+        ]);
+        assert_eq!(told.status, 1, "{charset} {one} {other}: {told:?}");
+        assert_eq!(told.json()["tables"][0]["changed"], 1, "{charset} {one} {other}: {told:?}");
+        let (output, table) = repair(&source.url(), &target.url(), &[]);
+        let now = target.scalar("SELECT HEX(v) FROM x WHERE id = 1");
+        // Written as it is, or not at all.
+        match output.status {
+            0 => assert_eq!(now, stored[0], "{charset} {one} {other}: {table}"),
+            _ => assert_eq!((output.status, now), (1, stored[1].clone()), "{charset} {one} {other}: {table}"),
+        }
+        let same = trueup(&["diff", &source.url(), &source.url(), "-t", "x", "--no-ledger", "--quiet"]);
+        assert_eq!(same.status, 0, "{charset}: {same:?}");
+    }
+}
+
+#[test]
+fn a_date_that_sqlite_keeps_as_its_midnight_is_that_date() {
+    for text in
+        ["2024-01-04 00:00:00", "2024-01-04T00:00:00.000Z", "2024-01-04 00:00", "2024-01-04 00:00:00.0000000"]
+    {
+        let (source, target) = (SqliteDb::create(), PostgresDb::create());
+        source.execute(&format!("CREATE TABLE x (k DATE PRIMARY KEY NOT NULL, v INT, d DATE); INSERT INTO x VALUES ('{text}', 6, '{text}')"));
+        target.execute("CREATE TABLE x (k date PRIMARY KEY, v int, d date); INSERT INTO x VALUES ('2024-01-04', 9, '2024-01-04')");
+        let (output, table) = repair(&source.url(), &target.url(), &[]);
+        assert_eq!((output.status, counts(&table)), (0, [0, 1, 0, 0]), "{text}: {output:?}");
+        // The other way the row is found however it is spelled, and keeps its spelling.
+        target.execute("UPDATE x SET v = 7");
+        let args = [
+            "repair",
+            &target.url(),
+            &source.url(),
+            "-t",
+            "x",
+            "--allow",
+            "insert,update,delete",
+            "--no-ledger",
+            "--quiet",
+        ];
+        let back = trueup(&args);
+        assert_eq!(back.status, 0, "{text}: {back:?}");
+        assert_eq!(source.scalar("SELECT k || v FROM x"), Some(format!("{text}7")));
     }
 }

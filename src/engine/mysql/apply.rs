@@ -13,6 +13,7 @@ use super::keys::Asked;
 use super::locate::{self, Address, Found};
 use super::session::execute;
 use super::statement::{differing, is_writable};
+use super::trigger_settings::TriggerSettings;
 use super::writer::{Pending, Place, Writer};
 use super::{Facts, errors, fetch, read_back};
 use crate::engine::{EngineError, ErrorKind};
@@ -47,6 +48,7 @@ pub(super) async fn apply(
         kept: beyond.set_on_update,
         reads_back,
         outcomes,
+        settings: TriggerSettings::default(),
     };
     writer.write_all(pending).await?;
     let outcomes = writer.outcomes;
@@ -110,8 +112,11 @@ pub(super) async fn replace(
         kept: Vec::new(),
         reads_back,
         outcomes,
+        settings: TriggerSettings::default(),
     };
     if let Err(error) = writer.exchange(&pending).await {
+        // The connection is used again.
+        writer.have_settings_changed().await?;
         return match errors::rejection(&error) {
             Some(rejection) => refused(rejection.kind, rejection.reason),
             None => Err(failed(error)),

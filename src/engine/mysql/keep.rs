@@ -7,7 +7,8 @@ use sqlx::mysql::{MySqlArguments, MySqlConnection};
 use super::bind::Bind;
 use super::errors;
 use super::session::bounded;
-use super::statement::{differing, is_writable, quote, quote_table};
+use super::statement::{differing, is_writable, quote, quote_table, reading};
+use super::types::charset_with_gaps;
 use super::wire::raw;
 use super::writer::Pending;
 use crate::engine::inflow::IDLE_LIMIT;
@@ -37,7 +38,10 @@ pub(super) async fn keep_stored(
         if columns.is_empty() {
             continue;
         }
-        let read = columns.iter().map(|column| format!("CONVERT({} USING utf8mb4)", quote(&column.name)));
+        let read = columns.iter().map(|column| match charset_with_gaps(&column.declared) {
+            Some(_) => reading(column),
+            None => format!("CONVERT({} USING utf8mb4)", quote(&column.name)),
+        });
         let (condition, binds) = ready.place.condition(access);
         let sql = format!(
             "SELECT {} FROM {} WHERE {condition}",
@@ -62,9 +66,12 @@ pub(super) async fn keep_stored(
             *bind = match raw(row, at).map(std::str::from_utf8) {
                 None => Bind::Null,
                 Some(Ok(text)) => Bind::Text(text.to_owned()),
-                // The server said that it was UTF-8.
                 Some(Err(_)) => {
-                    return Err(EngineError::new(ErrorKind::Row, during, "a stored text is not UTF-8"));
+                    return Err(EngineError::new(
+                        ErrorKind::Row,
+                        during,
+                        "a stored text has bytes that are no characters, and cannot be written again",
+                    ));
                 }
             };
         }

@@ -22,6 +22,7 @@ mod scan;
 mod session;
 mod stable;
 mod statement;
+mod trigger_settings;
 mod types;
 mod wire;
 mod writer;

@@ -36,7 +36,7 @@ const STATEMENTS: usize = 200;
 /// - Strict for all tables: what does not fit is an error and no truncation. Zero dates and dates that no calendar has
 ///   are written as they were read; 0 in an AUTO_INCREMENT column stays 0.
 /// - A long wait for a slow reader: the scan's consumer sets the pace.
-const SETTINGS: &str = "SET NAMES utf8mb4, SESSION time_zone = '+00:00', \
+pub(super) const SETTINGS: &str = "SET NAMES utf8mb4, SESSION time_zone = '+00:00', \
     SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,ALLOW_INVALID_DATES,\
 NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', \
     SESSION foreign_key_checks = 1, SESSION unique_checks = 1, SESSION autocommit = 1, SESSION sql_auto_is_null = 0, \

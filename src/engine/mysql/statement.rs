@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::bind::{Bind, bind, is_geometry_text};
 use super::keys::{bind_key, holds_uuid_text, is_exact, uuid_spellings};
-use super::types::{charset_of, collation_of, is, is_geometry, length_of};
+use super::types::{charset_of, charset_with_gaps, collation_of, is, is_geometry, length_of};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{DecodeError, decode_key, decode_row, split_cells};
 use crate::model::temporal::{MICROS_PER_DAY, MICROS_PER_SECOND, is_ordinary};
@@ -28,6 +28,9 @@ pub(super) fn quote_table(table: &TableName) -> String {
 pub(super) fn reading(column: &AccessColumn) -> String {
     let name = quote(&column.name);
     let text = |of: &str| format!("CAST({of} AS CHAR CHARACTER SET utf8mb4)");
+    if let (ColumnType::Text { .. }, Some(charset)) = (&column.ty, charset_with_gaps(&column.declared)) {
+        return characters(&name, charset);
+    }
     match (&column.ty, column.as_text) {
         (ColumnType::Named(_), _) => text(&name),
         // The driver knows no vectors.
@@ -46,6 +49,15 @@ pub(super) fn reading(column: &AccessColumn) -> String {
         (ColumnType::Float { bits: 32 }, _) => text(&format!("({name} + 0e0)")),
         _ => text(&name),
     }
+}
+
+/// The UTF-8 of a text; where a character of it is not one, which would be read as `?`, its bytes behind one that UTF-8 has not.
+fn characters(name: &str, charset: &str) -> String {
+    let text = format!("CONVERT({name} USING utf8mb4)");
+    let bytes = |of: &str| format!("CAST({of} AS BINARY)");
+    let again = bytes(&format!("CONVERT({text} USING {charset})"));
+    let stored = bytes(name);
+    format!("IF(LOCATE('?', {text}) > 0 AND {again} <> {stored}, CONCAT(X'FF', {stored}), {})", bytes(&text))
 }
 
 /// MariaDB has no such option, and does not read what is written for these versions.

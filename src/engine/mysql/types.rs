@@ -93,6 +93,12 @@ pub(super) fn charset_of(collation: &str) -> &str {
     collation.split('_').next().unwrap_or(collation)
 }
 
+/// The character set of a text column in which bytes may be stored that it has no character for: MySQL reads all of them as `?`.
+pub(super) fn charset_with_gaps(declared: &str) -> Option<&str> {
+    let charset = charset_of(collation_of(declared)?);
+    (!matches!(charset, "utf8mb4" | "utf8mb3" | "utf8" | "latin1" | "binary")).then_some(charset)
+}
+
 /// Trailing blanks mean nothing to this collation.
 pub(super) fn pads(collation: &str) -> bool {
     collation != "binary" && !(collation.contains("_nopad_") || collation.contains("_0900_"))

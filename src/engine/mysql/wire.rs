@@ -8,11 +8,11 @@ use sqlx::{Column as _, Decode, Row as _};
 use super::column::{Width, Wire};
 use super::digits::{put_decimal, put_int_decimal};
 use super::lane::packets::{self, Definition};
-use super::types::length_of;
+use super::types::{charset_with_gaps, length_of};
 use crate::engine::inflow::Frames;
 use crate::engine::{EachRow, RawBatch, RowError};
 use crate::model::temporal::{mysql_date, mysql_datetime, round_micros, round_time};
-use crate::model::{CellWriter, ComparisonType, RowBuffer, StoredClass, TableAccess};
+use crate::model::{CellWriter, ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess};
 
 #[derive(Debug)]
 struct ColumnDecoder {
@@ -61,6 +61,10 @@ impl RowDecoder {
             .iter()
             .zip(found)
             .map(|(column, found)| {
+                // Such texts are read as bytes, because not all of them are characters.
+                let is_text = matches!(column.ty, ColumnType::Text { .. });
+                let as_bytes = is_text && charset_with_gaps(&column.declared).is_some();
+                let found = found.map(|wire| if as_bytes && wire == Wire::Bytes { Wire::Text } else { wire });
                 let wire = found.filter(|wire| wire.fits(column)).ok_or_else(|| {
                     let now = found.map_or("of a type that is not read", Wire::name);
                     format!("column {} is now {now}", column.name)

@@ -10,7 +10,8 @@ use super::session::{bounded, execute};
 use super::statement::{
     delete, delete_where, insert, is_writable, key_condition, keys_condition, update, writable,
 };
-use super::{errors, fetch, read_back};
+use super::trigger_settings::TriggerSettings;
+use super::{errors, fetch, read_back, trigger_settings};
 use crate::engine::inflow::IDLE_LIMIT;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{
@@ -83,6 +84,7 @@ pub(super) struct Writer<'a> {
     /// Rows are read back after they were written.
     pub reads_back: bool,
     pub outcomes: Vec<Option<ChangeOutcome>>,
+    pub settings: TriggerSettings,
 }
 
 impl Writer<'_> {
@@ -95,6 +97,7 @@ impl Writer<'_> {
     /// Deletes first, then updates, then inserts: each frees what the next may need. What is refused for a reference
     /// or a unique key is tried again as long as others get written.
     pub(super) async fn write_all(&mut self, pending: Vec<Pending>) -> Result<(), EngineError> {
+        self.watch_settings().await.map_err(|error| errors::database(self.during, &error))?;
         let mut left: Vec<&Pending> = pending.iter().collect();
         for round in 0..ROUNDS {
             let before = left.len();
@@ -129,6 +132,7 @@ impl Writer<'_> {
 
     /// All or nothing: first the deletes, then the inserts.
     pub(super) async fn exchange(&mut self, pending: &[Pending]) -> Result<(), sqlx::Error> {
+        self.watch_settings().await?;
         let deleted: Vec<&Pending> = pending.iter().filter(|p| p.operation != Operation::Insert).collect();
         let inserted: Vec<&Pending> = pending.iter().filter(|p| p.operation != Operation::Delete).collect();
         for group in self.groups(&deleted) {
@@ -144,6 +148,9 @@ impl Writer<'_> {
     pub(super) async fn exchanged_otherwise(&mut self) -> Result<Option<Rejection>, EngineError> {
         if !self.reads_back {
             return Ok(None);
+        }
+        if self.have_settings_changed().await? {
+            return Ok(Some(trigger_settings::rejection()));
         }
         let made: Vec<(usize, &Change)> = self.changes.iter().enumerate().collect();
         let otherwise = read_back::held_otherwise(self.connection, self.access, &made, self.during).await?;
@@ -182,6 +189,7 @@ impl Writer<'_> {
         let mut stack = vec![group.to_vec()];
         while let Some(group) = stack.pop() {
             self.savepoint("SAVEPOINT trueup_group").await?;
+            let refused_before = refused.len();
             let result = match operation {
                 Operation::Delete => self.delete(&group).await,
                 Operation::Insert => self.insert(&group).await,
@@ -190,6 +198,16 @@ impl Writer<'_> {
                     Ok(())
                 }
             };
+            if self.have_settings_changed().await? {
+                self.savepoint("ROLLBACK TO SAVEPOINT trueup_group").await?;
+                refused.truncate(refused_before);
+                group.iter().for_each(|ready| self.set(ready.at, None));
+                match group.as_slice() {
+                    [ready] => refused.push((ready, trigger_settings::rejection())),
+                    more => stack.extend(halves(more)),
+                }
+                continue;
+            }
             let Err(error) = result else {
                 if operation != Operation::Update {
                     group.iter().for_each(|ready| self.set(ready.at, Some(ChangeOutcome::Written)));
@@ -207,12 +225,20 @@ impl Writer<'_> {
                     None => refused.push((ready, rejection)),
                 }
             } else {
-                let right = group.split_at(group.len() / 2);
-                stack.push(right.1.to_vec());
-                stack.push(right.0.to_vec());
+                stack.extend(halves(&group));
             }
         }
         Ok(())
+    }
+
+    /// Where triggers may run.
+    async fn watch_settings(&mut self) -> Result<(), sqlx::Error> {
+        if self.reads_back { self.settings.begin(self.connection).await } else { Ok(()) }
+    }
+
+    pub(super) async fn have_settings_changed(&mut self) -> Result<bool, EngineError> {
+        let changed = self.settings.have_changed(self.connection).await;
+        changed.map_err(|error| errors::database(self.during, &error))
     }
 
     async fn savepoint(&mut self, sql: &str) -> Result<(), EngineError> {
@@ -351,4 +377,10 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+/// The second half first: what is taken off the end of a stack comes in its order.
+fn halves<'p>(group: &[&'p Pending]) -> [Vec<&'p Pending>; 2] {
+    let (left, right) = group.split_at(group.len() / 2);
+    [right.to_vec(), left.to_vec()]
 }

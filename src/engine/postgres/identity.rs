@@ -8,8 +8,9 @@ use super::session::ask;
 use crate::engine::EngineError;
 
 /// Another value than before: the table, or one that its rows lie in, was dropped and made again, truncated or rewritten.
-/// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Columns, policies and children are in it
-/// too: a column that was renamed into another's place has its name and type. Of a view the tables that it reads count.
+/// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Columns, labels of enums, policies and
+/// children are in it too: a column that was renamed into another's place has its name and type. Of a view the tables that it
+/// reads count.
 pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Result<String, EngineError> {
     let tree = match relation.kind {
         'v' => format!(
@@ -27,7 +28,10 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
                 pg_catalog.concat_ws('|', CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END, \
                   c.relrowsecurity, c.relforcerowsecurity, \
                   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped, \
-                            a.attnotnull, pg_catalog.to_jsonb(a) ->> 'attmissingval'), ',' ORDER BY a.attnum) \
+                            a.attnotnull, pg_catalog.to_jsonb(a) ->> 'attmissingval', \
+                            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('=', e.oid, e.enumsortorder, e.enumlabel), ';' ORDER BY e.oid) \
+                               FROM pg_catalog.pg_type y JOIN pg_catalog.pg_enum e ON e.enumtypid IN (y.oid, y.typelem, y.typbasetype) \
+                              WHERE y.oid = a.atttypid)), ',' ORDER BY a.attnum) \
                      FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), \
                   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', p.polname, p.polcmd, p.polroles, \
                             pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.to_jsonb(p) ->> 'polpermissive'), ',' ORDER BY p.polname) \

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 use super::errors::{database_error, needs_collation, rejection};
 use super::open::literal_names;
 use super::params::inexact_column;
+use super::references::{self, Written};
 use super::rows::{Address, Found, Reading};
 use super::shape::TableShape;
 use super::write::Writing;
@@ -36,8 +37,8 @@ pub(super) fn apply(
     loop {
         match attempt(connection, access, changes, &refused)? {
             Attempt::Committed(outcomes) => return Ok(outcomes),
-            Attempt::Ended { at, why } => refused.insert(at, why),
-        };
+            Attempt::Refused(rows) => refused.extend(rows),
+        }
         repeated += changes.len();
         if repeated > REPEATED_MAX && refused.len() < changes.len() {
             let reason = "not tried, as triggers rolled back the transaction for too many rows beside it";
@@ -51,11 +52,9 @@ pub(super) fn apply(
 
 enum Attempt {
     Committed(Vec<ChangeOutcome>),
-    /// A trigger rolled the whole transaction back for this row (`RAISE(ROLLBACK)`): nothing is written.
-    Ended {
-        at: usize,
-        why: Rejection,
-    },
+    /// Nothing is written, because of these rows: a trigger rolled the whole transaction back for one (`RAISE(ROLLBACK)`), or the
+    /// end of the transaction found references without a row.
+    Refused(Vec<(usize, Rejection)>),
 }
 
 /// One transaction, without the changes that were `refused` before.
@@ -81,6 +80,7 @@ fn attempt(
             Step::Write(_) => refused.get(&at).map(|why| ChangeOutcome::Failed(why.clone())),
         })
         .collect();
+    let mut written = Vec::new();
     // Deletes first: they may free unique values.
     for operation in [Operation::Delete, Operation::Update, Operation::Insert] {
         for (at, ((change, step), outcome)) in changes.iter().zip(&steps).zip(&mut outcomes).enumerate() {
@@ -99,16 +99,28 @@ fn attempt(
                     ChangeOutcome::Failed(why) => why,
                     _ => Rejection { kind: RejectionKind::Other, reason: ended },
                 };
-                return Ok(Attempt::Ended { at, why });
+                return Ok(Attempt::Refused(vec![(at, why)]));
             }
             if done == ChangeOutcome::Written {
+                let rowid = match address {
+                    Some(Address::Rowid(rowid)) => Some(*rowid),
+                    Some(Address::Key(_)) => None,
+                    None => shape.rowid.is_some().then(|| savepoint.last_insert_rowid()),
+                };
+                written.push(Written { at, operation, rowid });
                 savepoint.commit().map_err(failed)?;
             }
             *outcome = Some(done);
         }
     }
     fail_point();
-    transaction.commit().map_err(failed)?;
+    if let Err(error) = transaction.execute_batch("COMMIT") {
+        let Some(why) = rejection(&error).filter(|why| why.kind == RejectionKind::ForeignKey) else {
+            return Err(failed(error));
+        };
+        let blamed = references::blamed(&transaction, &access.table.name, &written).map_err(failed)?;
+        return Ok(Attempt::Refused(blamed.into_iter().map(|at| (at, why.clone())).collect()));
+    }
     fail_point();
     let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(ChangeOutcome::Stale));
     Ok(Attempt::Committed(outcomes.collect()))

@@ -20,6 +20,7 @@ mod identity;
 pub(in crate::engine) mod measure;
 mod open;
 mod params;
+mod references;
 mod rows;
 mod scan;
 mod shape;

@@ -6,11 +6,9 @@
 use super::params::stored;
 use super::stored::Stored;
 use crate::model::decimal::Decimal;
-use crate::model::temporal::{date_text, parse_date, time_text, timestamp_text};
+use crate::model::temporal::{date_text, time_text, timestamp_text};
 use crate::model::value::{hex, uuid_text};
 use crate::model::{AccessColumn, ComparisonType, Value};
-
-use super::types::odd_date;
 
 /// What a column does to values that are stored in it or compared with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +86,9 @@ fn is_range(column: &AccessColumn) -> bool {
     column.comparison == ComparisonType::Text { trim: true } && !column.as_text
 }
 
+/// Spellings of a date.
+const DATES: usize = 17;
+
 fn slots(column: &AccessColumn) -> usize {
     if column.as_text {
         return 3;
@@ -95,6 +96,7 @@ fn slots(column: &AccessColumn) -> usize {
     match column.comparison {
         ComparisonType::Text { trim: true } => 2,
         ComparisonType::Uuid => 7,
+        ComparisonType::Date => DATES,
         ComparisonType::Time { .. } => 4,
         ComparisonType::Timestamp { .. } => 9,
         ComparisonType::TimestampTz { .. } => 33,
@@ -148,12 +150,11 @@ pub(super) fn spellings(column: &AccessColumn, value: &Value, utf8: bool) -> Spe
         (ComparisonType::Text { trim: false }, Value::Text(_)) | (ComparisonType::Bytes, Value::Bytes(_)) => {
             by_class(canonical)
         }
-        // A date has one spelling.
+        // A date may be there as its midnight.
         (ComparisonType::Date, Value::Date(days)) => {
-            let text = date_text(*days);
-            let read = parse_date(&text).or_else(|| odd_date(&text)) == Some(*days);
-            let complete = read && is_found_as_stored(&canonical, affinity, utf8);
-            Spellings::one(canonical, complete)
+            let date = date_text(*days);
+            let midnights = moments(&format!("{date} 00:00:00"), &["", "Z"]);
+            Spellings::some(texts(std::iter::once(date).chain(midnights).take(DATES).collect()))
         }
         (ComparisonType::Uuid, Value::Uuid(bytes)) => Spellings::some(uuids(bytes)),
         (ComparisonType::Time { .. }, Value::Time(micros)) => {

@@ -4,7 +4,9 @@ use rusqlite::types::ValueRef;
 
 use crate::engine::RowError;
 use crate::model::canonical::CellWriter;
-use crate::model::temporal::{MICROS_PER_DAY, days_from_civil, mysql_date, mysql_datetime, parse_time};
+use crate::model::temporal::{
+    MICROS_PER_DAY, days_from_civil, mysql_date, mysql_datetime, parse_time, parse_timestamp,
+};
 use crate::model::{ColumnType, ComparisonType, RowBuffer, StoredClass, TableAccess};
 
 /// From the declared type, by the names that other databases use; SQLite itself knows affinities only.
@@ -77,7 +79,7 @@ pub(super) fn encode<'v>(
 fn text_as(writer: CellWriter<'_>, comparison: &ComparisonType, text: &str) {
     match comparison {
         ComparisonType::Date => {
-            if let Some(days) = odd_date(text) {
+            if let Some(days) = odd_date(text).or_else(|| midnight_of(text)) {
                 return writer.date(days);
             }
         }
@@ -89,6 +91,13 @@ fn text_as(writer: CellWriter<'_>, comparison: &ComparisonType, text: &str) {
         _ => {}
     }
     writer.text_as(comparison, text);
+}
+
+/// The day of a moment that is its midnight, in no zone or in UTC: libraries that know no dates write them so.
+fn midnight_of(text: &str) -> Option<i32> {
+    let (micros, offset) = parse_timestamp(text).filter(|_| text.len() > 10)?;
+    let is_midnight = micros.rem_euclid(MICROS_PER_DAY) == 0 && offset.is_none_or(|offset| offset == 0);
+    is_midnight.then(|| i32::try_from(micros.div_euclid(MICROS_PER_DAY)).ok())?
 }
 
 /// Year, month and day of `YYYY-MM-DD` where no calendar has it: 0000-00-00, 2024-00-15, 2024-02-31.
