@@ -75,6 +75,11 @@ impl Target<'_> {
             .map_err(|_| AgentError::new(FailureKind::Cancelled, "the run was cancelled"))
     }
 
+    /// An empty spool, with the agent's scratch space behind it.
+    pub(super) fn spool(&self) -> Spool {
+        Spool::new(self.agent.limits.scratch.as_deref())
+    }
+
     pub(super) fn writes(&self) -> bool {
         self.task.options.repair.is_some() && !self.task.options.dry_run
     }

@@ -3,7 +3,7 @@
 
 use super::super::compare::suspects::{Spool, Suspect};
 use super::super::error::{AgentError, FailureKind};
-use super::super::local::{AgentLimits, LocalAgent};
+use super::super::local::AgentLimits;
 use super::super::scan::run_error;
 use crate::merkle::{
     DigestRun, EntryBatch, OverlayRoot, RootDigest, RowDigest, RunBuilder, RunOptions, RunView, SessionKey,
@@ -15,14 +15,15 @@ use crate::model::Key;
 const GONE: [u8; 16] = [0; 16];
 const BATCH: usize = 4_096;
 
-pub(crate) struct Overlay {
+pub(super) struct Overlay {
     builder: Option<RunBuilder>,
     batch: EntryBatch,
-    pub(crate) written: Spool,
+    /// Rows that were written, and are to be read again.
+    written: Spool,
 }
 
 impl Overlay {
-    pub(crate) fn new(limits: &AgentLimits) -> Self {
+    pub(super) fn new(limits: &AgentLimits) -> Self {
         let options =
             RunOptions { memory_bytes: limits.memory_bytes / 4, scratch_dir: limits.scratch.clone() };
         Self {
@@ -33,26 +34,31 @@ impl Overlay {
     }
 
     /// A row was written; it will be read again before it counts.
-    pub(crate) fn written(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
+    pub(super) fn written(&mut self, suspect: &Suspect) -> Result<(), AgentError> {
         self.written.push(suspect)
     }
 
-    /// The same of a row that the target had not.
-    pub(crate) fn inserted(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
+    /// A row that the target had not was written; it will be read again before it counts.
+    pub(super) fn inserted(&mut self, key: &[u8], digest: &RowDigest) -> Result<(), AgentError> {
         self.written.push_missing(key, digest)
     }
 
-    pub(crate) fn take_written(&mut self, agent: &LocalAgent) -> Result<Spool, AgentError> {
-        Ok(std::mem::replace(&mut self.written, Spool::new(agent.limits.scratch.as_deref())))
+    pub(super) fn rows_written(&self) -> u64 {
+        self.written.len()
+    }
+
+    /// The rows that were written; `empty` stands in their place.
+    pub(super) fn take_written(&mut self, empty: Spool) -> Spool {
+        std::mem::replace(&mut self.written, empty)
     }
 
     /// Both sides agree on this row now: it stands for what the source's snapshot held.
-    pub(crate) fn settled(&mut self, key: &Key, origin: Option<RowDigest>) -> Result<(), AgentError> {
+    pub(super) fn settled(&mut self, key: &Key, origin: Option<RowDigest>) -> Result<(), AgentError> {
         self.holds(key, origin)
     }
 
     /// The target holds this.
-    pub(crate) fn holds(&mut self, key: &Key, digest: Option<RowDigest>) -> Result<(), AgentError> {
+    pub(super) fn holds(&mut self, key: &Key, digest: Option<RowDigest>) -> Result<(), AgentError> {
         self.batch.push(key.as_bytes(), digest.unwrap_or(RowDigest(GONE)));
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
@@ -66,7 +72,7 @@ impl Overlay {
     }
 
     /// The root of the run with all this laid over it.
-    pub(crate) fn root(
+    pub(super) fn root(
         &mut self,
         run: &DigestRun,
         tree: &Tree,

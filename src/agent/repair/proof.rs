@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::super::compare::suspects::Suspect;
 use super::super::error::AgentError;
 use super::super::event::{Event, Phase};
+use super::super::outcome::TableOutcome;
 use super::super::scan::scan_table;
 use super::super::session::wire::{Answer, Summand, sum_of, unpack_answers};
-use super::super::target::PROGRESS_EVERY;
-use super::row_requests::{How, ask, look_up};
-use super::settle::{Settlement, take_some};
-use crate::merkle::RootDigest;
-use crate::model::{Key, Role};
+use super::super::target::{PROGRESS_EVERY, Target};
+use super::overlay::Overlay;
+use super::row_requests::{How, RowRequests, ask, look_up, take_some};
+use crate::merkle::{DigestRun, RootDigest, Tree};
+use crate::model::{Key, Role, TableSchema};
 
 /// Written rows that are asked for with one request: their digests are small.
 const VERIFIED_TOGETHER: usize = 2_000;
@@ -27,17 +28,37 @@ const ASKED_AHEAD: usize = 4;
 const SCAN_FROM: u64 = 10_000;
 const SCAN_ABOVE: u64 = 16;
 
-impl Settlement<'_, '_> {
+/// What a repair left, to be proved.
+pub(super) struct RepairProof {
+    overlay: Overlay,
+    /// The target as it was scanned before the repair.
+    run: Arc<DigestRun>,
+    tree: Arc<Tree>,
+    source_root: RootDigest,
+    requests: RowRequests,
+}
+
+impl RepairProof {
+    pub(super) fn new(
+        overlay: Overlay,
+        run: Arc<DigestRun>,
+        tree: Arc<Tree>,
+        source_root: RootDigest,
+        requests: RowRequests,
+    ) -> Self {
+        Self { overlay, run, tree, source_root, requests }
+    }
+
     /// What the target holds of these rows.
-    async fn held(&mut self, keys: &[Key]) -> Result<Vec<Summand>, AgentError> {
-        let access = self.target.access.clone();
+    async fn held(&mut self, target: &mut Target<'_>, keys: &[Key]) -> Result<Vec<Summand>, AgentError> {
+        let access = target.access.clone();
         let mut held = Vec::with_capacity(keys.len());
         while let Some(rest) = keys.get(held.len()..).filter(|rest| !rest.is_empty()) {
             let some = &rest[..rest.len().min(self.requests.keys())];
-            let found = look_up(self.target, &access, some).await?;
+            let found = look_up(target, &access, some).await?;
             self.requests.learn_from(&found);
             held.extend(some.iter().map(|key| match found.get(key) {
-                Some(row) => Summand::Row(self.target.key.row_digest(key.as_bytes(), row.as_bytes())),
+                Some(row) => Summand::Row(target.key.row_digest(key.as_bytes(), row.as_bytes())),
                 None if found.is_unproven(key) => Summand::Unproven(Role::Target),
                 None => Summand::Absent,
             }));
@@ -49,51 +70,52 @@ impl Settlement<'_, '_> {
     /// a lookup did not find a row and shows nothing, so that only a scan can prove the repair.
     async fn verify_chunk(
         &mut self,
+        target: &mut Target<'_>,
         mut chunk: Vec<Suspect>,
         how: How,
     ) -> Result<(Vec<Suspect>, bool), AgentError> {
         let keys: Vec<Key> = chunk.iter().map(|suspect| suspect.key.clone()).collect();
-        let packed = self.target.session.receive_packed(None).await?;
-        let held = self.held(&keys).await?;
+        let packed = target.session.receive_packed(None).await?;
+        let held = self.held(target, &keys).await?;
         if how.summed {
-            if sum_of(&self.target.key, held.iter().copied()).0.as_slice() != packed.as_slice() {
+            if sum_of(&target.key, held.iter().copied()).0.as_slice() != packed.as_slice() {
                 return Ok((chunk, true));
             }
-            self.target.outcome.source_rows_reread += keys.len() as u64;
+            target.outcome.source_rows_reread += keys.len() as u64;
             for suspect in chunk {
                 self.overlay.settled(&suspect.key, suspect.origin)?;
             }
             return Ok((Vec::new(), true));
         }
-        let answers = unpack_answers(&self.target.key, &packed)?;
+        let answers = unpack_answers(&target.key, &packed)?;
         if answers.is_empty() || answers.len() > chunk.len() {
             return Err(AgentError::protocol(
                 "the source agent answered another number of keys than were asked",
             ));
         }
         let rest = chunk.split_off(answers.len());
-        self.target.outcome.source_rows_reread += answers.len() as u64;
+        target.outcome.source_rows_reread += answers.len() as u64;
         for ((suspect, answer), held) in chunk.into_iter().zip(answers).zip(held) {
             let source = match answer {
                 Answer::Absent => None,
                 Answer::Digest(digest) => Some(digest),
-                Answer::Row(row) => Some(self.target.key.row_digest(suspect.key.as_bytes(), row.as_bytes())),
+                Answer::Row(row) => Some(target.key.row_digest(suspect.key.as_bytes(), row.as_bytes())),
                 Answer::Unproven => return Ok((rest, false)),
                 Answer::Patch(_) => {
                     return Err(AgentError::protocol("the source agent sent cells where a digest was asked"));
                 }
             };
-            let target = match held {
+            let own = match held {
                 Summand::Row(digest) => Some(digest),
                 Summand::Absent => None,
                 Summand::Unproven(_) => return Ok((rest, false)),
             };
-            if source == target {
+            if source == own {
                 self.overlay.settled(&suspect.key, suspect.origin)?;
             } else {
                 // Written over since, on one side or the other: the root must not be claimed.
-                self.target.outcome.unsettled += 1;
-                self.overlay.holds(&suspect.key, target)?;
+                target.outcome.unsettled += 1;
+                self.overlay.holds(&suspect.key, own)?;
             }
         }
         Ok((rest, true))
@@ -102,15 +124,15 @@ impl Settlement<'_, '_> {
     /// Proves that the target holds what the source's snapshot held: by a scan where that is less work or the only way, else
     /// row by row.
     #[tracing::instrument(level = "info", skip_all)]
-    pub(crate) async fn verify(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn verify(mut self, target: &mut Target<'_>) -> Result<(), AgentError> {
         let since = Instant::now();
-        self.target.tell(Event::Phase { phase: Phase::Verify }).await?;
-        let root = self.proved_root().await?;
-        let doubtful = !self.target.outcome.doubts.is_empty();
-        let nothing_left = self.nothing_left();
-        let outcome = &mut self.target.outcome;
+        target.tell(Event::Phase { phase: Phase::Verify }).await?;
+        let root = self.proved_root(target).await?;
+        let doubtful = !target.outcome.doubts.is_empty();
+        let nothing_left = nothing_left(&target.outcome);
+        let outcome = &mut target.outcome;
         outcome.repaired_root = Some(root.to_string());
-        outcome.proved = root == self.located.source_root && nothing_left && !doubtful;
+        outcome.proved = root == self.source_root && nothing_left && !doubtful;
         if !outcome.proved && nothing_left && outcome.unsettled == 0 && !doubtful {
             outcome.doubts.push(
                 "after the writes the target's rows are not those that the source had when it was scanned"
@@ -121,63 +143,32 @@ impl Settlement<'_, '_> {
         Ok(())
     }
 
-    fn nothing_left(&self) -> bool {
-        let outcome = &self.target.outcome;
-        outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0
-    }
-
     /// The target's root after the writes.
-    async fn proved_root(&mut self) -> Result<RootDigest, AgentError> {
-        let written = self.overlay.written.len();
-        let rows = self.target.outcome.source_rows.max(self.target.outcome.target_rows);
+    async fn proved_root(&mut self, target: &mut Target<'_>) -> Result<RootDigest, AgentError> {
+        let written = self.overlay.rows_written();
+        let rows = target.outcome.source_rows.max(target.outcome.target_rows);
         // A trigger or a foreign key may have changed rows that nobody wrote: only the table itself shows them.
-        if written > 0 && self.writes_may_spread() {
-            return self.scan_again().await;
+        if written > 0 && writes_may_spread(&target.schema) {
+            return scan_again(target).await;
         }
-        if self.nothing_left() && written >= SCAN_FROM && written.saturating_mul(SCAN_ABOVE) >= rows {
+        if nothing_left(&target.outcome) && written >= SCAN_FROM && written.saturating_mul(SCAN_ABOVE) >= rows
+        {
             // Where it is not the source's, the rows tell which of them have changed since.
-            let root = self.scan_again().await?;
-            if root == self.located.source_root {
+            let root = scan_again(target).await?;
+            if root == self.source_root {
                 return Ok(root);
             }
         }
-        match self.verify_written().await? {
+        match self.verify_written(target).await? {
             Some(root) => Ok(root),
-            None => self.scan_again().await,
+            None => scan_again(target).await,
         }
-    }
-
-    /// Writing a row of this table may change another one of it: by a trigger, or by a foreign key that passes an update or a
-    /// delete on, be it over other tables.
-    fn writes_may_spread(&self) -> bool {
-        let schema = &self.target.schema;
-        !schema.triggers.is_empty()
-            || schema.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads)
-    }
-
-    /// The target's root, read from the table itself.
-    async fn scan_again(&mut self) -> Result<RootDigest, AgentError> {
-        let target = &self.target;
-        let rows = Arc::new(AtomicU64::new(0));
-        let scan = scan_table(target.agent, &target.access, &target.key, &target.agent.limits, &rows);
-        tokio::pin!(scan);
-        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        let scanned = loop {
-            tokio::select! {
-                done = &mut scan => break done?,
-                _ = ticks.tick() => {
-                    let rows = rows.load(Ordering::Relaxed);
-                    target.tell(Event::Progress { side: Role::Target, rows }).await?;
-                }
-            }
-        };
-        Ok(scanned.tree.root())
     }
 
     /// Reads the written rows again on both sides, and computes the target's new root from its old one. `None` where that
     /// shows nothing.
-    async fn verify_written(&mut self) -> Result<Option<RootDigest>, AgentError> {
-        let mut reader = self.overlay.take_written(self.target.agent)?.read()?;
+    async fn verify_written(&mut self, target: &mut Target<'_>) -> Result<Option<RootDigest>, AgentError> {
+        let mut reader = self.overlay.take_written(target.spool()).read()?;
         let (mut asked, mut unanswered) = (VecDeque::with_capacity(ASKED_AHEAD), VecDeque::new());
         // Digests that the source answers at a time, as far as that has shown.
         let mut most = VERIFIED_TOGETHER;
@@ -194,12 +185,12 @@ impl Settlement<'_, '_> {
                 if chunk.is_empty() {
                     break;
                 }
-                ask(self.target, chunk.iter().map(|suspect| &suspect.key), how).await?;
+                ask(target, chunk.iter().map(|suspect| &suspect.key), how).await?;
                 asked.push_back((chunk, how));
             }
             let Some((chunk, how)) = asked.pop_front() else { break };
             let count = chunk.len();
-            let (rest, chunk_shown) = self.verify_chunk(chunk, how).await?;
+            let (rest, chunk_shown) = self.verify_chunk(target, chunk, how).await?;
             shown &= chunk_shown;
             if !rest.is_empty() {
                 if how == each {
@@ -211,6 +202,35 @@ impl Settlement<'_, '_> {
         if !shown {
             return Ok(None);
         }
-        self.overlay.root(&self.located.run, &self.located.tree, &self.target.key).map(Some)
+        self.overlay.root(&self.run, &self.tree, &target.key).map(Some)
     }
+}
+
+fn nothing_left(outcome: &TableOutcome) -> bool {
+    outcome.left == 0 && outcome.set_aside == 0 && outcome.unsettled == 0
+}
+
+/// Writing a row of this table may change another one of it: by a trigger, or by a foreign key that passes an update or a
+/// delete on, be it over other tables.
+fn writes_may_spread(schema: &TableSchema) -> bool {
+    !schema.triggers.is_empty()
+        || schema.referrers.iter().any(|referrer| referrer.delete_spreads || referrer.update_spreads)
+}
+
+/// The target's root, read from the table itself.
+async fn scan_again(target: &Target<'_>) -> Result<RootDigest, AgentError> {
+    let rows = Arc::new(AtomicU64::new(0));
+    let scan = scan_table(target.agent, &target.access, &target.key, &target.agent.limits, &rows);
+    tokio::pin!(scan);
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    let scanned = loop {
+        tokio::select! {
+            done = &mut scan => break done?,
+            _ = ticks.tick() => {
+                let rows = rows.load(Ordering::Relaxed);
+                target.tell(Event::Progress { side: Role::Target, rows }).await?;
+            }
+        }
+    };
+    Ok(scanned.tree.root())
 }

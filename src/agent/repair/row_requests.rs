@@ -1,7 +1,7 @@
 //! Rows of both sides by key: several requests on their way at once, of bounded size, and of wide rows only the cells that
 //! differ. What a lookup does not find, and need not have found, is searched for by a scan of each side.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::compare::reread::Reread;
@@ -21,40 +21,40 @@ const KEYS_MAX: usize = 4_096;
 /// Bytes that the rows of one request come to, on each side.
 const REQUEST_BYTES: usize = 4 << 20;
 /// Requests on their way at once: enough to fill a long link, few enough that answers are fresh.
-pub(crate) const REQUESTS_AHEAD: usize = 4;
+pub(super) const REQUESTS_AHEAD: usize = 4;
 /// Keys searched for with one scan, and their bytes.
-pub(crate) const SEARCH_KEYS: usize = 20_000;
-pub(crate) const SEARCH_KEY_BYTES: usize = 4 << 20;
+pub(super) const SEARCH_KEYS: usize = 20_000;
+pub(super) const SEARCH_KEY_BYTES: usize = 4 << 20;
 
 /// How rows are asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct How {
-    pub(crate) digests_only: bool,
+pub(super) struct How {
+    pub(super) digests_only: bool,
     /// One digest of all.
-    pub(crate) summed: bool,
-    pub(crate) by_scan: bool,
+    pub(super) summed: bool,
+    pub(super) by_scan: bool,
     /// Also rows outside of the run's condition.
-    pub(crate) unfiltered: bool,
+    pub(super) unfiltered: bool,
 }
 
 /// What one side holds for some keys.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(super) struct Rows {
     rows: BTreeMap<Key, CanonicalRow>,
     unproven: HashSet<Key>,
 }
 
 impl Rows {
-    pub(crate) fn of(lookup: Lookup) -> Self {
+    pub(super) fn of(lookup: Lookup) -> Self {
         let rows = lookup.rows.into_iter().map(|row| (row.key, row.row)).collect();
         Self { rows, unproven: lookup.unproven.into_iter().collect() }
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&CanonicalRow> {
+    pub(super) fn get(&self, key: &Key) -> Option<&CanonicalRow> {
         self.rows.get(key)
     }
 
-    pub(crate) fn is_unproven(&self, key: &Key) -> bool {
+    pub(super) fn is_unproven(&self, key: &Key) -> bool {
         self.unproven.contains(key)
     }
 
@@ -68,7 +68,7 @@ impl Rows {
 }
 
 /// A request that is on its way.
-pub(crate) struct Request {
+pub(super) struct Request {
     suspects: Vec<Suspect>,
     /// The target's rows, where they were read before it was sent.
     own: Option<Rows>,
@@ -78,7 +78,7 @@ pub(crate) struct Request {
 
 /// Asks for rows by key, and learns how large they are.
 #[derive(Debug)]
-pub(crate) struct RowRequests {
+pub(super) struct RowRequests {
     /// Of an average row, in the target's scan and since.
     row_bytes: usize,
     /// Rows are so wide that their cells are asked for; unknown until the first are seen.
@@ -88,12 +88,12 @@ pub(crate) struct RowRequests {
 }
 
 impl RowRequests {
-    pub(crate) fn new(row_bytes: usize) -> Self {
+    pub(super) fn new(row_bytes: usize) -> Self {
         Self { row_bytes, wide: None, source_most: None }
     }
 
     /// Keys of the next request.
-    pub(crate) fn keys(&self) -> usize {
+    pub(super) fn keys(&self) -> usize {
         let fitting = REQUEST_BYTES / self.row_bytes.max(1);
         fitting.clamp(1, self.source_most.unwrap_or(KEYS_MAX).clamp(1, KEYS_MAX))
     }
@@ -105,12 +105,12 @@ impl RowRequests {
         }
     }
 
-    pub(crate) fn learn_from(&mut self, found: &Rows) {
+    pub(super) fn learn_from(&mut self, found: &Rows) {
         self.learn(found.rows.len(), found.bytes());
     }
 
     /// Asks the source for the rows of these suspects; where rows are wide, with what is there already.
-    pub(crate) async fn send(
+    pub(super) async fn send(
         &mut self,
         target: &mut Target<'_>,
         suspects: Vec<Suspect>,
@@ -141,7 +141,7 @@ impl RowRequests {
     }
 
     /// The answer to the oldest request, together with the target's rows; and the suspects that were not answered.
-    pub(crate) async fn receive(
+    pub(super) async fn receive(
         &mut self,
         target: &mut Target<'_>,
         request: Request,
@@ -193,7 +193,7 @@ impl RowRequests {
 
     /// Reads both tables for these suspects: what is not found then is not there. Suspects that are more than is held at
     /// once come back.
-    pub(crate) async fn search(
+    pub(super) async fn search(
         target: &mut Target<'_>,
         mut suspects: Vec<Suspect>,
         how: How,
@@ -243,7 +243,17 @@ fn unanswered(suspects: &mut Vec<Suspect>, answers: usize) -> Result<Vec<Suspect
     Ok(suspects.split_off(answers))
 }
 
-pub(crate) async fn ask<'k>(
+/// The oldest that are to be asked again, at most so many.
+pub(super) fn take_some(unanswered: &mut VecDeque<Vec<Suspect>>, most: usize) -> Option<Vec<Suspect>> {
+    let mut suspects = unanswered.pop_front()?;
+    let rest = suspects.split_off(suspects.len().min(most));
+    if !rest.is_empty() {
+        unanswered.push_front(rest);
+    }
+    Some(suspects)
+}
+
+pub(super) async fn ask<'k>(
     target: &mut Target<'_>,
     keys: impl ExactSizeIterator<Item = &'k Key>,
     how: How,
@@ -268,7 +278,7 @@ async fn own_rows(target: &mut Target<'_>, suspects: &[Suspect], how: How) -> Re
 }
 
 /// What the target holds for these keys.
-pub(crate) async fn look_up(
+pub(super) async fn look_up(
     target: &mut Target<'_>,
     access: &Arc<TableAccess>,
     keys: &[Key],

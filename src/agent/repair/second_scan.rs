@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::compare::balance::{Conclusion, Presence};
 use super::super::compare::suspects::{Spool, Suspect};
-use super::super::difference::DifferenceKind;
 use super::super::error::AgentError;
 use super::super::event::Event;
 use super::super::proto::{Rescan, frame::Kind};
@@ -20,8 +18,11 @@ use super::super::scan::moved::for_each_moved;
 use super::super::scan::{Scanned, run_error, scan_table};
 use super::super::session::out_of_order;
 use super::super::session::wire::unpack_keys;
-use super::super::target::PROGRESS_EVERY;
-use super::settle::{Settlement, after};
+use super::super::target::{PROGRESS_EVERY, Target};
+use super::outside::has_condition;
+use super::recheck::after;
+use super::verdict::Verdicts;
+use crate::merkle::{DigestRun, RootDigest};
 use crate::model::{Key, Role};
 
 /// Suspects from which a scan is the better second look, and how many of the table's rows each of them is worth.
@@ -32,106 +33,118 @@ const DETAILS_BY_KEY: u64 = 10_000;
 /// Rows between two reports of progress.
 const REPORT_EVERY: u64 = 65_536;
 
-/// Settles what two scans can settle, and gives back the suspects that are to be read by key.
-pub(super) async fn settle(
-    settlement: &mut Settlement<'_, '_>,
-    suspects: Spool,
-) -> Result<Spool, AgentError> {
-    let target = &settlement.target;
-    let rows = target.outcome.source_rows.max(target.outcome.target_rows);
-    let options = &target.task.options;
-    let digests_do = options.repair.is_none()
-        && options.tolerance.is_empty()
-        && target.task.plan.source_where.is_none()
-        && target.task.plan.target_where.is_none();
-    if !digests_do || suspects.len() < SCAN_FROM || suspects.len().saturating_mul(SCAN_ABOVE) < rows {
-        return Ok(suspects);
-    }
-    let by_key = options.details_max.min(DETAILS_BY_KEY);
-    let look_again = options.recheck > 0;
-    // One scan, as late as the last of the rechecks asked for would be.
-    let delay = Duration::from_millis(options.recheck_delay_ms)
-        .saturating_mul(2u32.saturating_pow(options.recheck.clamp(1, 16) - 1));
-    let moved = match look_again {
-        true => {
-            tokio::time::sleep_until(after(target.began, delay)).await;
-            moved_keys(settlement).await?
-        }
-        false => [settlement.spool(), settlement.spool()],
-    };
-    confirm_all_but(settlement, suspects, moved, by_key).await
+/// A scan of both sides, to be compared with the first.
+pub(super) struct SecondScan<'a> {
+    /// What the target's first scan saw.
+    run: &'a Arc<DigestRun>,
+    root: RootDigest,
 }
 
-/// Scans both sides, and gives the keys whose rows have moved since the first scan: the source's, and the target's.
-async fn moved_keys(settlement: &mut Settlement<'_, '_>) -> Result<[Spool; 2], AgentError> {
-    let (mut theirs, mut ours) = (settlement.spool(), settlement.spool());
-    let before = Arc::clone(&settlement.located.run);
-    let target = &mut *settlement.target;
-    target.session.send(Kind::Rescan(Rescan {})).await?;
-    let rows = Arc::new(AtomicU64::new(0));
-    let (agent, events) = (target.agent, target.events);
-    let scan = scan_table(agent, &target.access, &target.key, &agent.limits, &rows);
-    let session = &mut target.session;
-    let receive = async {
-        let mut last: Option<Key> = None;
-        loop {
-            let Kind::Moved(part) = session.recv_answer().await? else {
-                return Err(out_of_order(Role::Source));
-            };
-            for key in unpack_keys(&part.keys)? {
-                if last.as_ref().is_some_and(|last| *last >= key) {
-                    return Err(AgentError::protocol("the source agent named moved keys out of order"));
-                }
-                theirs.push(&Suspect::of(key.clone()))?;
-                last = Some(key);
-            }
-            if part.last {
-                return Ok(());
-            }
-        }
-    };
-    let report = async {
-        let mut ticks = tokio::time::interval(PROGRESS_EVERY);
-        loop {
-            ticks.tick().await;
-            let rows = rows.load(Ordering::Relaxed);
-            let _ = events.try_send(Event::Progress { side: Role::Target, rows });
-        }
-    };
-    let both = async { tokio::try_join!(scan, receive) };
-    let (Scanned { run: now, tree, .. }, ()) = tokio::select! {
-        done = both => done?,
-        () = report => return Err(AgentError::protocol("the reporting of a scan ended")),
-    };
-    if tree.root() == settlement.located.tree.root() {
-        return Ok([theirs, ours]);
+impl<'a> SecondScan<'a> {
+    pub(super) fn after(run: &'a Arc<DigestRun>, root: RootDigest) -> Self {
+        Self { run, root }
     }
-    let compared = tokio::task::spawn_blocking(move || {
-        let mut failed = None;
-        let mut keep = |key: &[u8]| {
-            failed = ours.push(&Suspect::of(Key::from(key))).err();
-            failed.is_none()
-        };
-        let compared = for_each_moved(&before, &now, &mut keep);
-        match failed {
-            Some(error) => Err(error),
-            None => compared.map(|()| ours).map_err(|error| run_error("compare two scans", &error)),
+
+    /// Settles what two scans can settle, and gives back the suspects that are to be read by key.
+    pub(super) async fn settle(
+        &self,
+        target: &mut Target<'_>,
+        verdicts: &mut Verdicts,
+        suspects: Spool,
+    ) -> Result<Spool, AgentError> {
+        let rows = target.outcome.source_rows.max(target.outcome.target_rows);
+        let options = &target.task.options;
+        let digests_do =
+            options.repair.is_none() && options.tolerance.is_empty() && !has_condition(&target.task.plan);
+        if !digests_do || suspects.len() < SCAN_FROM || suspects.len().saturating_mul(SCAN_ABOVE) < rows {
+            return Ok(suspects);
         }
-    });
-    let ours = compared
-        .await
-        .unwrap_or_else(|_| Err(AgentError::protocol("a comparison of two runs ended early")))?;
-    Ok([theirs, ours])
+        let by_key = options.details_max.min(DETAILS_BY_KEY);
+        let look_again = options.recheck > 0;
+        // One scan, as late as the last of the rechecks asked for would be.
+        let delay = Duration::from_millis(options.recheck_delay_ms)
+            .saturating_mul(2u32.saturating_pow(options.recheck.clamp(1, 16) - 1));
+        let moved = match look_again {
+            true => {
+                tokio::time::sleep_until(after(target.began, delay)).await;
+                self.moved_keys(target).await?
+            }
+            false => [target.spool(), target.spool()],
+        };
+        leave_all_but(target, verdicts, suspects, moved, by_key).await
+    }
+
+    /// Scans both sides, and gives the keys whose rows have moved since the first scan: the source's, and the target's.
+    async fn moved_keys(&self, target: &mut Target<'_>) -> Result<[Spool; 2], AgentError> {
+        let (mut theirs, mut ours) = (target.spool(), target.spool());
+        let before = Arc::clone(self.run);
+        target.session.send(Kind::Rescan(Rescan {})).await?;
+        let rows = Arc::new(AtomicU64::new(0));
+        let (agent, events) = (target.agent, target.events);
+        let scan = scan_table(agent, &target.access, &target.key, &agent.limits, &rows);
+        let session = &mut target.session;
+        let receive = async {
+            let mut last: Option<Key> = None;
+            loop {
+                let Kind::Moved(part) = session.recv_answer().await? else {
+                    return Err(out_of_order(Role::Source));
+                };
+                for key in unpack_keys(&part.keys)? {
+                    if last.as_ref().is_some_and(|last| *last >= key) {
+                        return Err(AgentError::protocol("the source agent named moved keys out of order"));
+                    }
+                    theirs.push(&Suspect::of(key.clone()))?;
+                    last = Some(key);
+                }
+                if part.last {
+                    return Ok(());
+                }
+            }
+        };
+        let report = async {
+            let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+            loop {
+                ticks.tick().await;
+                let rows = rows.load(Ordering::Relaxed);
+                let _ = events.try_send(Event::Progress { side: Role::Target, rows });
+            }
+        };
+        let both = async { tokio::try_join!(scan, receive) };
+        let (Scanned { run: now, tree, .. }, ()) = tokio::select! {
+            done = both => done?,
+            () = report => return Err(AgentError::protocol("the reporting of a scan ended")),
+        };
+        if tree.root() == self.root {
+            return Ok([theirs, ours]);
+        }
+        let compared = tokio::task::spawn_blocking(move || {
+            let mut failed = None;
+            let mut keep = |key: &[u8]| {
+                failed = ours.push(&Suspect::of(Key::from(key))).err();
+                failed.is_none()
+            };
+            let compared = for_each_moved(&before, &now, &mut keep);
+            match failed {
+                Some(error) => Err(error),
+                None => compared.map(|()| ours).map_err(|error| run_error("compare two scans", &error)),
+            }
+        });
+        let ours = compared
+            .await
+            .unwrap_or_else(|_| Err(AgentError::protocol("a comparison of two runs ended early")))?;
+        Ok([theirs, ours])
+    }
 }
 
 /// Goes over suspects and moved keys, all in key order: what has not moved is a difference.
-async fn confirm_all_but(
-    settlement: &mut Settlement<'_, '_>,
+async fn leave_all_but(
+    target: &Target<'_>,
+    verdicts: &mut Verdicts,
     suspects: Spool,
     [theirs, ours]: [Spool; 2],
     mut by_key: u64,
 ) -> Result<Spool, AgentError> {
-    let mut rest = settlement.spool();
+    let mut rest = target.spool();
     let mut suspects = suspects.read()?;
     let (mut theirs, mut ours) = (theirs.read()?, ours.read()?);
     let (mut their_next, mut our_next) = (theirs.next_suspect()?, ours.next_suspect()?);
@@ -152,27 +165,13 @@ async fn confirm_all_but(
             rest.push(&suspect)?;
             continue;
         }
-        confirm(settlement, &suspect);
+        verdicts.leave_unread(&suspect);
         count += 1;
         if count.is_multiple_of(REPORT_EVERY) && reported.elapsed() > PROGRESS_EVERY {
-            settlement.tell_worked().await?;
+            verdicts.report_progress(target).await?;
             reported = Instant::now();
         }
     }
-    settlement.tell_worked().await?;
+    verdicts.report_progress(target).await?;
     Ok(rest)
-}
-
-/// Two scans saw the same on both sides.
-fn confirm(settlement: &mut Settlement<'_, '_>, suspect: &Suspect) {
-    let held = [suspect.source.is_some(), suspect.target.is_some()];
-    let kind = match held {
-        [_, false] => DifferenceKind::Missing,
-        [false, true] => DifferenceKind::Extra,
-        [true, true] => DifferenceKind::Changed,
-    };
-    let now = held.map(|there| if there { Presence::Present } else { Presence::Absent });
-    settlement.target.outcome.left += 1;
-    settlement.parts.add(suspect.key.as_bytes(), 1);
-    settlement.conclude_as(suspect, now, false, Conclusion::Different(kind));
 }

@@ -1,90 +1,131 @@
-//! What becomes of a row that was read again: it is told, written, left, or set aside. It is counted once, when nothing more is
-//! done with it.
+//! What is said of the rows: each is counted once, when nothing more is done with it, and differences and refusals are reported.
 
-use super::super::compare::balance::{Concluded, Conclusion, Presence};
+use std::sync::Arc;
+
+use super::super::compare::balance::{Balance, Concluded, Conclusion, Presence};
+use super::super::compare::describe::Describer;
+use super::super::compare::key_histogram::Parts;
+use super::super::compare::missing_rows::{Missing, missing_row};
 use super::super::compare::reread::Reread;
 use super::super::compare::suspects::Suspect;
 use super::super::difference::DifferenceKind;
-use super::super::error::{AgentError, decode_error};
+use super::super::error::{AgentError, FailureKind, decode_error};
 use super::super::event::Event;
-use super::settle::Settlement;
-use crate::engine::ErrorKind;
-use crate::model::{Change, Key, Permitted, Refusal};
+use super::super::outcome::TableOutcome;
+use super::super::target::{MissingRange, Target};
+use super::refusals::Refusals;
+use crate::merkle::{RowDigest, SessionKey};
+use crate::model::{Key, Operation};
 
-impl Settlement<'_, '_> {
-    /// Both sides agree, or the target has what the source had.
-    pub(crate) fn in_flight(&mut self, reread: &Reread, why: Conclusion) -> Result<(), AgentError> {
-        self.conclude(reread, why);
-        self.overlay.settled(&reread.suspect.key, reread.suspect.origin)
+/// The verdicts on one table's rows.
+pub(super) struct Verdicts {
+    session: SessionKey,
+    describer: Arc<Describer>,
+    /// What the report will say of the rows.
+    counts: TableOutcome,
+    /// The same once more, apart from it.
+    balance: Balance,
+    /// Where confirmed differences are.
+    parts: Parts,
+    refusals: Refusals,
+    /// The run writes, so that a row that is left needs a reason.
+    writes: bool,
+    located: u64,
+    /// Differences that were reported one by one, and how many may be.
+    reported: u64,
+    reported_max: u64,
+}
+
+impl Verdicts {
+    /// `balance` holds what was located: so many rows.
+    pub(super) fn new(
+        target: &Target<'_>,
+        describer: Arc<Describer>,
+        writes: bool,
+        parts: Parts,
+        (balance, located): (Balance, u64),
+    ) -> Self {
+        let details_max = target.task.options.details_max;
+        Self {
+            session: target.key.clone(),
+            describer,
+            counts: TableOutcome::default(),
+            balance,
+            parts,
+            refusals: Refusals::new(details_max),
+            writes,
+            located,
+            reported: 0,
+            reported_max: details_max,
+        }
     }
 
     /// Counts a row as what is said of it, in the report and in the balance: once, when nothing more is done with it.
-    pub(crate) fn conclude(&mut self, reread: &Reread, conclusion: Conclusion) {
+    pub(super) fn conclude(&mut self, reread: &Reread, conclusion: Conclusion) {
         let agree = reread.source == reread.target;
         let now = [reread.presence(0), reread.presence(1)];
         self.conclude_as(&reread.suspect, now, agree, conclusion);
     }
 
-    pub(crate) fn conclude_as(
-        &mut self,
-        suspect: &Suspect,
-        now: [Presence; 2],
-        agree: bool,
-        conclusion: Conclusion,
-    ) {
-        let outcome = &mut self.target.outcome;
+    fn conclude_as(&mut self, suspect: &Suspect, now: [Presence; 2], agree: bool, conclusion: Conclusion) {
+        let counts = &mut self.counts;
         let count = match conclusion {
-            Conclusion::Different(DifferenceKind::Missing) => &mut outcome.missing,
-            Conclusion::Different(DifferenceKind::Changed) => &mut outcome.changed,
-            Conclusion::Different(DifferenceKind::Extra) => &mut outcome.extra,
-            Conclusion::Tolerated => &mut outcome.tolerated,
-            Conclusion::InFlight | Conclusion::Following => &mut outcome.in_flight,
-            Conclusion::Unsettled => &mut outcome.unsettled,
+            Conclusion::Different(DifferenceKind::Missing) => &mut counts.missing,
+            Conclusion::Different(DifferenceKind::Changed) => &mut counts.changed,
+            Conclusion::Different(DifferenceKind::Extra) => &mut counts.extra,
+            Conclusion::Tolerated => &mut counts.tolerated,
+            Conclusion::InFlight | Conclusion::Following => &mut counts.in_flight,
+            Conclusion::Unsettled => &mut counts.unsettled,
         };
         *count += 1;
         let row =
             Concluded { scanned: [suspect.origin.is_some(), suspect.target_had], now, agree, conclusion };
-        self.located.balance.conclude(&self.target.key, suspect.key.as_bytes(), &row);
+        self.balance.conclude(&self.session, suspect.key.as_bytes(), &row);
     }
 
-    /// A difference that is left as it is.
-    fn leave(&mut self, reread: &Reread, why: &str) {
-        self.conclude(reread, Conclusion::Different(reread.kind()));
-        self.note_left(1, why);
-    }
-
-    /// Counts rows that are left, and why where the run writes.
-    pub(crate) fn note_left(&mut self, rows: u64, why: &str) {
-        let writes = self.writes();
-        let outcome = &mut self.target.outcome;
-        outcome.left += rows;
-        if writes {
-            *outcome.left_because.entry(why.to_owned()).or_default() += rows;
-        }
-    }
-
-    /// A difference that cannot be written.
-    pub(crate) fn set_aside(&mut self, reread: &Reread, reason: &str) -> Result<(), AgentError> {
-        self.conclude(reread, Conclusion::Different(reread.kind()));
-        self.note_refusal(&reread.suspect.key, reason, 1)
-    }
-
-    /// The same of one whose rows are no longer held.
-    pub(crate) fn set_aside_suspect(&mut self, suspect: &Suspect, reason: &str) -> Result<(), AgentError> {
-        let there = [suspect.source.is_some(), suspect.target.is_some()];
-        let kind = match there {
+    /// A difference whose rows are not held: the digests of the suspect are what both sides hold.
+    fn conclude_difference(&mut self, suspect: &Suspect) {
+        let held = [suspect.source.is_some(), suspect.target.is_some()];
+        let kind = match held {
             [_, false] => DifferenceKind::Missing,
             [false, true] => DifferenceKind::Extra,
             [true, true] => DifferenceKind::Changed,
         };
-        let now = there.map(|there| if there { Presence::Present } else { Presence::Absent });
+        let now = held.map(|there| if there { Presence::Present } else { Presence::Absent });
         self.conclude_as(suspect, now, false, Conclusion::Different(kind));
+    }
+
+    /// A difference that is left as it is.
+    pub(super) fn leave(&mut self, reread: &Reread, why: &str) {
+        self.conclude(reread, Conclusion::Different(reread.kind()));
+        self.counts.left += 1;
+        if self.writes {
+            *self.counts.left_because.entry(why.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// A difference of a run that does not write, shown by two scans and not read by key.
+    pub(super) fn leave_unread(&mut self, suspect: &Suspect) {
+        self.counts.left += 1;
+        self.parts.add(suspect.key.as_bytes(), 1);
+        self.conclude_difference(suspect);
+    }
+
+    /// A difference that cannot be written.
+    pub(super) fn set_aside(&mut self, reread: &Reread, reason: &str) -> Result<(), AgentError> {
+        self.conclude(reread, Conclusion::Different(reread.kind()));
+        self.note_refusal(&reread.suspect.key, reason, 1)
+    }
+
+    /// A difference that cannot be written, and whose rows are no longer held.
+    pub(super) fn set_aside_suspect(&mut self, suspect: &Suspect, reason: &str) -> Result<(), AgentError> {
+        self.conclude_difference(suspect);
         self.note_refusal(&suspect.key, reason, 1)
     }
 
-    /// Rows that are set aside, of which one is this.
-    pub(crate) fn note_refusal(&mut self, key: &Key, reason: &str, rows: u64) -> Result<(), AgentError> {
-        self.target.outcome.set_aside += rows;
+    /// Counts rows that are set aside. One of them has this key.
+    fn note_refusal(&mut self, key: &Key, reason: &str, rows: u64) -> Result<(), AgentError> {
+        self.counts.set_aside += rows;
         let example = match self.refusals.wants_example(reason) {
             true => Some(self.describer.key(key).map_err(decode_error)?),
             false => None,
@@ -93,70 +134,120 @@ impl Settlement<'_, '_> {
         Ok(())
     }
 
-    pub(crate) async fn tell_refusals(&mut self) -> Result<(), AgentError> {
-        for event in self.refusals.take() {
-            self.target.tell(event).await?;
+    /// A difference that was written.
+    pub(super) fn written(&mut self, operation: Operation, reread: &Reread) {
+        self.conclude(reread, Conclusion::Different(reread.kind()));
+        match operation {
+            Operation::Insert => self.counts.inserted += 1,
+            Operation::Update => self.counts.updated += 1,
+            Operation::Delete => self.counts.deleted += 1,
         }
-        Ok(())
     }
 
-    pub(crate) async fn tell_difference(&mut self, reread: &Reread) -> Result<(), AgentError> {
-        self.told += 1;
-        let difference = self.describer.difference(reread).map_err(decode_error)?;
-        self.target.tell(Event::Difference { difference }).await
+    /// Rows of a missing range that were inserted, whatever their keys.
+    pub(super) fn inserted(&mut self, rows: u64) {
+        self.counts.inserted += rows;
+        self.counts.missing += rows;
+        self.balance.conclude_range(rows);
     }
 
-    /// Tells a difference; the change to make, where one may be made.
-    pub(crate) async fn confirm(&mut self, reread: &mut Reread) -> Result<Option<Permitted>, AgentError> {
+    fn conclude_range(&mut self, range: &MissingRange) {
+        self.counts.missing += range.count;
+        self.balance.conclude_range(range.count);
+        self.parts.add(range.first.as_bytes(), range.count);
+    }
+
+    /// A missing range of a run that does not write. It is known by its count alone.
+    pub(super) fn leave_range(&mut self, range: &MissingRange) {
+        self.conclude_range(range);
+        self.counts.left += range.count;
+    }
+
+    /// A missing range of which no row can be inserted.
+    pub(super) fn set_aside_range(&mut self, range: &MissingRange, reason: &str) -> Result<(), AgentError> {
+        self.conclude_range(range);
+        self.note_refusal(&range.first, reason, range.count)
+    }
+
+    /// A row of a missing range is to be concluded by its key.
+    pub(super) fn name(&mut self, key: &[u8]) {
+        self.balance.name(&self.session, key);
+    }
+
+    /// A row of a missing range, as a suspect that was read again and is to be concluded by its key.
+    pub(super) fn name_row(&mut self, (key, row): (&[u8], &[u8]), digest: RowDigest) -> Reread {
+        self.name(key);
+        missing_row(key, row, digest)
+    }
+
+    /// Whether a row differs beyond its tolerance. A difference is reported when this is first found.
+    pub(super) async fn differs(
+        &mut self,
+        target: &Target<'_>,
+        reread: &mut Reread,
+    ) -> Result<bool, AgentError> {
         if self.describer.tolerated(reread).map_err(decode_error)? {
             self.conclude(reread, Conclusion::Tolerated);
-            return Ok(None);
+            return Ok(false);
         }
         let first = !std::mem::replace(&mut reread.suspect.named, true);
         if first {
             self.parts.add(reread.suspect.key.as_bytes(), 1);
-            if self.told < self.target.task.options.details_max {
-                self.tell_difference(reread).await?;
+            if self.reported < self.reported_max {
+                self.report_difference(target, reread).await?;
             }
         }
-        if self.target.task.options.sql
-            && let Ok(change) = self.shown.permit(change_of(reread))
-            && change.change().before != change.change().after
-        {
-            match self.target.agent.engine.statement(&self.target.access, change.change()).await {
-                Ok(statement) => self.target.tell(Event::Sql { statement }).await?,
-                Err(error) if error.kind == ErrorKind::Row => {
-                    self.set_aside(reread, &error.what)?;
-                    return Ok(None);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.permitted(reread)
+        Ok(true)
     }
 
-    /// The change that makes the target's row the source's, where it may be made. A row that may not be written is counted.
-    pub(crate) fn permitted(&mut self, reread: &Reread) -> Result<Option<Permitted>, AgentError> {
-        let change = change_of(reread);
-        if change.before == change.after {
-            // Only the condition tells the two apart: there is nothing to write.
-            self.leave(reread, "only the condition tells the two rows apart");
-            return Ok(None);
-        }
-        match self.permission.permit(change) {
-            Ok(change) => Ok(Some(change)),
-            Err(refused) if matches!(refused.refusal, Refusal::Required(_)) => {
-                self.set_aside(reread, &refused.refusal.to_string())?;
-                Ok(None)
-            }
-            Err(refused) => {
-                self.leave(reread, &refused.refusal.to_string());
-                Ok(None)
+    /// Rows of a missing range that are differences beyond doubt.
+    pub(super) async fn report_missing(
+        &mut self,
+        target: &Target<'_>,
+        missing: &Missing,
+    ) -> Result<(), AgentError> {
+        for ((key, row), digest) in missing.iter() {
+            self.parts.add(key, 1);
+            if self.reported < self.reported_max {
+                self.report_difference(target, &missing_row(key, row, *digest)).await?;
             }
         }
+        Ok(())
     }
-}
 
-fn change_of(reread: &Reread) -> Change {
-    Change { key: reread.suspect.key.clone(), before: reread.target.clone(), after: reread.source.clone() }
+    async fn report_difference(&mut self, target: &Target<'_>, reread: &Reread) -> Result<(), AgentError> {
+        self.reported += 1;
+        let difference = self.describer.difference(reread).map_err(decode_error)?;
+        target.tell(Event::Difference { difference }).await
+    }
+
+    pub(super) async fn report_progress(&self, target: &Target<'_>) -> Result<(), AgentError> {
+        target.tell(Event::Worked { done: self.balance.rows_concluded(), of: self.located }).await
+    }
+
+    /// Reports what was set aside, one event for each reason.
+    pub(super) async fn report_refusals(&mut self, target: &Target<'_>) -> Result<(), AgentError> {
+        for event in self.refusals.take() {
+            target.tell(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the counts to the run's outcome; from here on they are zero.
+    pub(super) fn add_to(&mut self, outcome: &mut TableOutcome) {
+        outcome.add(&std::mem::take(&mut self.counts));
+    }
+
+    /// Confirmed differences by part of the key order.
+    pub(super) fn by_range(&self) -> Vec<u64> {
+        self.parts.counts().to_vec()
+    }
+
+    /// The final check: what `outcome` says of the rows must be what was seen of them.
+    pub(super) fn check(&self, outcome: &TableOutcome) -> Result<(), AgentError> {
+        let Some(error) = self.balance.error(outcome) else { return Ok(()) };
+        let what = format!("what was found out about the rows does not add up: {error}");
+        Err(AgentError::new(FailureKind::Inconsistent, what)
+            .with_hint("run the command again; if it comes again it is a defect of trueup, please report it"))
+    }
 }
