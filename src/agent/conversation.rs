@@ -21,7 +21,7 @@ pub(super) async fn run_target(agent: &LocalAgent, task: Task, link: Link, event
 
 /// Takes a run back from this agent's journal; ends with `Done` or `Failed`.
 pub(super) async fn run_undo(agent: &LocalAgent, task: UndoTask, events: mpsc::Sender<Event>) {
-    if let Err(error) = super::undo_run::run(agent, task, &events).await {
+    if let Err(error) = super::audit::undo(agent, task, &events).await {
         let _ = events.send(failed_event(error)).await;
     }
 }

@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::acknowledge::Acknowledge;
 use super::difference::Difference;
-use super::intents::{Intents, RowOutcome};
 use super::outcome::TableOutcome;
-use super::told::TrailWish;
+use super::trail::{Acknowledge, Intents, RowOutcome, TrailWish};
 use crate::model::{Allow, Plan, Role, Tolerances};
 
 /// What a target's agent is asked to do.
@@ -242,8 +240,8 @@ pub enum Event {
 #[cfg(test)]
 mod tests {
     use super::super::difference::{DifferenceKind, DifferingColumn, ValuePair};
-    use super::super::intents::RowIntent;
     use super::super::outcome::PhaseSeconds;
+    use super::super::trail::RowIntent;
     use super::*;
     use crate::model::Operation;
 

@@ -5,7 +5,7 @@
 //! - Only `session::wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
 
-mod acknowledge;
+mod audit;
 mod compare;
 mod conversation;
 mod difference;
@@ -14,7 +14,6 @@ pub mod event;
 mod handle;
 mod identity;
 mod in_process;
-pub mod intents;
 pub mod local;
 mod outcome;
 mod pace;
@@ -27,13 +26,8 @@ mod small_tables;
 mod source;
 mod table_run;
 mod target;
-pub mod told;
 mod trail;
 pub mod undo;
-mod undo_run;
-mod undo_table;
-mod whole_rows;
-mod writer;
 
 pub use rpc::client::RemoteAgent;
 pub use rpc::{client, security, server};
@@ -49,20 +43,20 @@ pub mod proto {
 }
 
 pub use crate::model::Allow;
-pub use acknowledge::Acknowledge;
 
 pub use difference::{Difference, DifferenceKind, DifferingColumn, ValuePair};
 pub use error::AgentError;
 pub use event::{EqualTable, Event, Phase, TableTask, Task, TaskOptions, UndoTask, Undone};
 pub use handle::{Agent, AgentHandle, Serving, SourceEnd, start};
 pub use in_process::in_process;
-pub use intents::{HASH_DIGITS, Intents, RowIntent, RowOutcome, hashes};
 pub use local::{AgentLimits, LocalAgent, Serves};
 pub use outcome::{PhaseSeconds, TableOutcome};
 pub use pace::Courtesy;
 pub use session::link::{Link, LinkCounts};
 pub use small_tables::ROLL_CALL_MAX;
-pub use told::{TrailSecret, TrailWish, plain_key};
+pub use trail::{
+    Acknowledge, HASH_DIGITS, Intents, RowIntent, RowOutcome, TrailSecret, TrailWish, hashes, plain_key,
+};
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.

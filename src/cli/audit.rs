@@ -9,7 +9,7 @@ use super::evidence_args::{
     AuditArgs, AuditCommand, AuditExportArgs, AuditListArgs, AuditVerifyArgs, ListFormat,
 };
 use super::output::Output;
-use crate::agent::told::plain_key;
+use crate::agent::plain_key;
 use crate::ledger::{EntryFilter, LedgerError, Link, Verification, Verifier};
 use crate::report::render::grouped;
 

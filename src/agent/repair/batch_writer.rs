@@ -6,15 +6,14 @@ use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use super::super::audit::{Recorded, Recorder, writer};
 use super::super::compare::describe::Describer;
 use super::super::compare::missing_rows::Missing;
 use super::super::compare::reread::Reread;
 use super::super::error::AgentError;
 use super::super::local::LocalAgent;
 use super::super::target::Target;
-use super::super::trail::{Recorded, Trail};
 use super::super::undo::limits::Operations;
-use super::super::writer;
 use super::breaker::Breaker;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{
@@ -45,7 +44,7 @@ pub(super) struct BatchWriter<'a> {
     access: Arc<TableAccess>,
     describer: Arc<Describer>,
     /// Every batch is noted before and after it is written.
-    trail: Trail<'a>,
+    recorder: Recorder<'a>,
     breaker: Breaker,
     /// The batch that is being written.
     writing: Option<Writing>,
@@ -58,7 +57,7 @@ impl<'a> BatchWriter<'a> {
             agent,
             access: Arc::clone(access),
             describer,
-            trail: Trail::of_repair(agent, task, events, key, schema).await?,
+            recorder: Recorder::of_repair(agent, task, events, key, schema).await?,
             breaker: Breaker::new(schema.references.contains(&schema.table)),
             writing: None,
         })
@@ -66,7 +65,7 @@ impl<'a> BatchWriter<'a> {
 
     /// Tells, before it is written, what of these writes cannot be taken back.
     pub(super) async fn say_limits(&mut self, operations: Operations) -> Result<(), AgentError> {
-        self.trail.say_limits(operations).await
+        self.recorder.say_limits(operations).await
     }
 
     /// Whether the table takes rows is not known yet: no batch is recorded before the one before it has ended.
@@ -99,7 +98,7 @@ impl<'a> BatchWriter<'a> {
         changes: PermittedChanges,
     ) -> Result<Recorded<PermittedChanges>, AgentError> {
         self.agent.pace.admit(&self.agent.engine, changes.len()).await?;
-        self.trail.intend(&self.describer, false, changes).await
+        self.recorder.intend(&self.describer, false, changes).await
     }
 
     /// The batch is on its way to the database when this returns. `rereads` are the rows that it was decided by.
@@ -122,7 +121,7 @@ impl<'a> BatchWriter<'a> {
     ) -> Result<Writing, AgentError> {
         let (engine, access) = (self.agent.engine.clone(), self.access.clone());
         self.agent.pace.admit(&engine, missing.rows.len()).await?;
-        let batch = Arc::new(self.trail.intend_inserts(&self.describer, &missing, inserts).await?);
+        let batch = Arc::new(self.recorder.intend_inserts(&self.describer, &missing, inserts).await?);
         let work = {
             let batch = Arc::clone(&batch);
             async move { writer::insert(engine.as_ref(), &access, &batch).await }
@@ -145,7 +144,7 @@ impl<'a> BatchWriter<'a> {
         });
         Ok(Some(match batch {
             Batch::Changes(batch, rereads) => {
-                let outcomes = self.trail.done(&batch, outcomes).await?;
+                let outcomes = self.recorder.done(&batch, outcomes).await?;
                 self.breaker.batch(&outcomes);
                 let operations = batch.what().as_slice().iter().map(Change::operation);
                 let rows = rereads.into_iter().zip(operations).zip(outcomes);
@@ -154,7 +153,7 @@ impl<'a> BatchWriter<'a> {
                 )
             }
             Batch::Inserts(batch, missing) => {
-                let outcomes = self.trail.done(&batch, outcomes).await?;
+                let outcomes = self.recorder.done(&batch, outcomes).await?;
                 self.breaker.batch(&outcomes);
                 Written::Inserts(missing, outcomes)
             }
@@ -170,25 +169,25 @@ impl<'a> BatchWriter<'a> {
         match changes {
             Ok(exchange) => {
                 self.agent.pace.admit(&engine, exchange.as_slice().len()).await?;
-                let batch = self.trail.intend(&self.describer, true, exchange).await?;
+                let batch = self.recorder.intend(&self.describer, true, exchange).await?;
                 let outcomes = writer::exchange(engine.as_ref(), &self.access, &batch).await;
-                self.trail.done(&batch, outcomes).await
+                self.recorder.done(&batch, outcomes).await
             }
             Err(changes) => {
                 let batch = self.record(changes).await?;
                 let outcomes = writer::apply(engine.as_ref(), &self.access, &batch).await;
-                self.trail.done(&batch, outcomes).await
+                self.recorder.done(&batch, outcomes).await
             }
         }
     }
 
     /// An undo journal of the batches is kept.
     pub(super) fn keeps_undo(&self) -> bool {
-        self.trail.keeps_undo()
+        self.recorder.keeps_undo()
     }
 
     /// All batches have been written and answered for.
     pub(super) async fn close(&mut self) -> Result<(), AgentError> {
-        self.trail.close().await
+        self.recorder.close().await
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! SecondScan ─► Passes ──rereads──► Settlement ──permitted changes──► BatchWriter
-//!   suspects      RowRequests         Policy: what may be written         Trail, Breaker
+//!   suspects      RowRequests         Policy: what may be written         Recorder, Breaker
 //!                 recheck: decides    Verdicts: what is counted and reported
 //!                                     Overlay ──────────────────────► RepairProof
 //! ```

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::super::acknowledge::Acknowledge;
 use super::super::event::Event;
 use super::super::proto::{Recorded, TaskFrame, task_frame::Kind};
+use super::super::trail::Acknowledge;
 
 /// At the agent: the batches that a coordinator elsewhere has been sent, until it acknowledges them.
 #[derive(Debug, Clone, Default)]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
 use super::super::error::{AgentError, FailureKind};
-use super::super::intents::RowOutcome;
+use super::super::trail::RowOutcome;
 use super::head::JournalHead;
 use super::key::{UndoKey, cannot};
 use super::seal::{AFTER, BATCH, BEFORE, END, FRONT, HEAD, LEFT, MAGIC, OUTCOMES, OWN_BEFORE, Sealer};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trail::Recorded;
+use super::recorder::Recorded;
 use crate::engine::{Engine, EngineError, ErrorKind, LockWait};
 use crate::model::{
     ChangeOutcome, PermittedChanges, PermittedExchange, PermittedInserts, Rejection, RejectionKind,
@@ -22,7 +22,7 @@ const BESIDE_LOCKED: &str = "not tried, as other sessions hold locks on rows bes
 
 type Written = Result<Vec<ChangeOutcome>, EngineError>;
 
-pub(super) async fn apply(
+pub(crate) async fn apply(
     engine: &dyn Engine,
     access: &Arc<TableAccess>,
     batch: &Recorded<PermittedChanges>,
@@ -33,7 +33,7 @@ pub(super) async fn apply(
     }
 }
 
-pub(super) async fn insert(
+pub(crate) async fn insert(
     engine: &dyn Engine,
     access: &Arc<TableAccess>,
     batch: &Recorded<PermittedInserts>,
@@ -47,7 +47,7 @@ pub(super) async fn insert(
 }
 
 /// An exchange that is made already is not found as it should be, so it is not tried again.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     engine: &dyn Engine,
     access: &Arc<TableAccess>,
     batch: &Recorded<PermittedExchange>,

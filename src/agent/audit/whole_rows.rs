@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::error::AgentError;
-use super::local::LocalAgent;
-use super::scan::find::search;
-use super::undo::own::OwnAccess;
+use super::super::error::AgentError;
+use super::super::local::LocalAgent;
+use super::super::scan::find::search;
+use super::super::undo::own::OwnAccess;
 use crate::model::{CanonicalRow, Change, Key, TableAccess};
 
 /// The rows as they are, for each change; nothing where the plan's rows say it all.

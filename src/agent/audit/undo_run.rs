@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
-use super::error::{AgentError, FailureKind};
-use super::event::{Event, UndoTask};
-use super::local::LocalAgent;
-use super::outcome::TableOutcome;
-use super::undo::UndoStore;
-use super::undo::reader::JournalReader;
+use super::super::error::{AgentError, FailureKind};
+use super::super::event::{Event, UndoTask};
+use super::super::local::LocalAgent;
+use super::super::outcome::TableOutcome;
+use super::super::undo::UndoStore;
+use super::super::undo::reader::JournalReader;
 use super::undo_table::{MovedOn, Table, cancelled};
 use crate::model::Role;
 
@@ -20,7 +20,7 @@ const ROUNDS_MAX: u32 = 16;
 /// Journals that cannot be read and are named.
 const NAMED_MAX: usize = 10;
 
-pub(super) async fn run(
+pub(crate) async fn run(
     agent: &LocalAgent,
     task: UndoTask,
     events: &mpsc::Sender<Event>,

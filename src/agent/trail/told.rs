@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::compare::describe::Describer;
-use super::error::AgentError;
+use super::super::compare::describe::Describer;
+use super::super::error::AgentError;
+use super::super::secret_file::{secret_file, unhex};
 use super::intents::{HASH_DIGITS, Intents, RowIntent};
 use crate::merkle::{RowDigest, RowHasher, SessionKey};
 use crate::model::canonical::DecodeError;
@@ -34,7 +35,7 @@ impl TrailSecret {
 
     /// Reads the secret from a file; makes one, for its owner's eyes alone, where there is none.
     pub fn load_or_make(path: &Path) -> Result<Self, AgentError> {
-        super::secret_file::secret_file(path).map(Self::new)
+        secret_file(path).map(Self::new)
     }
 
     /// Of a key as it is shown: pairs of column and text. 16 bytes in hex.
@@ -96,9 +97,7 @@ impl Serialize for TrailSecret {
 impl<'de> Deserialize<'de> for TrailSecret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        super::secret_file::unhex(&text)
-            .map(Self::new)
-            .ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
+        unhex(&text).map(Self::new).ok_or_else(|| serde::de::Error::custom("no 32 bytes in hex"))
     }
 }
 
@@ -112,7 +111,7 @@ pub struct TrailWish {
 
 impl TrailWish {
     /// One change, in the trail's words.
-    pub(super) fn told(
+    pub(crate) fn told(
         &self,
         table: &str,
         describer: &Describer,
@@ -130,7 +129,7 @@ impl TrailWish {
     }
 
     /// Rows that are all inserted, each as `told` tells it.
-    pub(super) fn inserts(
+    pub(crate) fn inserts(
         &self,
         table: &str,
         describer: &Describer,

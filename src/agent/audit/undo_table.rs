@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::compare::describe::Describer;
-use super::error::{AgentError, FailureKind, decode_error};
-use super::event::{Event, UndoTask, Undone};
-use super::identity::check_columns;
-use super::local::LocalAgent;
-use super::trail::Trail;
-use super::undo::UndoStore;
-use super::undo::limits::{Operations, UndoLimits};
-use super::undo::own::{OwnAccess, access_of, merged};
-use super::undo::reader::{JournalReader, Overwritten};
-use super::undo::standing::{Now, Standing};
+use super::super::compare::describe::Describer;
+use super::super::error::{AgentError, FailureKind, decode_error};
+use super::super::event::{Event, UndoTask, Undone};
+use super::super::identity::check_columns;
+use super::super::local::LocalAgent;
+use super::super::undo::UndoStore;
+use super::super::undo::limits::{Operations, UndoLimits};
+use super::super::undo::own::{OwnAccess, access_of, merged};
+use super::super::undo::reader::{JournalReader, Overwritten};
+use super::super::undo::standing::{Now, Standing};
+use super::recorder::Recorder;
 use super::whole_rows::rows_of;
 use super::writer;
 use crate::merkle::{RowDigest, SessionKey};
@@ -59,7 +59,7 @@ pub(super) struct Table<'a> {
     describer: Describer,
     /// Keys the digests of what the run wrote.
     digests: SessionKey,
-    trail: Trail<'a>,
+    recorder: Recorder<'a>,
     permission: Permission,
     /// What the writes of the undo itself change beyond its journal.
     limits: UndoLimits,
@@ -95,7 +95,7 @@ impl<'a> Table<'a> {
             name: head.plan.target.to_string(),
             describer: Describer::new(&head.plan, &access, &BTreeMap::new(), false),
             digests: head.digests.session(),
-            trail: Trail::of_undo(agent, events, head, limits.clone(), task.trail.clone(), keep),
+            recorder: Recorder::of_undo(agent, events, head, limits.clone(), task.trail.clone(), keep),
             // A dry run asks what would be permitted, and has nothing to hand to the engine.
             permission: Permission::new(Allow::ALL, task.allow_cascade, &schema, own.writing()),
             limits,
@@ -180,14 +180,14 @@ impl<'a> Table<'a> {
         let exchange = if replace { self.permission.permit_exchange(writes) } else { Err(writes) };
         let outcomes = match exchange {
             Ok(exchange) => {
-                let batch = self.trail.intend_as(&self.describer, &told, true, exchange).await?;
+                let batch = self.recorder.intend_as(&self.describer, &told, true, exchange).await?;
                 let outcomes = writer::exchange(engine.as_ref(), self.own.writing(), &batch).await;
-                self.trail.done(&batch, outcomes).await?
+                self.recorder.done(&batch, outcomes).await?
             }
             Err(writes) => {
-                let batch = self.trail.intend_as(&self.describer, &told, false, writes).await?;
+                let batch = self.recorder.intend_as(&self.describer, &told, false, writes).await?;
                 let outcomes = writer::apply(engine.as_ref(), self.own.writing(), &batch).await;
-                self.trail.done(&batch, outcomes).await?
+                self.recorder.done(&batch, outcomes).await?
             }
         };
         let mut written = Vec::new();
@@ -342,7 +342,7 @@ impl<'a> Table<'a> {
             }
         }
         self.undone.limits = limits;
-        self.trail.close().await?;
+        self.recorder.close().await?;
         self.tell(Event::UndoTable { table: self.name.clone() }).await?;
         let undone = std::mem::take(&mut self.undone);
         self.tell(Event::Undone { undone }).await

@@ -11,7 +11,7 @@ pub struct Acknowledge(Option<Arc<Mutex<Option<oneshot::Sender<u64>>>>>);
 
 impl Acknowledge {
     /// With the receiver of the trail's sequence number.
-    pub(super) fn pair() -> (Self, oneshot::Receiver<u64>) {
+    pub(crate) fn pair() -> (Self, oneshot::Receiver<u64>) {
         let (sender, receiver) = oneshot::channel();
         (Self(Some(Arc::new(Mutex::new(Some(sender))))), receiver)
     }
