@@ -4,6 +4,10 @@
 //! - The target's agent drives; the source's agent answers. Rows go from the source's agent to the target's, nowhere else.
 //! - Only `session::wire` turns foreign bytes into types; it returns errors and never panics.
 //! - A snapshot ends with the scan, before the conversation begins.
+//!
+//! Folders, each of which imports only from those before it: `compare` holds what is known of rows that differ; `trail` and
+//! `undo` hold what is recorded of writes (the words of an audit trail, the undo journals); `scan` reads tables; `session`
+//! is the conversation; `audit` records, writes and takes back; `repair` decides; `rpc` is gRPC.
 
 mod audit;
 mod compare;

@@ -217,7 +217,11 @@ fn one_file_alone_asks_an_engine_to_write() {
             writers.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
         }
     }
-    assert_eq!(writers, BTreeSet::from(["writer.rs".to_owned()]), "what is written passes agent/audit/writer.rs");
+    assert_eq!(
+        writers,
+        BTreeSet::from(["writer.rs".to_owned()]),
+        "what is written passes agent/audit/writer.rs"
+    );
     assert_eq!(
         engine_writes("patiently(|| self.agent.engine\n    .apply(x, y)); engine.as_ref().insert(z)"),
         2

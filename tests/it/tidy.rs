@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::architecture::sources;
+use super::architecture::{code, is_test, sources};
 
 const LINES_MAX: usize = 500;
 
@@ -34,6 +34,48 @@ fn nothing_is_left_open() {
             assert!(!text.contains(word), "{} holds {word}", path.display());
         }
     }
+}
+
+/// Modules with types whose methods still lie in several files. A module leaves this list when it has none any more.
+const SPREAD: &[&str] = &["checks", "engine", "ledger", "locate", "merkle", "model"];
+
+/// The types that a file gives methods to and does not define.
+fn strangers(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let defined: Vec<String> = ["struct ", "enum ", "trait ", "type "]
+        .iter()
+        .flat_map(|keyword| {
+            code.match_indices(keyword).map(|(at, keyword)| word(&code[at + keyword.len()..]))
+        })
+        .collect();
+    code.lines()
+        .filter_map(|line| line.strip_prefix("impl"))
+        .filter(|rest| !rest.contains(" for "))
+        .filter_map(|rest| {
+            // Behind the parameters of the impl, whose brackets may be nested.
+            let mut depth = 0;
+            let name = rest.find(|c| {
+                depth += i32::from(c == '<') - i32::from(c == '>');
+                depth == 0 && c == ' '
+            })?;
+            let path = rest[name + 1..].split(['<', ' ']).next()?;
+            Some(path.rsplit("::").next()?.to_owned())
+        })
+        .filter(|name| !defined.contains(name))
+        .collect()
+}
+
+#[test]
+fn the_methods_of_a_type_stand_in_its_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (path, text) in sources() {
+        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        let spread = SPREAD.iter().any(|module| name.starts_with(module));
+        let strangers = if spread || is_test(&path) { Vec::new() } else { strangers(&code(&text)) };
+        assert!(strangers.is_empty(), "{name} gives methods to {strangers:?}, which it does not define");
+    }
+    let planted = "struct A;\nimpl A {\nimpl<'a, T: Into<B>> super::C<'a, T> {\nimpl X for D {\nimpl E<'_> {";
+    assert_eq!(strangers(planted), ["C", "E"]);
 }
 
 #[test]

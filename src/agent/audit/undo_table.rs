@@ -217,7 +217,7 @@ impl<'a> Table<'a> {
         now: Now<'_>,
     ) -> Result<Option<(Change, Permitted)>, AgentError> {
         let (key, whole) = (&row.key, self.own.whole());
-        let mut standing = row.standing(now, &self.digests, self.own.is_plans(), whole.uncompared);
+        let mut standing = Standing::of(row, now, &self.digests, self.own.is_plans(), whole.uncompared);
         let digest = self.key_digest(key);
         // What a later batch left is gone: only what was there before all of them shows that the row is back.
         if standing == Standing::AsLeft && self.moved().keys.contains_key(&digest) {

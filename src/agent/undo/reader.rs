@@ -30,6 +30,11 @@ pub(crate) struct Overwritten {
 }
 
 impl Overwritten {
+    /// The whole row before the run; `None` also where the journal holds no more than the columns that were compared.
+    pub(crate) fn whole_before(&self, plan_is_whole: bool) -> Option<&CanonicalRow> {
+        if plan_is_whole { self.before.as_ref() } else { self.own_before.as_ref() }
+    }
+
     /// What the run did to the row.
     pub(crate) fn operation(&self) -> Operation {
         match (&self.before, &self.after) {

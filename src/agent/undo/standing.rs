@@ -26,37 +26,32 @@ pub(crate) struct Now<'a> {
     pub(crate) whole: Option<&'a CanonicalRow>,
 }
 
-impl Overwritten {
-    /// The whole row before the run; `None` also where the journal holds no more than the columns that were compared.
-    pub(crate) fn whole_before(&self, plan_is_whole: bool) -> Option<&CanonicalRow> {
-        if plan_is_whole { self.before.as_ref() } else { self.own_before.as_ref() }
-    }
-
+impl Standing {
     /// `plan_is_whole`: the rows that were compared hold every column. `more_columns`: the table has others.
-    pub(crate) fn standing(
-        &self,
+    pub(crate) fn of(
+        row: &Overwritten,
         now: Now<'_>,
         digests: &SessionKey,
         plan_is_whole: bool,
         more_columns: bool,
     ) -> Standing {
-        let digest = |row: &CanonicalRow| digests.row_digest(self.key.as_bytes(), row.as_bytes());
-        let as_left = match (self.left, self.after) {
+        let digest = |held: &CanonicalRow| digests.row_digest(row.key.as_bytes(), held.as_bytes());
+        let as_left = match (row.left, row.after) {
             (Some(left), _) => now.whole.map(digest) == Some(left),
             (None, None) => now.whole.is_none() && now.by_plan.is_none(),
             (None, Some(after)) => now.by_plan.map(digest) == Some(after),
         };
-        let inserted = self.before.is_none() && self.after.is_some();
-        if as_left && self.left.is_none() && inserted && more_columns {
+        let inserted = row.before.is_none() && row.after.is_some();
+        if as_left && row.left.is_none() && inserted && more_columns {
             return Standing::NotKnown;
         }
         if as_left {
             return Standing::AsLeft;
         }
-        if now.by_plan != self.before.as_ref() {
+        if now.by_plan != row.before.as_ref() {
             return Standing::MovedOn;
         }
-        match now.whole == self.whole_before(plan_is_whole) {
+        match now.whole == row.whole_before(plan_is_whole) {
             true => Standing::AsBefore,
             false => Standing::AsBeforeInPart,
         }
@@ -92,7 +87,7 @@ mod tests {
         };
         let now = now.map(|(compared, whole)| (row(compared), row(whole)));
         let now = Now { by_plan: now.as_ref().map(|now| &now.0), whole: now.as_ref().map(|now| &now.1) };
-        overwritten.standing(now, &digests, false, true)
+        Standing::of(&overwritten, now, &digests, false, true)
     }
 
     #[test]
