@@ -62,11 +62,9 @@ impl Serves {
         Self { tables: None, write: true, sql: true }
     }
 
-    /// A table without schema in the list stands for that name in any schema.
+    /// `table` as the database names it.
     pub fn permits(&self, table: &TableName) -> bool {
-        self.tables.as_ref().is_none_or(|served| {
-            served.iter().any(|s| s.name == table.name && (s.schema.is_none() || s.schema == table.schema))
-        })
+        self.tables.as_ref().is_none_or(|served| served.contains(table))
     }
 }
 
@@ -90,6 +88,20 @@ impl LocalAgent {
     pub fn with_undo(mut self, undo: Option<UndoStore>) -> Self {
         self.undo = undo;
         self
+    }
+
+    /// Looks the served tables up, so that each stands for the one that its name means now, and not for those of that name in
+    /// other schemas.
+    pub async fn with_served_tables(mut self) -> Result<Self, AgentError> {
+        for table in self.serves.tables.iter_mut().flatten() {
+            let found = self.engine.describe(table).await.map_err(|error| {
+                let AgentError { kind, message, hint, .. } = error.into();
+                let hint = hint.unwrap_or_else(|| "name a table that is there with --table".to_owned());
+                AgentError::new(kind, format!("cannot serve table {table}: {message}")).with_hint(hint)
+            })?;
+            *table = found.table;
+        }
+        Ok(self)
     }
 
     pub async fn server(&self) -> Result<ServerInfo, AgentError> {

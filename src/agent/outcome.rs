@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Why a row is left that both sides hold alike, and the condition of one does not select.
+pub(super) const ONLY_THE_CONDITION: &str = "only the condition tells the two rows apart";
+
 /// How a table's run ended. All figures are of this run alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableOutcome {
@@ -132,6 +135,12 @@ impl TableOutcome {
     pub(crate) fn add_undo_limits(&mut self, more: &[String]) {
         let new = more.iter().filter(|limit| !self.undo_limits.contains(limit)).cloned().collect::<Vec<_>>();
         self.undo_limits.extend(new);
+    }
+
+    /// One more row that was left because the condition selects it on one side only.
+    pub(super) fn leave_outside(&mut self) {
+        self.left += 1;
+        *self.left_because.entry(ONLY_THE_CONDITION.to_owned()).or_default() += 1;
     }
 
     pub fn differences(&self) -> u64 {

@@ -281,10 +281,10 @@ impl Job<'_> {
             if let RunEvent::Planned { table, name, .. } = &event {
                 names.insert(*table, name.clone());
             }
-            if let (Some(sql), RunEvent::Table { table, event: Event::Sql { statement } }) =
+            if let (Some(sql), RunEvent::Table { table, event: Event::Sql { statement, after_others } }) =
                 (sql.as_mut(), &event)
             {
-                sql.write(*table, statement)?;
+                sql.write(*table, statement, *after_others)?;
             }
             if self.pair.format == Format::Ndjson {
                 self.ndjson(&event, &names, output)?;
@@ -389,7 +389,8 @@ pub(super) async fn agent(args: &AgentArgs, shutdown: &Shutdown) -> Result<u8, F
         sql: args.allow_sql,
     };
     let undo = evidence::agent_undo_store(&args.undo, args.allow_write && !args.no_undo)?;
-    let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?.with_undo(undo);
+    let agent = open_local(&database.url, &limits(&args.limits)?, serves).await?;
+    let agent = agent.with_served_tables().await?.with_undo(undo);
     let security = ServerSecurity {
         tls: key_pair(&args.peers)?,
         client_ca: args.client_ca.as_deref().map(read_pem).transpose()?,

@@ -30,6 +30,7 @@ mod engine_postgres;
 mod engine_sqlite;
 mod evidence;
 mod exactness;
+mod exchanges;
 mod filling;
 mod grpc;
 mod grpc_hostile;
@@ -56,6 +57,7 @@ mod serve_dashboard;
 #[cfg(debug_assertions)]
 mod serve_kills;
 mod serve_pair;
+mod served_tables;
 mod side_effects;
 mod sql_file;
 mod stops;

@@ -16,7 +16,9 @@ use super::super::error::AgentError;
 use super::super::target::Target;
 use super::outside::{has_condition, is_one_sided, read_outside};
 use super::recheck::{Decision, Pass, Recheck, after};
-use super::row_requests::{How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS, take_some};
+use super::row_requests::{
+    ASKED_KEY_BYTES, How, REQUESTS_AHEAD, RowRequests, SEARCH_KEY_BYTES, SEARCH_KEYS, take_some,
+};
 use super::settle::Settlement;
 use crate::model::PermittedChanges;
 
@@ -99,7 +101,7 @@ impl Passes {
             while asked.len() < REQUESTS_AHEAD {
                 let suspects = match take_some(&mut unanswered, self.requests.keys()) {
                     Some(suspects) => suspects,
-                    None => reader.next_chunk(self.requests.keys())?,
+                    None => reader.next_chunk_within(self.requests.keys(), ASKED_KEY_BYTES)?,
                 };
                 if suspects.is_empty() {
                     break;
@@ -154,7 +156,7 @@ impl Passes {
     ) -> Result<(), AgentError> {
         let mut reader = std::mem::replace(&mut self.outside, target.spool()).read()?;
         loop {
-            let mut suspects = reader.next_chunk(self.requests.keys())?;
+            let mut suspects = reader.next_chunk_within(self.requests.keys(), ASKED_KEY_BYTES)?;
             if suspects.is_empty() {
                 return Ok(());
             }

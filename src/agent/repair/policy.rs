@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::compare::reread::Reread;
+use super::super::outcome::ONLY_THE_CONDITION;
 use super::super::target::{Located, Target};
 use super::super::undo::limits::Operations;
 use crate::model::{
@@ -77,7 +78,7 @@ impl Policy {
         let change = change_of(reread);
         if change.before == change.after {
             // There is nothing to write.
-            return Ruling::Leave("only the condition tells the two rows apart".to_owned());
+            return Ruling::Leave(ONLY_THE_CONDITION.to_owned());
         }
         match self.permission.permit(change) {
             Ok(change) => Ruling::Write(change),

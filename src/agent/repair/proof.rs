@@ -15,9 +15,9 @@ use super::super::scan::scan_table;
 use super::super::session::wire::{Answer, Summand, sum_of, unpack_answers};
 use super::super::target::{PROGRESS_EVERY, Target};
 use super::overlay::Overlay;
-use super::row_requests::{How, RowRequests, ask, look_up, take_some};
-use crate::merkle::{DigestRun, RootDigest, Tree};
-use crate::model::{Key, Role, TableSchema};
+use super::row_requests::{ASKED_KEY_BYTES, How, RowRequests, ask, look_up, take_some};
+use crate::merkle::{DigestRun, RootDigest, RowDigest, Tree};
+use crate::model::{Key, Role, TableAccess, TableSchema};
 
 /// Written rows that are asked for with one request: their digests are small.
 const VERIFIED_TOGETHER: usize = 2_000;
@@ -112,6 +112,13 @@ impl RepairProof {
             };
             if source == own {
                 self.overlay.settled(&suspect.key, suspect.origin)?;
+            } else if source.is_some()
+                && own.is_none()
+                && source == held_outside(target, &suspect.key).await?
+            {
+                // It is written, and the target's condition does not select it.
+                target.outcome.leave_outside();
+                self.overlay.holds(&suspect.key, own)?;
             } else {
                 // Written over since, on one side or the other: the root must not be claimed.
                 target.outcome.unsettled += 1;
@@ -180,7 +187,7 @@ impl RepairProof {
                 // The rows have crossed once; one digest of many is enough, and the digests of each where it is another.
                 let (chunk, how) = match take_some(&mut unanswered, most) {
                     Some(rest) => (rest, each),
-                    None => (reader.next_chunk(VERIFIED_TOGETHER)?, summed),
+                    None => (reader.next_chunk_within(VERIFIED_TOGETHER, ASKED_KEY_BYTES)?, summed),
                 };
                 if chunk.is_empty() {
                     break;
@@ -204,6 +211,16 @@ impl RepairProof {
         }
         self.overlay.root(&self.run, &self.tree, &target.key).map(Some)
     }
+}
+
+/// What the target holds of a row without regard to the run's condition.
+async fn held_outside(target: &mut Target<'_>, key: &Key) -> Result<Option<RowDigest>, AgentError> {
+    if target.access.filter.is_none() {
+        return Ok(None);
+    }
+    let access = Arc::new(TableAccess { filter: None, ..(*target.access).clone() });
+    let found = look_up(target, &access, std::slice::from_ref(key)).await?;
+    Ok(found.get(key).map(|row| target.key.row_digest(key.as_bytes(), row.as_bytes())))
 }
 
 fn nothing_left(outcome: &TableOutcome) -> bool {

@@ -18,6 +18,8 @@ use crate::engine::Lookup;
 use crate::model::{CanonicalRow, Key, Role, TableAccess};
 
 const KEYS_MAX: usize = 4_096;
+/// Bytes of keys that are asked for together, and that one more key may exceed.
+pub(super) const ASKED_KEY_BYTES: usize = 4 << 20;
 /// Bytes that the rows of one request come to, on each side.
 const REQUEST_BYTES: usize = 4 << 20;
 /// Requests on their way at once: enough to fill a long link, few enough that answers are fresh.
