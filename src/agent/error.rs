@@ -37,12 +37,14 @@ pub enum FailureKind {
     Database,
     /// Stopped by the user.
     Cancelled,
+    /// The table is no longer what it was when the run began.
+    Altered,
     /// Two things that must agree do not: nothing may be claimed.
     Inconsistent,
 }
 
 impl FailureKind {
-    const ALL: [(Self, &'static str); 10] = [
+    const ALL: [(Self, &'static str); 11] = [
         (Self::Usage, "usage"),
         (Self::Unreachable, "unreachable"),
         (Self::Refused, "refused"),
@@ -52,6 +54,7 @@ impl FailureKind {
         (Self::Resource, "resource"),
         (Self::Database, "database"),
         (Self::Cancelled, "cancelled"),
+        (Self::Altered, "altered"),
         (Self::Inconsistent, "inconsistent"),
     ];
 
@@ -95,11 +98,10 @@ impl From<EngineError> for AgentError {
             ErrorKind::Usage | ErrorKind::Filter | ErrorKind::NoSuchTable => FailureKind::Usage,
             ErrorKind::Unreachable | ErrorKind::Lost => FailureKind::Unreachable,
             ErrorKind::Login | ErrorKind::Permission => FailureKind::Refused,
-            ErrorKind::Row
-            | ErrorKind::Busy
-            | ErrorKind::Locked
-            | ErrorKind::Changed
-            | ErrorKind::Database => FailureKind::Database,
+            ErrorKind::Changed => FailureKind::Altered,
+            ErrorKind::Row | ErrorKind::Busy | ErrorKind::Locked | ErrorKind::Database => {
+                FailureKind::Database
+            }
         };
         let hint = error.hint.clone();
         Self { kind, side: None, message: error.to_string(), hint }

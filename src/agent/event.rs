@@ -198,6 +198,9 @@ pub enum Event {
     /// One statement of a repair.
     Sql {
         statement: String,
+        /// Other tables refer to rows of this one: where they are in the file too, it stands behind theirs.
+        #[serde(default)]
+        after_others: bool,
     },
     /// Told before the batch is written. Only where a trail was asked for.
     Intended {
@@ -272,7 +275,7 @@ mod tests {
             Event::Equal { tables: vec![EqualTable { at: 3, rows: u64::MAX, root: text() }] },
             Event::UndoLimits { limits: vec![text()] },
             Event::SetAside { reason: text(), count: u64::MAX, examples: vec![vec![(text(), text())]] },
-            Event::Sql { statement: text() },
+            Event::Sql { statement: text(), after_others: true },
             Event::Intended {
                 table: text(),
                 batch: 7,

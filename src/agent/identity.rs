@@ -51,5 +51,6 @@ fn changed(access: &TableAccess, side: Role, what: &str) -> String {
 }
 
 fn altered(what: String) -> AgentError {
-    AgentError::new(FailureKind::Usage, what).with_hint("run the command again when nobody alters the table")
+    AgentError::new(FailureKind::Altered, what)
+        .with_hint("run the command again when nobody alters the table")
 }

@@ -69,9 +69,9 @@ async fn begin(
     agent.permit(&task.plan.target)?;
     let access = Arc::new(task.plan.access(Role::Target));
     let schema = check_columns(agent, &access, Role::Target).await?;
-    if task.options.repair.is_some() && !task.options.dry_run {
+    if let Some(allow) = task.options.repair.filter(|_| !task.options.dry_run) {
         agent.permit_write()?;
-        agent.engine.check_writable(&access).await?;
+        agent.engine.check_writable(&access, allow).await?;
     }
     Ok((access, schema, SessionKey::new(random_key()?)))
 }

@@ -1,5 +1,6 @@
 //! The file of `repair --sql`: the changes as statements, in one transaction, for a person to read and run.
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,8 @@ struct Part {
 }
 
 /// Collects statements beside the file, which appears when all of them are there: deletes first, for they may free unique
-/// values, and those of children before their parents'; then updates, then inserts, parents first.
+/// values, and those of children before their parents'; then updates, then inserts, parents first. Of several tables, what others
+/// refer to is deleted at the end, when nothing refers to it any more.
 #[derive(Debug)]
 pub(super) struct SqlFile {
     path: PathBuf,
@@ -36,6 +38,8 @@ pub(super) struct SqlFile {
     deletes: Part,
     updates: Part,
     inserts: Part,
+    /// Deletes of rows to which other tables refer.
+    last: Part,
 }
 
 /// What stands in the file's first lines.
@@ -56,14 +60,15 @@ impl SqlFile {
             ));
         }
         let part = || Part::new(path);
-        let (deletes, updates, inserts) = (part()?, part()?, part()?);
-        Ok(Self { path: path.to_owned(), overwrite, deletes, updates, inserts })
+        let (deletes, updates, inserts, last) = (part()?, part()?, part()?, part()?);
+        Ok(Self { path: path.to_owned(), overwrite, deletes, updates, inserts, last })
     }
 
     /// `table`: its number in the run.
-    pub(super) fn write(&mut self, table: usize, statement: &str) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, table: usize, statement: &str, after_others: bool) -> Result<(), Failure> {
         let part = match statement.split(' ').next() {
             Some("INSERT") => &mut self.inserts,
+            Some("DELETE") if after_others => &mut self.last,
             Some("DELETE") => &mut self.deletes,
             _ => &mut self.updates,
         };
@@ -73,15 +78,29 @@ impl SqlFile {
     /// Puts the file in its place, and says what is in it.
     pub(super) fn finish(self, engine: EngineKind, heading: &Heading<'_>) -> Result<String, Failure> {
         let failed = |error: std::io::Error| Beside::failed(&self.path, &error);
-        let counts =
-            Counts { inserts: self.inserts.count, updates: self.updates.count, deletes: self.deletes.count };
+        let counts = Counts {
+            inserts: self.inserts.count,
+            updates: self.updates.count,
+            deletes: self.deletes.count + self.last.count,
+        };
+        let parts = [&self.deletes, &self.updates, &self.inserts, &self.last];
+        let tables: BTreeSet<usize> =
+            parts.iter().flat_map(|part| part.tables.iter().map(|(table, _)| *table)).collect();
+        let alone = tables.len() < 2;
         let mut whole = BufWriter::new(Beside::create(&self.path)?);
         let (begin, end) = frame(engine);
         let text = format!("{}{begin}\n", comments(engine, heading, counts));
         whole.write_all(text.as_bytes()).map_err(failed)?;
-        self.deletes.copy_to(&mut whole, true).map_err(failed)?;
-        self.updates.copy_to(&mut whole, false).map_err(failed)?;
-        self.inserts.copy_to(&mut whole, false).map_err(failed)?;
+        let (first, last) = if alone { (Some(self.last), None) } else { (None, Some(self.last)) };
+        for (part, last_first) in [
+            (first, true),
+            (Some(self.deletes), true),
+            (Some(self.updates), false),
+            (Some(self.inserts), false),
+            (last, true),
+        ] {
+            part.map_or(Ok(()), |part| part.copy_to(&mut whole, last_first)).map_err(failed)?;
+        }
         writeln!(whole, "{end}").map_err(failed)?;
         let whole = whole.into_inner().map_err(|error| failed(error.into_error()))?;
         Beside::put(whole, &self.path, self.overwrite)?;
@@ -144,6 +163,7 @@ fn comments(engine: EngineKind, heading: &Heading<'_>, counts: Counts) -> String
         "An update or a delete changes its row only while it holds what was compared, as far as SQL can tell:".to_owned(),
         "types without an exact equality (JSON, floats of MySQL, geometry) are not asked.".to_owned(),
         "A row that has changed since is passed over: compare again afterwards.".to_owned(),
+        "Rows that refer to each other, or exchange unique values, may be refused, and then nothing is changed: repair writes them.".to_owned(),
         how.to_owned(),
     ];
     lines.iter().map(|line| format!("-- {}\n", one_line(line))).collect()

@@ -124,6 +124,14 @@ pub async fn backfill(
 /// The range that was looked at, as a condition of the source and of the target.
 type RangeWhere = Option<(String, String)>;
 
+/// How a round over the pieces ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filling {
+    Done,
+    /// A table is no longer what it was: the pieces behind are not looked at.
+    Altered,
+}
+
 /// The worst of the tables' verdicts.
 pub fn verdict(tables: &[BackfillTable]) -> Verdict {
     tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Same)
@@ -245,7 +253,10 @@ impl Context<'_> {
             if chunks.is_empty() {
                 break;
             }
-            self.fill(&mut work, &chunks, report).await?;
+            if self.fill(&mut work, &chunks, report).await? == Filling::Altered {
+                // What it holds now was not what was asked about.
+                break;
+            }
             let wrote = report.inserted + report.updated + report.deleted > 0;
             let differ = work.now.0 != work.now.1;
             if self.request.run.options.dry_run || !(wrote || differ) {
@@ -356,7 +367,7 @@ impl Context<'_> {
         work: &mut Work<'_>,
         chunks: &[std::ops::Range<usize>],
         report: &mut BackfillTable,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Filling, AgentError> {
         let name = report.name();
         let rows_of = |steps: &std::ops::Range<usize>, counts: &(Vec<u64>, Vec<u64>)| -> u64 {
             counts.0.get(steps.clone()).unwrap_or_default().iter().sum()
@@ -388,14 +399,19 @@ impl Context<'_> {
             for verdict in work.verdicts.get_mut(steps.clone()).unwrap_or_default() {
                 *verdict = Some(table.verdict);
             }
+            let altered = FailureKind::Altered.as_str();
+            let is_altered = table.error.as_ref().is_some_and(|error| error.kind == altered);
             let chunk_rows = rows_of(steps, &work.now);
             done += chunk_rows;
             let chunk = add_chunk(report, table, (from_label, to_label), since.elapsed());
             self.tell(BackfillEvent::Filled { chunk: Box::new(chunk), name: name.clone(), rows_done: done })
                 .await?;
+            if is_altered {
+                return Ok(Filling::Altered);
+            }
             self.keep_rate(chunk_rows, since.elapsed()).await?;
         }
-        Ok(())
+        Ok(Filling::Done)
     }
 
     /// The ordinary repair of one table, bounded on both sides.

@@ -27,7 +27,7 @@ pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};
 
 use crate::model::{
-    Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, PermittedChanges,
+    Allow, Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, PermittedChanges,
     PermittedExchange, PermittedInserts, Question, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
@@ -176,7 +176,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn pressure(&self, lag: bool, running: bool) -> Result<Pressure, EngineError>;
 
     /// Fails, with what to grant, where the table cannot be written by this login. Writes nothing.
-    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError>;
+    async fn check_writable(&self, access: &TableAccess, allow: Allow) -> Result<(), EngineError>;
 }
 
 /// What a lookup by key shows of the keys it was asked for.

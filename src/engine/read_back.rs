@@ -4,6 +4,10 @@ use crate::model::canonical::split_cells;
 use crate::model::schema::keeps_less;
 use crate::model::{AccessColumn, CanonicalRow, Filled, Rejection, RejectionKind, TableAccess};
 
+/// Why rows that exchange unique values are not written by a login that may not delete and insert.
+pub(super) const EXCHANGE_NEEDS: &str =
+    "rows exchange unique values, for which the login needs INSERT and DELETE on the table";
+
 /// Why a row that was just written holds something else. Nothing of its values is told.
 pub(super) fn rejection(
     access: &TableAccess,

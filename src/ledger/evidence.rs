@@ -12,7 +12,7 @@ use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
 use crate::agent::{DifferenceKind, Intents, RowOutcome};
 use crate::report::backfill::BackfillTable;
-use crate::report::record::{DifferenceRecord, Evidence, TableRecord, TrailSummary};
+use crate::report::record::{DifferenceRecord, Evidence, RunRecord, TableRecord, TrailSummary};
 use crate::report::{SCHEMA_VERSION, TableReport, Verdict};
 
 /// A table's report as the ledger keeps it: no values, and keys as `key` renders them for a table and its key.
@@ -159,9 +159,17 @@ impl Ledger {
         let undone_by = self.undone_by(&run.id).await?;
         Ok(Evidence { schema_version: SCHEMA_VERSION, run, trail, undone_by })
     }
-    /// Runs that took back what this one wrote.
+    /// Runs that took back rows which this one wrote: none that only said what it would take back, or failed before the first.
     pub async fn undone_by(&self, run: &str) -> Result<Vec<String>, LedgerError> {
         let filter = RunFilter { undoes: Some(run.to_owned()), ..RunFilter::default() };
-        Ok(self.runs(&filter).await?.into_iter().map(|run| run.id).collect())
+        let wrote = |run: &RunRecord| {
+            let rows =
+                |table: &TableRecord| table.outcome.inserted + table.outcome.updated + table.outcome.deleted;
+            // Of one that died nothing is counted.
+            run.writes
+                && (run.outcome.as_deref().is_none_or(|outcome| outcome == "abandoned")
+                    || run.tables.iter().any(|table| rows(table) > 0))
+        };
+        Ok(self.runs(&filter).await?.into_iter().filter(wrote).map(|run| run.id).collect())
     }
 }

@@ -43,6 +43,8 @@ pub struct Permission {
     cascade: bool,
     /// A delete here deletes or rewrites rows of other tables.
     deletes_spread: bool,
+    /// The table has triggers.
+    fires: bool,
     /// Cells of a row, by their place, whose update rewrites rows of other tables.
     spreading_cells: Vec<usize>,
     /// A column that an insert leaves empty and that cannot be empty.
@@ -80,6 +82,7 @@ impl Permission {
             allow: Allow::NOTHING,
             cascade: false,
             deletes_spread: false,
+            fires: false,
             spreading_cells: Vec::new(),
             required: None,
         }
@@ -97,6 +100,7 @@ impl Permission {
             allow,
             cascade,
             deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
+            fires: !schema.triggers.is_empty(),
             spreading_cells: cells.filter(|(_, column)| spreads(&column.name)).map(|(at, _)| at).collect(),
             required: required_beyond(schema, access).map(str::to_owned),
         }
@@ -153,9 +157,14 @@ impl Permission {
     }
 
     /// The changes as one exchange of rows, which deletes each row and inserts it again: only where no delete spreads,
-    /// whatever was accepted, for a delete that spreads is no way to make an update.
+    /// whatever was accepted, for a delete that spreads is no way to make an update. Nor is one for which triggers fire.
     pub fn permit_exchange(&self, changes: PermittedChanges) -> Result<PermittedExchange, PermittedChanges> {
-        if self.deletes_spread { Err(changes) } else { Ok(PermittedExchange(changes)) }
+        let updates = changes.as_slice().iter().any(|change| change.operation() == Operation::Update);
+        if self.deletes_spread || (self.fires && updates) {
+            Err(changes)
+        } else {
+            Ok(PermittedExchange(changes))
+        }
     }
 }
 

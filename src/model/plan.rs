@@ -159,6 +159,12 @@ impl Agreement<'_> {
         let key = self.key()?;
         let mut columns = Vec::new();
         for name in &key {
+            if self.excluded(name) {
+                return refuse(
+                    format!("column {name} is of the key, and cannot be left out"),
+                    "name another key with --key",
+                );
+            }
             let pair = self.pair(name)?;
             let Some(target) = pair else {
                 return refuse(
@@ -169,7 +175,7 @@ impl Agreement<'_> {
                     format!("pair it with --map {name}=TARGET_COLUMN, or name another key with --key"),
                 );
             };
-            columns.push(self.plan_column(name, &target)?);
+            columns.push(self.plan_column(name, &target, true)?);
         }
         let key_len = columns.len();
         columns.iter().try_for_each(check_not_rounded)?;
@@ -185,7 +191,7 @@ impl Agreement<'_> {
             }
             match self.pair(&column.name)? {
                 Some(target) if self.excluded(&target) => {}
-                Some(target) => columns.push(self.plan_column(&column.name, &target)?),
+                Some(target) => columns.push(self.plan_column(&column.name, &target, false)?),
                 None if self.wishes.columns.contains(&column.name) => {
                     return refuse(
                         format!("column {} is not in the target {}", column.name, self.target.0.table),
@@ -413,7 +419,7 @@ impl Agreement<'_> {
         }
     }
 
-    fn plan_column(&self, source: &str, target: &str) -> Result<PlanColumn, PlanRefusal> {
+    fn plan_column(&self, source: &str, target: &str, in_key: bool) -> Result<PlanColumn, PlanRefusal> {
         let (Some(left), Some(right)) = (self.source.0.column(source), self.target.0.column(target)) else {
             return refuse(format!("no column pair {source}={target}"), "check --map");
         };
@@ -453,6 +459,9 @@ impl Agreement<'_> {
                 ),
                 match why.contains("--assume-utc") {
                     true => format!("give --assume-utc, or leave it out with --exclude {source}"),
+                    false if in_key => format!(
+                        "compare the text forms with --as-text {source}, or name another key with --key"
+                    ),
                     false => format!(
                         "leave it out with --exclude {source}, or compare the text forms with --as-text {source}"
                     ),

@@ -248,13 +248,14 @@ impl TableSchema {
     }
 }
 
-/// A declared type of PostgreSQL that takes a value and keeps another one in silence: an interval of some fields or digits, a
-/// numeric that is rounded left of its point, an array whose elements are bounded.
+/// A declared type that takes a value and keeps another one in silence: of PostgreSQL an interval of some fields or digits, a numeric
+/// that is rounded left of its point, an array whose elements are bounded; of MySQL a float of so many digits.
 pub fn keeps_less(declared: &str) -> bool {
     let element = declared.trim_end_matches("[]");
     (element.starts_with("interval") && element != "interval")
         || (element.starts_with("numeric(") && element.contains(",-"))
         || (element != declared && element.contains('('))
+        || (["float(", "double(", "real("].iter().any(|ty| element.starts_with(ty)) && element.contains(','))
 }
 
 #[cfg(test)]

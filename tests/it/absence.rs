@@ -223,14 +223,17 @@ async fn a_table_that_is_altered_in_mid_run_is_not_written() {
     let fresh = "ALTER TABLE t DROP COLUMN v; ALTER TABLE t ADD COLUMN v int DEFAULT 7";
     let trigger = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER g AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
     let policy = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (id < 3)";
+    let label = "ALTER TYPE en RENAME VALUE 'a' TO 'z'";
     let child = "CREATE TABLE u () INHERITS (t); INSERT INTO u VALUES (1, 1, 1, 1)";
-    for (sql, of_source) in
-        [swap, values, fresh, policy, child, trigger].into_iter().flat_map(|sql| [(sql, true), (sql, false)])
+    for (sql, of_source) in [swap, values, fresh, policy, child, trigger, label]
+        .into_iter()
+        .flat_map(|sql| [(sql, true), (sql, false)])
     {
         let (source, target) = (PostgresDb::create(), PostgresDb::create());
         for db in [&source, &target] {
             db.execute(COLUMNS);
             db.execute("INSERT INTO t SELECT g, g + 10, g, 100 FROM generate_series(1, 4) g");
+            db.execute("CREATE TYPE en AS ENUM ('a', 'b'); CREATE DOMAIN den AS en; ALTER TABLE t ADD e den DEFAULT 'a', ADD l en[] DEFAULT '{a}'; CREATE TYPE two AS (x en[]); ALTER TABLE t ADD c two");
         }
         target.execute(
             "UPDATE t SET v = 0 WHERE id = 2; DELETE FROM t WHERE id = 4; INSERT INTO t VALUES (9, 19, 9, 9)",

@@ -434,12 +434,17 @@ async fn a_table_is_described() {
     let rows =
         rows_of(&db, &access, "`or``der`", "(`Id`,`select`,n,p) VALUES (1,'a',1,1),(2,'a ',2,NULL)").await;
     assert_eq!(rows.len(), 2);
-    db.engine.check_writable(&access).await.unwrap();
+    db.engine.check_writable(&access, trueup::model::Allow::ALL).await.unwrap();
     let outcomes = db.engine.apply(&access, &permitted(&inserts(&rows))).await.unwrap();
     assert_eq!(outcomes, [ChangeOutcome::Written, ChangeOutcome::Written]);
     assert_eq!(index(&scan(&db.engine, &access).await), index(&rows));
     let heap = db.access("heap").await;
-    assert!(db.engine.check_writable(&heap).await.is_err_and(|error| error.what.contains("MyISAM")));
+    assert!(
+        db.engine
+            .check_writable(&heap, trueup::model::Allow::ALL)
+            .await
+            .is_err_and(|error| error.what.contains("MyISAM"))
+    );
     db.drop_all().await;
 }
 
@@ -876,12 +881,12 @@ async fn errors_say_what_to_do_and_no_secret() {
     let rows = scan(&reader, &access).await;
     assert_eq!(rows.len(), 1);
     assert!(reader.describe(&TableName::new(None, "a")).await.is_ok());
-    let refused = reader.check_writable(&access).await.unwrap_err();
+    let refused = reader.check_writable(&access, trueup::model::Allow::ALL).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
     assert!(refused.hint.unwrap().contains("GRANT"));
     let refused = reader.apply(&access, &permitted(&[change(Some(&rows[0]), None)])).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
-    db.engine.check_writable(&access).await.unwrap();
+    db.engine.check_writable(&access, trueup::model::Allow::ALL).await.unwrap();
 
     // The table is no longer what it was planned as.
     db.execute("ALTER TABLE a MODIFY v VARCHAR(10)").await;

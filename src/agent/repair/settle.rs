@@ -147,7 +147,13 @@ impl<'a> Settlement<'a> {
         }
         if let Some(change) = self.policy.shown(reread) {
             match target.agent.engine.statement(&target.access, change.change()).await {
-                Ok(statement) => target.tell(Event::Sql { statement }).await?,
+                Ok(statement) => {
+                    let deletes = change.change().operation() == Operation::Delete;
+                    let own = &target.schema.table;
+                    let after_others =
+                        deletes && target.schema.referrers.iter().any(|referrer| referrer.table != *own);
+                    target.tell(Event::Sql { statement, after_others }).await?;
+                }
                 Err(error) if error.kind == ErrorKind::Row => {
                     self.verdicts.set_aside(reread, &error.what)?;
                     return Ok(None);

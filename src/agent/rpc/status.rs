@@ -13,7 +13,7 @@ pub(super) fn to_status(error: &AgentError) -> Status {
         FailureKind::Usage | FailureKind::Protocol => Code::InvalidArgument,
         FailureKind::Unreachable => Code::Unavailable,
         FailureKind::Refused => Code::PermissionDenied,
-        FailureKind::Version => Code::FailedPrecondition,
+        FailureKind::Version | FailureKind::Altered => Code::FailedPrecondition,
         FailureKind::Timeout => Code::DeadlineExceeded,
         FailureKind::Resource => Code::ResourceExhausted,
         FailureKind::Database | FailureKind::Inconsistent => Code::Internal,

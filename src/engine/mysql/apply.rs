@@ -16,6 +16,7 @@ use super::statement::{differing, is_writable};
 use super::trigger_settings::TriggerSettings;
 use super::writer::{Pending, Place, Writer};
 use super::{Facts, errors, fetch, read_back};
+use crate::engine::read_back::EXCHANGE_NEEDS;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::canonical::{decode_key, decode_row};
 use crate::model::{
@@ -85,6 +86,13 @@ pub(super) async fn replace(
             format!("replacing a row would delete or change rows of {}", referrer.table),
         );
     }
+    let updates = changes.iter().any(|change| change.operation() == Operation::Update);
+    if updates
+        && read_back::may_have_triggers(connection, facts, &beyond.schema, access).await.map_err(failed)?
+    {
+        let reason = "rows exchange unique values, and deleting and inserting them would fire triggers";
+        return refused(RejectionKind::Unique, reason.to_owned());
+    }
     let reads_back =
         read_back::may_differ(connection, facts, &beyond.schema, access).await.map_err(failed)?;
     settle_isolation(connection, facts, lock_waits).await.map_err(failed)?;
@@ -119,7 +127,12 @@ pub(super) async fn replace(
         writer.have_settings_changed().await?;
         return match errors::rejection(&error) {
             Some(rejection) => refused(rejection.kind, rejection.reason),
-            None => Err(failed(error)),
+            None => match failed(error) {
+                lacking if lacking.kind == ErrorKind::Permission => {
+                    refused(RejectionKind::Unique, EXCHANGE_NEEDS.to_owned())
+                }
+                error => Err(error),
+            },
         };
     }
     if let Some(rejection) = writer.exchanged_otherwise().await? {

@@ -8,13 +8,14 @@ use super::describe::is_transactional;
 use super::statement::{insert, is_writable, key_condition, select, update};
 use super::{Facts, errors};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::TableAccess;
+use crate::model::{Allow, TableAccess};
 
 pub(super) async fn check_writable(
     connection: &mut MySqlConnection,
     facts: &Facts,
     schema: &str,
     access: &TableAccess,
+    allow: Allow,
 ) -> Result<(), EngineError> {
     let during = format!("write {}", access.table);
     let failed = |error: sqlx::Error| errors::database(during.as_str(), &error);
@@ -32,9 +33,10 @@ pub(super) async fn check_writable(
         )
         .with_hint("ALTER TABLE ... ENGINE=InnoDB, or let trueup write the SQL and run it yourself"));
     }
-    let mut statements = vec![format!("{} FOR UPDATE", select(access)), insert(access, 1)];
+    let mut statements = vec![format!("{} FOR UPDATE", select(access))];
+    statements.extend(allow.insert.then(|| insert(access, 1)));
     let written: Vec<_> = access.row_columns().iter().filter(|column| is_writable(column)).collect();
-    if !written.is_empty() {
+    if allow.update && !written.is_empty() {
         statements.push(update(access, &written, &[], &key_condition(access)));
     }
     for sql in statements {

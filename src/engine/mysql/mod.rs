@@ -38,8 +38,8 @@ use self::catalogue::texts;
 use self::session::Target;
 use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
-    ServerInfo, TableAccess, TableName, TableSchema,
+    Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
+    Rounding, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 /// A MySQL or MariaDB server, reached with one URL.
@@ -273,10 +273,10 @@ impl Engine for MySqlEngine {
         given_back(connection, found)
     }
 
-    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
+    async fn check_writable(&self, access: &TableAccess, allow: Allow) -> Result<(), EngineError> {
         let mut connection = self.connection(&format!("check {}", access.table)).await?;
         let schema = self.schema_or_default(access.table.schema.as_deref())?;
-        let found = grants::check_writable(&mut connection, &self.facts, schema, access).await;
+        let found = grants::check_writable(&mut connection, &self.facts, schema, access, allow).await;
         given_back(connection, found)
     }
 }

@@ -9,7 +9,8 @@ use super::keys::Asked;
 use super::{Facts, fetch};
 use crate::engine::EngineError;
 use crate::engine::read_back::rejection;
-use crate::model::{CanonicalRow, Change, Filled, Rejection, TableAccess};
+use crate::model::schema::keeps_less;
+use crate::model::{AccessColumn, CanonicalRow, Change, Filled, Rejection, TableAccess};
 
 /// Whether what is written into the table may become another row than was sent. Triggers are shown to those alone who may
 /// make them: where nobody is known to, there may be some.
@@ -19,9 +20,22 @@ pub(super) async fn may_differ(
     schema: &str,
     access: &TableAccess,
 ) -> Result<bool, sqlx::Error> {
-    if access.columns.iter().any(|column| column.filled == Filled::Generated || column.as_text) {
+    let makes_another = |column: &AccessColumn| {
+        column.filled == Filled::Generated || column.as_text || keeps_less(&column.declared)
+    };
+    if access.columns.iter().any(makes_another) {
         return Ok(true);
     }
+    may_have_triggers(connection, facts, schema, access).await
+}
+
+/// Whether the table has triggers, as far as this login may see them.
+pub(super) async fn may_have_triggers(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    access: &TableAccess,
+) -> Result<bool, sqlx::Error> {
     let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
     let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} LIMIT 1");
     if !texts(connection, &sql).await?.is_empty() {

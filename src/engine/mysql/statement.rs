@@ -178,8 +178,19 @@ pub(super) fn spelled(access: &TableAccess, change: &Change, kept: &[String]) ->
     };
     let key = decode_key(&access.key_types(), change.key.as_bytes()).map_err(malformed)?;
     let found = || {
-        let conditions =
-            access.key_columns().iter().zip(&key).map(|(column, value)| addressed(column, value));
+        // A collation may hold another key equal, which the row has been given since.
+        let exactly = |(column, value): (&AccessColumn, &Value)| {
+            let found = addressed(column, value)?;
+            Ok(match (&column.ty, value) {
+                (ColumnType::Text { .. }, Value::Text(text))
+                    if matches!(column.comparison, ComparisonType::Text { .. }) =>
+                {
+                    format!("{found} AND {}", held_as_read(column, text))
+                }
+                _ => found,
+            })
+        };
+        let conditions = access.key_columns().iter().zip(&key).map(exactly);
         conditions.collect::<Result<Vec<String>, String>>().map(|all| all.join(" AND ")).map_err(refused)
     };
     // The row is written while it still holds what was compared, as far as SQL can tell.

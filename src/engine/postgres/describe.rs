@@ -11,7 +11,9 @@ use super::session::ask;
 use super::statement::literal;
 use super::types::{CatalogType, base_of, column_type};
 use crate::engine::{EngineError, ErrorKind};
-use crate::model::{Column, ColumnType, Filled, Referrer, TableAccess, TableName, TableSchema, UniqueKey};
+use crate::model::{
+    Allow, Column, ColumnType, Filled, Referrer, TableAccess, TableName, TableSchema, UniqueKey,
+};
 
 pub(super) async fn tables(
     connection: &mut PgConnection,
@@ -336,6 +338,7 @@ pub(super) async fn check_writable(
     connection: &mut PgConnection,
     during: &str,
     access: &TableAccess,
+    allow: Allow,
 ) -> Result<(), EngineError> {
     let refuse =
         |what: &str, hint: &str| Err(EngineError::new(ErrorKind::Permission, during, what).with_hint(hint));
@@ -361,13 +364,10 @@ pub(super) async fn check_writable(
     }
     let user: String = get(&row, 2)?;
     for (at, column) in access.columns.iter().enumerate() {
-        let wanted: &[&str] = match column.filled {
-            Filled::ByWriter if at < access.key_len => &["SELECT", "INSERT"],
-            Filled::ByWriter => &["SELECT", "INSERT", "UPDATE"],
-            Filled::IdentityAlways => &["SELECT", "INSERT"],
-            Filled::Generated => &["SELECT"],
-        };
-        for privilege in wanted {
+        let inserted = allow.insert && column.filled != Filled::Generated;
+        let updated = allow.update && column.filled == Filled::ByWriter && at >= access.key_len;
+        let wanted = [(true, "SELECT"), (inserted, "INSERT"), (updated, "UPDATE")];
+        for (_, privilege) in wanted.iter().filter(|(wanted, _)| *wanted) {
             let sql = format!(
                 "SELECT COALESCE(pg_catalog.has_column_privilege({oid}::oid, {}::text, '{privilege}'), false) \
                         AND pg_catalog.has_schema_privilege((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = {oid}::oid), 'USAGE')",

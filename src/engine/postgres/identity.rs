@@ -29,9 +29,12 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
                   c.relrowsecurity, c.relforcerowsecurity, \
                   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped, \
                             a.attnotnull, pg_catalog.to_jsonb(a) ->> 'attmissingval', \
-                            (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('=', e.oid, e.enumsortorder, e.enumlabel), ';' ORDER BY e.oid) \
-                               FROM pg_catalog.pg_type y JOIN pg_catalog.pg_enum e ON e.enumtypid IN (y.oid, y.typelem, y.typbasetype) \
-                              WHERE y.oid = a.atttypid)), ',' ORDER BY a.attnum) \
+                            (WITH RECURSIVE y(oid) AS (SELECT a.atttypid UNION SELECT n.oid FROM y \
+                               JOIN pg_catalog.pg_type t ON t.oid = y.oid, LATERAL (SELECT t.typelem AS oid UNION SELECT t.typbasetype \
+                                 UNION SELECT b.atttypid FROM pg_catalog.pg_attribute b \
+                                        WHERE t.typrelid <> 0 AND b.attrelid = t.typrelid AND b.attnum > 0) n WHERE n.oid <> 0) \
+                             SELECT pg_catalog.string_agg(pg_catalog.concat_ws('=', e.oid, e.enumsortorder, e.enumlabel), ';' ORDER BY e.oid) \
+                               FROM pg_catalog.pg_enum e WHERE e.enumtypid IN (SELECT y.oid FROM y))), ',' ORDER BY a.attnum) \
                      FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), \
                   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws('/', p.polname, p.polcmd, p.polroles, \
                             pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.to_jsonb(p) ->> 'polpermissive'), ',' ORDER BY p.polname) \

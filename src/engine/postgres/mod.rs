@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, PermittedInserts,
-    Question, Rounding, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
+    Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange,
+    PermittedInserts, Question, Rounding, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 use known::Known;
@@ -397,13 +397,13 @@ impl Engine for PgEngine {
         Ok(pressure)
     }
 
-    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
+    async fn check_writable(&self, access: &TableAccess, allow: Allow) -> Result<(), EngineError> {
         let during = format!("write {} in {}", access.table, self.name);
         let mut connection = self.acquire().await?;
         // Not a transaction that only reads, for whether others do is what is asked.
         let begin = format!("BEGIN; {}", self.settings);
         run(&mut connection, &during, &begin).await?;
-        describe::check_writable(&mut connection, &during, access).await?;
+        describe::check_writable(&mut connection, &during, access, allow).await?;
         self.done(connection, &during).await
     }
 }

@@ -14,7 +14,8 @@ use super::prepare::prepare;
 use super::session::ask;
 use super::write::{self, Guard, Prepared};
 use super::{PgEngine, errors};
-use crate::engine::{EngineError, LockWait};
+use crate::engine::read_back::EXCHANGE_NEEDS;
+use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::{Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, TableAccess};
 
 /// Deletes and inserts the rows; columns outside the access keep their values.
@@ -172,7 +173,13 @@ impl Batch<'_> {
                     let rejection = errors::database(&error).and_then(errors::rejection);
                     return match rejection {
                         Some(rejection) => Ok(Some(ChangeOutcome::Failed(rejection))),
-                        None => Err(errors::engine_error(&self.target.during, &error)),
+                        None => match errors::engine_error(&self.target.during, &error) {
+                            lacking if lacking.kind == ErrorKind::Permission => {
+                                let (kind, reason) = (RejectionKind::Unique, EXCHANGE_NEEDS.to_owned());
+                                Ok(Some(ChangeOutcome::Failed(Rejection { kind, reason })))
+                            }
+                            error => Err(error),
+                        },
                     };
                 }
             }

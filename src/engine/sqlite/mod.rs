@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Pressure, Snapshot};
 use crate::model::{
-    Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question, Rounding,
-    ServerInfo, TableAccess, TableName, TableSchema,
+    Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
+    Rounding, ServerInfo, TableAccess, TableName, TableSchema,
 };
 
 mod apply;
@@ -174,7 +174,7 @@ impl Engine for SqliteEngine {
         Ok(Pressure::default())
     }
 
-    async fn check_writable(&self, _access: &TableAccess) -> Result<(), EngineError> {
+    async fn check_writable(&self, _: &TableAccess, _: Allow) -> Result<(), EngineError> {
         self.blocking("write to", |engine| {
             let during = engine.during("write to");
             let connection = engine.open(true)?;

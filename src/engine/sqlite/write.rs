@@ -6,6 +6,7 @@ use rusqlite::{Error, params_from_iter};
 use super::errors::{database_error, rejection};
 use super::params::{NOTHING_TO_WRITE, changed_values, key_values, quote, row_values};
 use super::rows::{Address, Reading};
+use super::shape::rowid_column;
 use super::spelling::Affinity;
 use super::stored::Stored;
 use crate::engine::EngineError;
@@ -141,7 +142,8 @@ impl Writing<'_> {
             (_, None) => None,
         };
         let held = match held {
-            None if change.after.is_none() => self.by_key(&change.key)?,
+            // Deleted, or moved: a column that was updated may be the rowid.
+            None => self.by_key(&change.key)?,
             held => held,
         };
         match (held, &change.after) {
@@ -242,9 +244,12 @@ impl Writing<'_> {
         let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
         let values = (0..names.len()).map(|at| row.get_ref(at).map(Stored::of));
         let values = values.collect::<Result<_, _>>().map_err(failed)?;
+        // Where a column is the rowid, it is among the values.
         let rowid = match address {
-            Address::Rowid(rowid) => Some(*rowid),
-            Address::Key(_) => None,
+            Address::Rowid(rowid) if rowid_column(connection, table).map_err(failed)?.is_none() => {
+                Some(*rowid)
+            }
+            _ => None,
         };
         Ok(Some(Whole { names, values, rowid }))
     }

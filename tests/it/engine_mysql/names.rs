@@ -106,10 +106,10 @@ async fn databases_and_tables_are_told_apart_by_every_byte_of_their_names() {
     // Rows, and permission to write, are those of the table that was asked for.
     let access = db.access("users").await;
     assert_eq!(scan(&db.engine, &access).await.len(), 3);
-    db.engine.check_writable(&access).await.unwrap();
+    db.engine.check_writable(&access, trueup::model::Allow::ALL).await.unwrap();
     db.execute("DROP TABLE Child, Users; CREATE TABLE Users (id INT PRIMARY KEY) ENGINE=MyISAM").await;
-    db.engine.check_writable(&access).await.unwrap();
-    assert!(db.engine.check_writable(&*db.access("Users").await).await.is_err());
+    db.engine.check_writable(&access, trueup::model::Allow::ALL).await.unwrap();
+    assert!(db.engine.check_writable(&*db.access("Users").await, trueup::model::Allow::ALL).await.is_err());
     twins.drop_all().await;
 }
 

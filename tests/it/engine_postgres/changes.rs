@@ -291,12 +291,12 @@ async fn who_may_not_write_is_told_what_to_grant() {
     ))
     .await;
     let access = db.access("t").await;
-    db.engine.check_writable(&access).await.unwrap();
+    db.engine.check_writable(&access, trueup::model::Allow::ALL).await.unwrap();
     let mut url = url::Url::parse(&db.url).unwrap();
     url.set_username(&role).unwrap();
     url.set_password(Some("pw")).unwrap();
     let reader = trueup::engine::postgres::PgEngine::connect(url.as_str()).await.unwrap();
-    let refused = reader.check_writable(&access).await.unwrap_err();
+    let refused = reader.check_writable(&access, trueup::model::Allow::ALL).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Permission);
     assert!(refused.hint.unwrap().contains("GRANT"));
     let rows = db.scan(&access, 1).await;

@@ -101,7 +101,11 @@ impl<W: Wrapper> Engine for Wrapped<W> {
         self.0.inner().measure(question).await
     }
 
-    async fn check_writable(&self, access: &TableAccess) -> Result<(), EngineError> {
-        self.0.inner().check_writable(access).await
+    async fn check_writable(
+        &self,
+        access: &TableAccess,
+        allow: trueup::model::Allow,
+    ) -> Result<(), EngineError> {
+        self.0.inner().check_writable(access, allow).await
     }
 }
