@@ -16,6 +16,7 @@ mod inflow;
 pub mod measure;
 pub mod mysql;
 mod open;
+pub mod origin;
 mod places;
 pub mod postgres;
 mod read_back;
@@ -25,6 +26,7 @@ mod volatile;
 
 pub use error::{EngineError, ErrorKind};
 pub use open::{open, open_with};
+pub use origin::Origin;
 
 use crate::model::{
     Allow, Answer, CanonicalRow, Change, ChangeOutcome, EngineKind, Key, KeyedRow, NullKey, PermittedChanges,
@@ -100,6 +102,9 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     /// Everything known about a table or view. A name without schema is looked up as the engine would.
     /// `ErrorKind::NoSuchTable` where there is none, with the nearest names in the hint.
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError>;
+
+    /// What tells this table from a copy of it, and from one of its name that is made later.
+    async fn origin(&self, table: &TableName) -> Result<Origin, EngineError>;
 
     /// Pins one consistent state of the table and prepares `parallelism` readers of it.
     async fn snapshot(

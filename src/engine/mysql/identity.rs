@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use sqlx::mysql::MySqlConnection;
 
 use super::Facts;
-use super::catalogue::texts;
+use super::catalogue::{of_table, texts};
+use crate::engine::origin::MySqlOrigin;
 use crate::model::value::hex;
 
 type Rows = [Vec<Option<String>>];
@@ -32,6 +33,27 @@ pub(super) async fn identity(
     }
     let hash = hex(hasher.finalize().as_slice());
     format!("{created} {} {hash}", numbers.join(","))
+}
+
+/// What tells the table from a copy of it. MariaDB has an id of the server since 10.6.16 and 10.11.6.
+pub(super) async fn origin(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    name: &str,
+) -> Result<MySqlOrigin, sqlx::Error> {
+    let sql = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid')";
+    let server = texts(connection, sql).await?.into_iter().next();
+    let server = server.and_then(|row| row.into_iter().nth(1).flatten()).filter(|id| !id.is_empty());
+    let sql =
+        format!("SELECT create_time FROM information_schema.tables WHERE {}", of_table(facts, schema, name));
+    let created = texts(connection, &sql).await?.into_iter().next();
+    Ok(MySqlOrigin {
+        server,
+        database: facts.database.clone(),
+        numbers: numbers(connection, facts, schema, name).await.unwrap_or_default(),
+        created: created.and_then(|row| row.into_iter().next().flatten()),
+    })
 }
 
 /// Of the table or of its partitions; `None` where this login may not see them.

@@ -36,7 +36,7 @@ use sqlx::pool::PoolConnection;
 
 use self::catalogue::texts;
 use self::session::Target;
-use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Origin, Pressure, Snapshot};
 use crate::model::{
     Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
     Rounding, ServerInfo, TableAccess, TableName, TableSchema,
@@ -207,6 +207,14 @@ impl Engine for MySqlEngine {
         let schema = self.schema_or_default(table.schema.as_deref())?;
         let found = describe::describe(&mut connection, &self.facts, schema, &table.name).await;
         given_back(connection, found)
+    }
+
+    async fn origin(&self, table: &TableName) -> Result<Origin, EngineError> {
+        let during = format!("look at which table {table} is");
+        let mut connection = self.connection(&during).await?;
+        let schema = self.schema_or_default(table.schema.as_deref())?;
+        let found = identity::origin(&mut connection, &self.facts, schema, &table.name).await;
+        given_back(connection, found.map(Origin::MySql).map_err(|error| errors::database(during, &error)))
     }
 
     async fn snapshot(

@@ -6,6 +6,7 @@ use super::errors::engine_error;
 use super::live::{Relation, get};
 use super::session::ask;
 use crate::engine::EngineError;
+use crate::engine::origin::PostgresOrigin;
 
 /// Another value than before: the table, or one that its rows lie in, was dropped and made again, truncated or rewritten.
 /// Each of these gives it another file; writing, ANALYZE and a plain VACUUM do not. Columns, labels of enums, policies and
@@ -48,6 +49,25 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
     let failed = |e: sqlx::Error| engine_error(format!("look at the files of {}", relation.table), &e);
     let rows = ask(connection, sql).await.map_err(failed)?;
     rows.first().map_or_else(|| Ok(String::new()), |row| get(row, 0))
+}
+
+/// What tells the table from a copy of it. Outside of a transaction, which a question that is refused would end: the cluster's
+/// number may be kept from a login.
+pub(super) async fn origin(
+    connection: &mut PgConnection,
+    relation: &Relation,
+) -> Result<PostgresOrigin, EngineError> {
+    let failed = |e: sqlx::Error| engine_error(format!("look at which table {} is", relation.table), &e);
+    let system = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
+    let system = match ask(connection, system.to_owned()).await {
+        Ok(rows) => rows.first().map(|row| get(row, 0)).transpose()?,
+        Err(sqlx::Error::Database(_)) => None,
+        Err(error) => return Err(failed(error)),
+    };
+    let sql = "SELECT oid::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+    let rows = ask(connection, sql.to_owned()).await.map_err(failed)?;
+    let database = rows.first().map_or_else(|| Ok(String::new()), |row| get(row, 0))?;
+    Ok(PostgresOrigin { system, database, table: relation.oid.to_string() })
 }
 
 /// Why this login may not see all rows. A view shows what the policies show to its owner, or to the login where the view

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::time::Instant;
 
-use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Manners, Origin, Pressure, Snapshot};
 use crate::model::{
     Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange,
     PermittedInserts, Question, Rounding, RowRun, ServerInfo, TableAccess, TableName, TableSchema,
@@ -309,6 +309,19 @@ impl Engine for PgEngine {
         self.done(connection, &during).await?;
         self.known.remember(&schema, &relation, live);
         Ok(schema)
+    }
+
+    async fn origin(&self, table: &TableName) -> Result<Origin, EngineError> {
+        let during = format!("look at which table {table} is");
+        let mut connection = self.reading(&during).await?;
+        let Some(relation) = live::find(&mut connection, table).await? else {
+            return Err(EngineError::new(ErrorKind::NoSuchTable, during, "there is no such table"));
+        };
+        self.done(connection, &during).await?;
+        let mut connection = self.acquire().await?;
+        let origin = identity::origin(&mut connection, &relation).await?;
+        self.release(connection);
+        Ok(Origin::Postgres(origin))
     }
 
     async fn snapshot(

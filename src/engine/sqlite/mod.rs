@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 
-use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Pressure, Snapshot};
+use super::{Engine, EngineError, ErrorKind, LockWait, Lookup, Origin, Pressure, Snapshot};
 use crate::model::{
     Allow, Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
     Rounding, ServerInfo, TableAccess, TableName, TableSchema,
@@ -19,6 +19,7 @@ mod gather;
 mod identity;
 pub(in crate::engine) mod measure;
 mod open;
+mod origin;
 mod params;
 mod references;
 mod rows;
@@ -126,6 +127,17 @@ impl Engine for SqliteEngine {
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         let table = table.clone();
         self.blocking("describe", move |engine| engine.describe_now(&table)).await
+    }
+
+    async fn origin(&self, table: &TableName) -> Result<Origin, EngineError> {
+        let name = table.name.clone();
+        self.blocking("read", move |engine| {
+            let failed = |error| database_error(&engine.during("look at the file of"), &error);
+            origin::origin(&engine.open(false)?, &name, &engine.location.path)
+                .map(Origin::Sqlite)
+                .map_err(failed)
+        })
+        .await
     }
 
     async fn snapshot(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use trueup::engine::{Engine, EngineError, LockWait, Lookup, Pressure, Snapshot};
+use trueup::engine::{Engine, EngineError, LockWait, Lookup, Origin, Pressure, Snapshot};
 use trueup::model::{
     Answer, Change, ChangeOutcome, EngineKind, Key, PermittedChanges, PermittedExchange, Question,
     ServerInfo, TableAccess, TableName, TableSchema,
@@ -55,6 +55,10 @@ impl<W: Wrapper> Engine for Wrapped<W> {
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, EngineError> {
         self.0.inner().describe(table).await
+    }
+
+    async fn origin(&self, table: &TableName) -> Result<Origin, EngineError> {
+        self.0.inner().origin(table).await
     }
 
     async fn snapshot(
