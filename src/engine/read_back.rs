@@ -25,7 +25,7 @@ pub(super) fn rejection(
             match at.and_then(|at| access.row_columns().get(at)) {
                 Some(column) if column.filled == Filled::Generated => {
                     format!(
-                        "the database computes another value for column {} than the source has",
+                        "the database computes another value for column {} than the row is to hold",
                         column.name
                     )
                 }

@@ -40,6 +40,7 @@ pub(super) async fn apply(
     let mut transaction = connection.begin().await.map_err(failed)?;
     let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: false };
     let (pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
+    let reads_back = reads_back || pending.iter().any(|ready| ready.writes_stored_bytes(access));
     let mut writer = Writer {
         connection: &mut transaction,
         access,
@@ -111,6 +112,7 @@ pub(super) async fn replace(
         return Ok(outcomes.into_iter().map(whole).collect());
     }
     keep_stored(&mut transaction, access, changes, &mut pending, &during).await?;
+    let reads_back = reads_back || pending.iter().any(|ready| ready.writes_stored_bytes(access));
     let mut writer = Writer {
         connection: &mut transaction,
         access,

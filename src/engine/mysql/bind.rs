@@ -7,7 +7,7 @@
 use sqlx::Arguments as _;
 use sqlx::mysql::MySqlArguments;
 
-use super::types::{is, is_geometry, labels, length_of};
+use super::types::{charset_with_gaps, is, is_geometry, labels, length_of};
 use crate::model::decimal::Decimal;
 use crate::model::json::repeats_names;
 use crate::model::temporal::{date_text, time_text, timestamp_text};
@@ -103,6 +103,7 @@ fn convert(column: &AccessColumn, value: &Value) -> Result<Bind, &'static str> {
         (ColumnType::Text { .. }, Value::Irregular(StoredClass::Text, bytes)) => {
             text(column, std::str::from_utf8(bytes).map_err(|_| MISFIT)?)?
         }
+        (ColumnType::Text { .. }, Value::Irregular(StoredClass::Blob, value)) => stored(column, value)?,
         (ColumnType::Bytes, Value::Bytes(value) | Value::Irregular(StoredClass::Blob, value)) => {
             bytes(column, value)?
         }
@@ -187,6 +188,19 @@ fn text(column: &AccessColumn, value: &str) -> Result<Bind, &'static str> {
         }
     }
     Ok(Bind::Text(value.to_owned()))
+}
+
+/// Bytes for which the column's character set has no character, as they are read: behind one that UTF-8 has not. They are sent as
+/// bytes, which the server stores as they are, and read back, for they may be characters of this character set.
+fn stored(column: &AccessColumn, value: &[u8]) -> Result<Bind, &'static str> {
+    match value.split_first() {
+        Some((0xff, bytes))
+            if charset_with_gaps(&column.declared).is_some() && labels(&column.declared).is_none() =>
+        {
+            Ok(Bind::Bytes(bytes.to_owned()))
+        }
+        _ => Err(MISFIT),
+    }
 }
 
 /// The labels of a set's value in the order in which they are declared.

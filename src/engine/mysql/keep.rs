@@ -63,10 +63,12 @@ pub(super) async fn keep_stored(
             ));
         };
         for (at, bind) in kept.into_iter().enumerate() {
-            *bind = match raw(row, at).map(std::str::from_utf8) {
+            *bind = match raw(row, at).map(|bytes| (std::str::from_utf8(bytes), bytes)) {
                 None => Bind::Null,
-                Some(Ok(text)) => Bind::Text(text.to_owned()),
-                Some(Err(_)) => {
+                Some((Ok(text), _)) => Bind::Text(text.to_owned()),
+                // As they are stored.
+                Some((Err(_), [0xff, bytes @ ..])) => Bind::Bytes(bytes.to_owned()),
+                Some((Err(_), _)) => {
                     return Err(EngineError::new(
                         ErrorKind::Row,
                         during,

@@ -15,7 +15,8 @@ use super::{errors, fetch, read_back, trigger_settings};
 use crate::engine::inflow::IDLE_LIMIT;
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{
-    AccessColumn, Change, ChangeOutcome, Operation, Rejection, RejectionKind, TableAccess, fail_point,
+    AccessColumn, Change, ChangeOutcome, ColumnType, Operation, Rejection, RejectionKind, TableAccess,
+    fail_point,
 };
 
 /// A power of two, and groups below it are too, so that few statements are prepared; see `fetch::read_chunk`.
@@ -70,6 +71,13 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn bytes(&self) -> usize {
         self.place.binds().chain(&self.key).chain(&self.row).map(Bind::len).sum()
+    }
+
+    /// Texts are written by their bytes, which may be other characters here than where they were read.
+    pub(super) fn writes_stored_bytes(&self, access: &TableAccess) -> bool {
+        let row = self.columns.iter().filter_map(|at| access.row_columns().get(*at)).zip(&self.row);
+        let mut all = access.key_columns().iter().zip(&self.key).chain(row);
+        all.any(|(column, bind)| matches!((&column.ty, bind), (ColumnType::Text { .. }, Bind::Bytes(_))))
     }
 }
 
