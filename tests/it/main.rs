@@ -67,4 +67,5 @@ mod tidy;
 mod tolerance;
 mod traces;
 mod undo;
+mod undo_columns;
 mod writing;

@@ -9,7 +9,7 @@ use super::evidence::{Place, run_of};
 use super::support::process::{Agent, Output, killed_after};
 use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
-enum Db {
+pub(super) enum Db {
     Postgres(PostgresDb),
     Mysql(MysqlDb),
     Sqlite(SqliteDb),
@@ -17,7 +17,7 @@ enum Db {
 
 impl Db {
     /// One of each engine.
-    fn all() -> [fn() -> Self; 3] {
+    pub(super) fn all() -> [fn() -> Self; 3] {
         [
             || Self::Postgres(PostgresDb::create()),
             || Self::Mysql(MysqlDb::create()),
@@ -25,7 +25,7 @@ impl Db {
         ]
     }
 
-    fn execute(&self, sql: &str) {
+    pub(super) fn execute(&self, sql: &str) {
         match self {
             Self::Postgres(db) => db.execute(sql),
             Self::Mysql(db) => sql.split(";;").for_each(|sql| db.execute(sql)),
@@ -33,7 +33,7 @@ impl Db {
         }
     }
 
-    fn scalar(&self, sql: &str) -> Option<String> {
+    pub(super) fn scalar(&self, sql: &str) -> Option<String> {
         match self {
             Self::Postgres(db) => db.scalar(sql),
             Self::Mysql(db) => db.scalar(sql),
@@ -41,7 +41,7 @@ impl Db {
         }
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         match self {
             Self::Postgres(db) => db.url(),
             Self::Mysql(db) => db.url(),
@@ -50,7 +50,7 @@ impl Db {
     }
 
     /// All rows of the columns, as the server writes them.
-    fn rows(&self, table: &str, columns: &str) -> String {
+    pub(super) fn rows(&self, table: &str, columns: &str) -> String {
         let sql = match self {
             Self::Postgres(_) => format!(
                 "SELECT string_agg(r, ';' ORDER BY id) FROM (SELECT id, ROW({columns})::text r FROM {table}) x"
@@ -78,16 +78,16 @@ impl Db {
     }
 }
 
-fn limits(output: &Output) -> String {
+pub(super) fn limits(output: &Output) -> String {
     output.json()["tables"][0]["undo_limits"].to_string()
 }
 
-fn counts(output: &Output, names: &[&str]) -> Vec<u64> {
+pub(super) fn counts(output: &Output, names: &[&str]) -> Vec<u64> {
     let table = &output.json()["tables"][0];
     names.iter().map(|name| table[*name].as_u64().unwrap_or(0)).collect()
 }
 
-fn undo(place: &Place, run: &str, target: &str) -> Output {
+pub(super) fn undo(place: &Place, run: &str, target: &str) -> Output {
     place.run(&["undo", run, "--target", target, "--format", "json"])
 }
 
@@ -373,7 +373,7 @@ fn last_is_the_last_run_that_wrote_and_stands() {
 }
 
 /// The journals of a ledger's runs.
-fn journals(place: &Place) -> Vec<PathBuf> {
+pub(super) fn journals(place: &Place) -> Vec<PathBuf> {
     let files = std::fs::read_dir(place.path("undo")).unwrap().map(|file| file.unwrap().path());
     let mut files: Vec<PathBuf> =
         files.filter(|path| path.extension().is_some_and(|extension| extension == "undo")).collect();

@@ -9,8 +9,8 @@ use crate::model::canonical::{DecodeError, split_cells};
 use crate::model::comparison::{Side, comparison_for};
 use crate::model::plan::PlanColumn;
 use crate::model::{
-    CanonicalRow, Column, ColumnCoverage, ColumnType, ComparisonType, EngineKind, Plan, Role, ServerInfo,
-    TableAccess, TableSchema, Wishes,
+    CanonicalRow, Column, ColumnCoverage, ColumnType, ComparisonType, EngineKind, Filled, Plan, Role,
+    ServerInfo, TableAccess, TableSchema, Wishes,
 };
 
 /// How rows are kept: as the database itself holds them.
@@ -31,6 +31,8 @@ pub(crate) struct WholePlan {
 impl WholePlan {
     pub(crate) fn of(plan: &Plan, schema: &TableSchema, server: &ServerInfo) -> Self {
         let compared = |name: &str| plan.columns.iter().any(|column| column.target == name);
+        // What the database computes from the other columns is theirs, and neither kept nor put back.
+        let computed = |column: &Column| column.filled == Filled::Generated && !compared(&column.name);
         let names = |wanted: &dyn Fn(&Column) -> bool| -> Vec<String> {
             let wanted = schema.columns.iter().filter(|column| wanted(column));
             wanted.map(|column| column.name.clone()).collect()
@@ -38,14 +40,16 @@ impl WholePlan {
         let mut whole = Self {
             plan: None,
             spelled: Vec::new(),
-            uncompared: plan.columns.len() < schema.columns.len(),
-            not_kept: names(&|column| !has_form(column, server) && !compared(&column.name)),
-            inexact: names(&|column| is_inexact(column, server.engine)),
+            uncompared: schema.columns.iter().any(|column| !compared(&column.name) && !computed(column)),
+            not_kept: names(&|column| {
+                !has_form(column, server) && !compared(&column.name) && !computed(column)
+            }),
+            inexact: names(&|column| is_inexact(column, server.engine) && !computed(column)),
         };
         let (key, rest) = plan.columns.split_at(plan.key_len.min(plan.columns.len()));
         let wishes = Wishes {
             key: key.iter().map(|column| column.target.clone()).collect(),
-            exclude: whole.not_kept.clone(),
+            exclude: [whole.not_kept.clone(), names(&computed)].concat(),
             as_text: names(&|column| match has_form(column, server) {
                 true => is_kept_as_text(&column.ty, server.engine),
                 // It is compared by its text, or not at all.
@@ -55,7 +59,7 @@ impl WholePlan {
         };
         let Ok(mut own) = Plan::agree((schema, server), (schema, server), &wishes) else {
             // What is compared is kept, at least.
-            whole.not_kept = names(&|column| !compared(&column.name));
+            whole.not_kept = names(&|column| !compared(&column.name) && !computed(column));
             return whole;
         };
         if server.engine == EngineKind::Sqlite {
@@ -207,7 +211,7 @@ pub(crate) fn merged(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Filled, Rounding, TableName, UniqueKey};
+    use crate::model::{Rounding, TableName, UniqueKey};
 
     fn column(name: &str, ty: ColumnType, declared: &str) -> Column {
         Column {
