@@ -121,6 +121,9 @@ pub struct UndoTask {
     /// Tables of which the ledger says that the run wrote to them and ended by itself: their journals are there, and whole.
     #[serde(default)]
     pub ended: Vec<String>,
+    /// The target is a restored copy of what the run wrote to, or its table was rebuilt.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// What an undo did to one table.

@@ -11,17 +11,29 @@ pub(super) async fn check_columns(
     side: Role,
 ) -> Result<TableSchema, AgentError> {
     let schema = agent.engine.describe(&access.table).await?;
-    for column in &access.columns {
-        let now = schema.column(&column.name);
-        if now.is_none_or(|now| now.ty != column.ty || now.declared != column.declared) {
-            let what = format!(
-                "the {side} table {} was altered while the run went on: column {} is another than was planned",
-                access.table, column.name
-            );
-            return Err(altered(what).on(side));
-        }
+    if let Some((column, _)) = altered_column(access, &schema) {
+        let what = format!(
+            "the {side} table {} was altered while the run went on: column {column} is another than was planned",
+            access.table
+        );
+        return Err(altered(what).on(side));
     }
     Ok(schema)
+}
+
+/// The first column that is not what it was, and in what.
+pub(super) fn altered_column<'a>(access: &'a TableAccess, schema: &TableSchema) -> Option<(&'a str, String)> {
+    access.columns.iter().find_map(|column| {
+        let how = match schema.column(&column.name) {
+            None => "is not there any more: it was dropped or renamed".to_owned(),
+            Some(now) if now.declared != column.declared => {
+                format!("is {} now and was {}", now.declared, column.declared)
+            }
+            Some(now) if now.ty != column.ty => "is of another type now".to_owned(),
+            Some(_) => return None,
+        };
+        Some((column.name.as_str(), how))
+    })
 }
 
 /// The table must be the very one that was scanned: one that was dropped and made again, truncated or rewritten is another,

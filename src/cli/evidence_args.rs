@@ -200,6 +200,10 @@ pub(super) struct UndoArgs {
     /// Delete rows even where foreign keys then delete or change rows of other tables
     #[arg(long)]
     pub(super) allow_cascade: bool,
+    /// The target is a copy restored from a backup of what the run wrote to, or its table was rebuilt since: put rows back
+    /// there, each only if it holds what the run left
+    #[arg(long)]
+    pub(super) restored: bool,
     /// Keep no undo journal of the undo itself
     #[arg(long, help_heading = "Evidence")]
     pub(super) no_undo: bool,

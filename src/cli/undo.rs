@@ -1,24 +1,28 @@
 //! `trueup undo`: a run that takes another back, recorded as any other.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
 use super::Failure;
 use super::command::was_stopped;
 use super::endpoint::{EndpointUrl, client_security, limits};
-use super::evidence::{self, open_ledger};
+use super::evidence::{self, before, open_ledger};
 use super::evidence_args::{UndoArgs, UndoFormat};
+use super::liveness::{Life, life};
 use super::output::Output;
 use super::recorder::{Recorder, Recording};
 use super::shutdown::Shutdown;
 use crate::agent::{SOFTWARE, UndoTask};
 use crate::coordinator::{self, RunOutcome};
+use crate::ledger::Ledger;
 use crate::model::Role;
 use crate::report::record::{RunRecord, TableRecord};
 use crate::report::{RunReport, SCHEMA_VERSION, Verdict, render, undo};
 
 const EVENTS_AHEAD: usize = 256;
+/// A run gives a sign of life every minute.
+const SILENT: Duration = Duration::from_secs(5 * 60);
 const GO_ON: &str = "run the same command again to go on: what was taken back is skipped";
 
 pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Failure> {
@@ -33,7 +37,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         writes: !args.dry_run,
         undoes: Some(undoes.clone()),
         undo: (!args.no_undo).then_some(&args.undo),
-        options: serde_json::json!({ "dry_run": args.dry_run, "allow_cascade": args.allow_cascade }),
+        options: serde_json::json!({ "dry_run": args.dry_run, "allow_cascade": args.allow_cascade, "restored": args.restored }),
     };
     let mut recorder = Recorder::begin(&args.evidence, recording).await?;
     let task = UndoTask {
@@ -44,6 +48,7 @@ pub(super) async fn undo(args: &UndoArgs, shutdown: &Shutdown) -> Result<u8, Fai
         no_undo: args.no_undo,
         trail: recorder.wish(),
         ended,
+        restored: args.restored,
     };
     let work = work(args, &target, &task, &mut recorder, shutdown);
     let none = || RunOutcome {
@@ -134,6 +139,7 @@ async fn find(args: &UndoArgs) -> Result<(String, String, Vec<String>), Failure>
             "trueup runs --kind repair lists those that wrote",
         ));
     }
+    refuse_while_it_runs(&ledger, &run.id).await?;
     let known =
         if run.target_reference.is_empty() { run.target.clone() } else { run.target_reference.clone() };
     let typed = args.target.clone().unwrap_or(known);
@@ -146,6 +152,30 @@ async fn find(args: &UndoArgs) -> Result<(String, String, Vec<String>), Failure>
     }
     let ended = tables_that_ended(&run);
     Ok((run.id, typed, ended))
+}
+
+/// A run that lives would go on writing what no undo of it reaches.
+async fn refuse_while_it_runs(ledger: &Ledger, id: &str) -> Result<(), Failure> {
+    let open = ledger.open_runs().await?;
+    let Some(run) = open.into_iter().find(|run| run.start.id == id) else { return Ok(()) };
+    let host = &run.start.host;
+    let (why, hint) = match life(&run.start.process) {
+        Life::Gone => return Ok(()),
+        Life::Lives => (
+            format!("its process lives on {host}"),
+            "wait until the run has ended, or stop it, and run the undo again".to_owned(),
+        ),
+        Life::NotKnown if before(SILENT).is_some_and(|silent| run.seen_at < silent) => return Ok(()),
+        Life::NotKnown => (
+            format!("it gave a sign of life on {host} at {}", run.seen_at),
+            format!(
+                "wait until the run has ended, or stop it; where its process has died, run the undo again when {} minutes have passed since",
+                SILENT.as_secs() / 60
+            ),
+        ),
+    };
+    let message = format!("run {id} is not taken back: it has not ended, {why}");
+    Err(Failure::new(message, format!("nothing was put back; {hint}")))
 }
 
 /// Tables of a run that ended by itself, without an error of theirs, and that it wrote to.

@@ -131,7 +131,7 @@ fn add(report: &mut TableReport, undone: &Undone) {
     outcome.undo_kept |= undone.inserted + undone.updated + undone.deleted > 0;
     outcome.altered += undone.altered;
     outcome.add_undo_limits(&undone.limits);
-    let warning = "the run ended while it wrote, before it had closed its undo journal: what the journal holds is taken back";
+    let warning = "the run has not closed its undo journal: it failed or its process died while it wrote, or the journal's end was lost; what the journal holds is taken back";
     if undone.open && !report.warnings.iter().any(|known| known == warning) {
         report.warnings.push(warning.to_owned());
     }

@@ -49,9 +49,10 @@ impl Ledger {
         }
     }
 
-    /// A run took all of it back, and was not taken back itself.
+    /// A run took all of it back, and was not taken back itself. In a restored copy the run's own writes stand.
     async fn is_taken_back(&self, run: &str, depth: u32) -> Result<bool, LedgerError> {
-        let sql = "SELECT id FROM trueup_runs WHERE undoes = $1 AND writes = 1 AND outcome = 'same'";
+        let sql = "SELECT id FROM trueup_runs WHERE undoes = $1 AND writes = 1 AND outcome = 'same' \
+                   AND options NOT LIKE '%\"restored\":true%'";
         for mut row in query(self.store.as_ref(), sql, vec![Cell::text(run)]).await? {
             if depth >= DEPTH_MAX || !Box::pin(self.is_taken_back(&row.text(), depth + 1)).await? {
                 return Ok(true);

@@ -67,5 +67,7 @@ mod tidy;
 mod tolerance;
 mod traces;
 mod undo;
+mod undo_alone;
 mod undo_columns;
+mod undo_place;
 mod writing;

@@ -470,8 +470,8 @@ fn what_a_crash_left_unread_is_not_known() {
         "json",
     ]);
     assert_eq!(undone.status, 1, "{undone:?}");
-    assert!(undone.stdout.contains("before it had closed its undo journal"), "{undone:?}");
-    assert!(undone.stdout.contains("the run ended before it had read the row back"), "{undone:?}");
+    assert!(undone.stdout.contains("has not closed its undo journal"), "{undone:?}");
+    assert!(undone.stdout.contains("did not come to read the row back"), "{undone:?}");
     // What was inserted may have been written since in its other column; what was updated loses nothing by going back.
     assert_eq!(target.scalar("SELECT v || note FROM t WHERE id = 3").as_deref(), Some("7n"));
     assert_eq!(target.scalar("SELECT count(*) FROM t").as_deref(), Some("3"));

@@ -10,6 +10,7 @@ use super::super::undo::limits::UndoLimits;
 use super::super::undo::own::{OwnAccess, WholePlan};
 use super::super::undo::{DigestSecret, Journal, JournalHead, UndoStore};
 use super::whole_rows::{overwritten, rows_of};
+use crate::engine::Origin;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{Change, Key, Plan};
 
@@ -55,6 +56,7 @@ impl<'a> JournalKeeper<'a> {
     pub(super) fn new(
         agent: &'a LocalAgent,
         (store, run): (&UndoStore, &str),
+        origin: Origin,
         plan: &Plan,
         whole: WholePlan,
         limits: &UndoLimits,
@@ -63,6 +65,7 @@ impl<'a> JournalKeeper<'a> {
         let own = OwnAccess::new(whole.clone(), plan);
         let head = JournalHead {
             run: run.to_owned(),
+            origin,
             plan: plan.clone(),
             whole,
             limits: limits.clone(),

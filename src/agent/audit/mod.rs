@@ -4,6 +4,7 @@
 
 mod journal_keeper;
 mod recorder;
+mod undo_check;
 mod undo_run;
 mod undo_table;
 mod whole_rows;

@@ -81,7 +81,10 @@ impl<'a> Recorder<'a> {
         let limits = UndoLimits::of(agent.engine.as_ref(), plan, schema, &whole).await;
         let store = agent.undo.as_ref().filter(|_| !options.dry_run && !options.no_undo);
         let journal = match (store, &options.run) {
-            (Some(store), Some(run)) => JournalKeeper::new(agent, (store, run), plan, whole, &limits, key),
+            (Some(store), Some(run)) => {
+                let origin = agent.engine.origin(&plan.target).await?;
+                JournalKeeper::new(agent, (store, run), origin, plan, whole, &limits, key)
+            }
             _ => JournalKeeper::of_nothing(agent),
         };
         let mut recorder = Self::new(agent, events, plan, options.trail.clone(), journal, limits);
@@ -121,7 +124,10 @@ impl<'a> Recorder<'a> {
     ) -> Self {
         let (plan, whole) = (&head.plan, head.whole.clone());
         let journal = match keep {
-            Some(keep) => JournalKeeper::new(agent, keep, plan, whole, &limits, &head.digests.session()),
+            Some(keep) => {
+                let origin = head.origin.clone();
+                JournalKeeper::new(agent, keep, origin, plan, whole, &limits, &head.digests.session())
+            }
             None => JournalKeeper::of_nothing(agent),
         };
         Self::new(agent, events, plan, wish, journal, limits)

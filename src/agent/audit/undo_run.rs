@@ -1,7 +1,6 @@
 //! Taking a run back: its journals from the last to the first, each from its last batch to its first.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -10,15 +9,12 @@ use super::super::error::{AgentError, FailureKind};
 use super::super::event::{Event, UndoTask};
 use super::super::local::LocalAgent;
 use super::super::outcome::TableOutcome;
-use super::super::undo::UndoStore;
-use super::super::undo::reader::JournalReader;
+use super::undo_check::{ended_journals, heads, open, places};
 use super::undo_table::{MovedOn, Table, cancelled};
 use crate::model::Role;
 
 /// Rounds over rows that were refused because of other rows.
 const ROUNDS_MAX: u32 = 16;
-/// Journals that cannot be read and are named.
-const NAMED_MAX: usize = 10;
 
 pub(crate) async fn run(
     agent: &LocalAgent,
@@ -33,7 +29,10 @@ pub(crate) async fn run(
     if !task.dry_run {
         agent.permit_write()?;
     }
-    let files = store.of_run(&task.undoes)?;
+    let on_target = |error: AgentError| error.on(Role::Target);
+    // Until this undo has ended.
+    let mut lock = store.lock(&task.undoes, task.dry_run).map_err(on_target)?;
+    let files = ended_journals(store, &task.undoes).await.map_err(on_target)?;
     if files.is_empty() {
         return Err(AgentError::new(
             FailureKind::Usage,
@@ -42,12 +41,28 @@ pub(crate) async fn run(
         .with_hint("only the agent that wrote has one, for as long as --undo-keep says; a run that wrote nothing has none")
         .on(Role::Target));
     }
-    check(store, &files, &task).map_err(|error| error.on(Role::Target))?;
+    let heads = heads(store, &files, &task).map_err(on_target)?;
+    let places = places(agent, &heads, &task).await.map_err(on_target)?;
+    lock.end_run()?;
+    if store.of_run(&task.undoes)?.len() != files.len() {
+        lock.let_run_go_on();
+        let what =
+            format!("run {} is not taken back: it has begun another table, and has not ended", task.undoes);
+        return Err(AgentError::new(FailureKind::Usage, what)
+            .with_hint(
+                "nothing was put back; wait until the run has ended, or stop it, and run the undo again",
+            )
+            .on(Role::Target));
+    }
     let mut tables: Vec<Table<'_>> = Vec::new();
     let mut moved: BTreeMap<String, Arc<Mutex<MovedOn>>> = BTreeMap::new();
     for path in files.iter().rev() {
-        let Some(reader) = open(store, path)? else { continue };
-        let moved = moved.entry(reader.head.plan.target.to_string()).or_default();
+        let Some(mut reader) = open(store, path)? else { continue };
+        let name = reader.head.plan.target.to_string();
+        // A journal that was not there when all were looked through is none of these files.
+        let Some(here) = places.get(&name) else { continue };
+        reader.head.lies_at(here.table.clone(), here.origin.clone());
+        let moved = moved.entry(name).or_default();
         let mut table = Table::new(agent, &task, store, reader, events, Arc::clone(moved)).await?;
         table.tell(Event::UndoTable { table: table.name.clone() }).await?;
         table.put_all_back().await?;
@@ -59,56 +74,6 @@ pub(crate) async fn run(
     }
     let done = Event::Done { outcome: Box::new(TableOutcome::default()) };
     events.send(done).await.map_err(|_| cancelled())
-}
-
-/// Damage in any of them is found before the first row is put back: a run is taken back by all of its journals, or it is
-/// said which of them cannot be read.
-fn check(store: &UndoStore, files: &[PathBuf], task: &UndoTask) -> Result<(), AgentError> {
-    let (mut faults, mut hint) = (Vec::new(), None);
-    let (mut closed, mut whole): (BTreeMap<String, bool>, bool) = (BTreeMap::new(), true);
-    for path in files {
-        match open(store, path) {
-            Ok(Some(reader)) => {
-                *closed.entry(reader.head.plan.target.to_string()).or_insert(true) &= reader.closed;
-            }
-            // Begun, and nothing was written.
-            Ok(None) => whole = false,
-            Err(error) => {
-                faults.push(error.message);
-                hint = hint.or(error.hint);
-            }
-        }
-    }
-    if faults.is_empty() {
-        for table in &task.ended {
-            match closed.get(table) {
-                Some(true) => {}
-                Some(false) => {
-                    faults.push(format!("a journal of table {table} is cut: the run has ended, and its last records are missing"));
-                }
-                None if whole => faults.push(format!("the journals of table {table} are missing")),
-                None => faults.push(format!("the journals of table {table} are missing or cut")),
-            }
-        }
-    }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let (count, of) = (faults.len(), files.len());
-    faults.truncate(NAMED_MAX);
-    let what = format!(
-        "run {} cannot be taken back: {count} faults in its {of} undo journals: {}",
-        task.undoes,
-        faults.join("; ")
-    );
-    let hint = hint.unwrap_or_else(|| {
-        "nothing was put back; restore the journals, or the rows, from a backup".to_owned()
-    });
-    Err(AgentError::new(FailureKind::Resource, what).with_hint(hint))
-}
-
-fn open(store: &UndoStore, path: &Path) -> Result<Option<JournalReader>, AgentError> {
-    JournalReader::open(path, store.key())
 }
 
 /// Rows refused because of other rows are tried again as long as that helps; where it does not, once as an exchange of

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use super::super::compare::describe::Describer;
 use super::super::error::{AgentError, FailureKind, decode_error};
 use super::super::event::{Event, UndoTask, Undone};
-use super::super::identity::check_columns;
 use super::super::local::LocalAgent;
 use super::super::undo::UndoStore;
 use super::super::undo::limits::{Operations, UndoLimits};
@@ -16,6 +15,7 @@ use super::super::undo::own::{OwnAccess, access_of, merged};
 use super::super::undo::reader::{JournalReader, Overwritten};
 use super::super::undo::standing::{Now, Standing};
 use super::recorder::Recorder;
+use super::undo_check::columns_are_the_same;
 use super::whole_rows::rows_of;
 use super::writer;
 use crate::merkle::{RowDigest, SessionKey};
@@ -82,7 +82,10 @@ impl<'a> Table<'a> {
         let head = &reader.head;
         agent.permit(&head.plan.target).map_err(|error| error.on(Role::Target))?;
         let (access, own) = (access_of(&head.plan), OwnAccess::new(head.whole.clone(), &head.plan));
-        let schema = check_columns(agent, own.writing(), Role::Target).await?;
+        let schema = agent.engine.describe(&head.plan.target).await?;
+        columns_are_the_same(own.writing(), &schema).map_err(|(why, hint)| {
+            AgentError::new(FailureKind::Usage, why).with_hint(hint).on(Role::Target)
+        })?;
         if !task.dry_run {
             agent.engine.check_writable(&access, Allow::ALL).await?;
         }
@@ -243,7 +246,7 @@ impl<'a> Table<'a> {
             }
             Standing::NotKnown => {
                 self.undone.refused += 1;
-                let why = "left as it is: the run ended before it had read the row back, and columns that it did not compare may have been written since";
+                let why = "left as it is: the run did not come to read the row back after its write, and columns that it did not compare may have been written since";
                 self.leave(key, why).await?;
                 return Ok(None);
             }

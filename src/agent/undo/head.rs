@@ -6,18 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::UndoLimits;
 use super::own::WholePlan;
+use crate::engine::Origin;
 use crate::merkle::SessionKey;
-use crate::model::Plan;
+use crate::model::{Plan, TableName};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JournalHead {
     pub(crate) run: String,
+    /// Which table of which database the run wrote.
+    pub(crate) origin: Origin,
     pub(crate) plan: Plan,
     /// The target's table by its own types, all columns.
     pub(crate) whole: WholePlan,
     /// What the run may change and the journal does not hold.
     pub(crate) limits: UndoLimits,
     pub(crate) digests: DigestSecret,
+}
+
+impl JournalHead {
+    /// The table is another one by name: of a restored copy.
+    pub(crate) fn lies_at(&mut self, table: TableName, origin: Origin) {
+        self.whole.lies_at(&table);
+        (self.plan.target, self.origin) = (table, origin);
+    }
 }
 
 /// Keys the digests of what a run wrote. It stands in the journal alone, which is encrypted.

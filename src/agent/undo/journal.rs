@@ -1,7 +1,7 @@
 //! The journal of one table's writes: a file of encrypted records, written front to back, read back to front.
 //!
 //! ```text
-//! file   := "trueup undo 3\n" record*
+//! file   := "trueup undo 4\n" record*
 //! record := length u32, nonce [24], XChaCha20-Poly1305(plain), bound to the file's name and the record's number
 //! plain  := 00 JSON of JournalHead                       the first record
 //!         | 01 batch u64, replace u8, row*               before the batch is written, with fsync
@@ -22,6 +22,7 @@ use super::super::error::{AgentError, FailureKind};
 use super::super::trail::RowOutcome;
 use super::head::JournalHead;
 use super::key::{UndoKey, cannot};
+use super::lock::{is_held, private_file};
 use super::seal::{AFTER, BATCH, BEFORE, END, FRONT, HEAD, LEFT, MAGIC, OUTCOMES, OWN_BEFORE, Sealer};
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{CanonicalRow, Change, fail_point};
@@ -35,21 +36,21 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// `None` where the file exists already.
+    /// `None` where the file exists already. The file is locked for as long as it is written.
     pub(crate) async fn create(
         path: &Path,
         key: &UndoKey,
         head: &JournalHead,
     ) -> Result<Option<Self>, AgentError> {
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        options.mode(0o600);
-        let mut file = match options.open(path).await {
+        let file = match private_file(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
             Err(error) => return Err(cannot(path, "begin", &error)),
         };
+        if is_held(file.try_lock()) {
+            return Err(cannot(path, "begin", &"an undo of this run reads it"));
+        }
+        let mut file = tokio::fs::File::from_std(file);
         let json = serde_json::to_vec(head).map_err(|error| cannot(path, "begin", &error))?;
         let mut sealer = Sealer::new(key, path);
         let record = sealer.seal(blank(HEAD, &json))?;

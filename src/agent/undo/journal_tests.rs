@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::super::head::DigestSecret;
 use super::super::limits::UndoLimits;
 use super::super::own::WholePlan;
-use super::super::reader::{JournalReader, Overwritten, WrittenBatch};
+use super::super::reader::{JournalReader, Overwritten, WrittenBatch, is_written};
+use super::super::store::UndoStore;
 use super::*;
 use crate::model::{EngineKind, Key, Plan, Rounding, ServerInfo, TableName, TableSchema};
 
@@ -43,7 +44,12 @@ fn head() -> JournalHead {
         ServerInfo { engine: EngineKind::Sqlite, product: String::new(), rounding: Rounding::Truncate };
     let whole = WholePlan::of(&plan, &schema, &server);
     let digests = DigestSecret::of(&SessionKey::new(DIGESTS));
-    JournalHead { run: "r".into(), plan, whole, limits: UndoLimits::default(), digests }
+    let origin = crate::engine::Origin::Postgres(crate::engine::origin::PostgresOrigin {
+        system: None,
+        database: "1".into(),
+        table: "2".into(),
+    });
+    JournalHead { run: "r".into(), origin, plan, whole, limits: UndoLimits::default(), digests }
 }
 
 /// A change, and the whole row as it was where the table has more columns than are compared.
@@ -84,6 +90,14 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// The file is closed by the thread that wrote it last, which may be a moment later.
+fn end(journal: Journal, path: &Path) {
+    drop(journal);
+    while is_written(path) {
+        std::thread::yield_now();
+    }
+}
+
 /// Whether it replaces, its rows, and what became of them.
 type Batch = (bool, Vec<Given>, Option<Vec<RowOutcome>>);
 
@@ -117,6 +131,7 @@ fn write(path: &Path, key: &UndoKey, batches: &[Batch]) -> Vec<u64> {
             }
         }
         assert!(Journal::create(path, key, &head()).await.unwrap().is_none(), "never over another");
+        end(journal, path);
         lengths
     })
 }
@@ -218,6 +233,7 @@ fn a_journal_is_closed_by_its_last_record_alone() {
         journal.inserts(1, std::iter::empty()).await.unwrap();
         journal.outcomes(1, &[], &[]).await.unwrap();
         journal.close().await.unwrap();
+        end(journal, &path);
     });
     let whole = std::fs::read(&path).unwrap();
     let open = || JournalReader::open(&path, &key).unwrap();
@@ -252,4 +268,35 @@ fn rows_cannot_be_read_in_the_file() {
     write(&path, &key, &[(false, vec![(change, Some(secret))], None)]);
     let bytes = std::fs::read(&path).unwrap();
     assert!(!bytes.windows(6).any(|part| part == b"secret"));
+}
+
+#[test]
+fn a_run_that_is_taken_back_begins_no_journal_and_one_that_writes_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = UndoStore::open(dir.path(), UndoKey([7; 32])).unwrap();
+    block_on(async {
+        let journal = store.begin(&head()).await.unwrap();
+        let written = dir.path().join("r.0.undo");
+        assert!(is_written(&written));
+        let error = JournalReader::open(&written, store.key()).unwrap_err();
+        assert!(error.message.contains("is being written"), "{error}");
+        end(journal, &written);
+        let reader = JournalReader::open(&written, store.key()).unwrap().unwrap();
+        assert!(!is_written(&written), "readers do not hinder each other");
+        drop(reader);
+        let mut lock = store.lock("r", false).unwrap();
+        drop(store.begin(&head()).await.unwrap());
+        lock.end_run().unwrap();
+        for _ in 0..2 {
+            let error = store.begin(&head()).await.unwrap_err();
+            assert!(error.message.contains("it writes no more"), "{error}");
+            lock.let_run_go_on();
+            drop(store.begin(&head()).await.unwrap());
+            lock.end_run().unwrap();
+        }
+        // It stays so when the undo has ended.
+        drop(lock);
+        assert!(store.begin(&head()).await.is_err());
+        assert!(store.begin(&JournalHead { run: "s".into(), ..head() }).await.is_ok());
+    });
 }

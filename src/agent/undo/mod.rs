@@ -6,11 +6,13 @@
 //! - A row is put back only if all of it still holds what the run left. A newer write stays.
 //! - What the journal does not hold is named before the run writes ([`limits`]), and no undo of it is whole.
 //! - Only the agent that wrote has the rows; they never leave it.
+//! - One undo takes a run back at a time, after the run has ended, and into the table that the run wrote.
 
 mod head;
 pub(super) mod journal;
 mod key;
 pub(super) mod limits;
+pub(super) mod lock;
 pub(super) mod own;
 pub(super) mod reader;
 mod seal;

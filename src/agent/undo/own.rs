@@ -10,7 +10,7 @@ use crate::model::comparison::{Side, comparison_for};
 use crate::model::plan::PlanColumn;
 use crate::model::{
     CanonicalRow, Column, ColumnCoverage, ColumnType, ComparisonType, EngineKind, Filled, Plan, Role,
-    ServerInfo, TableAccess, TableSchema, Wishes,
+    ServerInfo, TableAccess, TableName, TableSchema, Wishes,
 };
 
 /// How rows are kept: as the database itself holds them.
@@ -83,6 +83,12 @@ impl WholePlan {
             whole.plan = Some(own);
         }
         whole
+    }
+
+    pub(super) fn lies_at(&mut self, table: &TableName) {
+        if let Some(plan) = &mut self.plan {
+            plan.target = table.clone();
+        }
     }
 
     /// Columns of the key of which one meaning has several spellings that a column may hold.
@@ -211,7 +217,7 @@ pub(crate) fn merged(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Rounding, TableName, UniqueKey};
+    use crate::model::{Rounding, UniqueKey};
 
     fn column(name: &str, ty: ColumnType, declared: &str) -> Column {
         Column {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::super::error::{AgentError, FailureKind};
 use super::head::JournalHead;
 use super::key::{UndoKey, cannot};
+use super::lock::is_held;
 use super::seal::{
     AFTER, BATCH, BEFORE, END, FRONT, HEAD, LEFT, LENGTH, MAGIC, NONCE, OUTCOMES, OWN_BEFORE, Sealer,
 };
@@ -73,10 +74,14 @@ struct Place {
 }
 
 impl JournalReader {
-    /// `None`: the journal was begun and holds nothing, so that nothing was written.
+    /// `None`: the journal was begun and holds nothing, so that nothing was written. Nobody writes it while this is open.
     pub(crate) fn open(path: &Path, key: &UndoKey) -> Result<Option<Self>, AgentError> {
         let failed = |error: std::io::Error| cannot(path, "read", &error);
-        let mut file = BufReader::new(File::open(path).map_err(failed)?);
+        let file = File::open(path).map_err(failed)?;
+        if is_held(file.try_lock_shared()) {
+            return Err(still_written(path));
+        }
+        let mut file = BufReader::new(file);
         let length = file.get_ref().metadata().map_err(failed)?.len();
         let sealer = Sealer::new(key, path);
         let mut magic = [0; MAGIC.len()];
@@ -193,6 +198,18 @@ fn take_digest(input: &mut &[u8]) -> Option<RowDigest> {
     let (digest, rest) = input.split_first_chunk()?;
     *input = rest;
     Some(RowDigest(*digest))
+}
+
+/// The run has not ended.
+pub(crate) fn still_written(path: &Path) -> AgentError {
+    let what = format!("its undo journal {} is being written: the run has not ended", path.display());
+    AgentError::new(FailureKind::Usage, what)
+        .with_hint("nothing was put back; wait until the run has ended, or stop it, and run the undo again")
+}
+
+/// Somebody writes this journal.
+pub(crate) fn is_written(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| is_held(file.try_lock_shared()))
 }
 
 fn damaged(path: &Path, what: &str) -> AgentError {

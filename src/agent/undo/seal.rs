@@ -8,7 +8,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use super::super::error::{AgentError, FailureKind};
 use super::key::UndoKey;
 
-pub(super) const MAGIC: &[u8] = b"trueup undo 3\n";
+pub(super) const MAGIC: &[u8] = b"trueup undo 4\n";
 pub(super) const LENGTH: usize = 4;
 pub(super) const NONCE: usize = 24;
 /// Before what is encrypted.

@@ -8,7 +8,7 @@ use crate::model::CanonicalRow;
 pub(crate) enum Standing {
     /// It holds what the run left.
     AsLeft,
-    /// The run inserted it, and ended before it had read it back: of columns that were not compared nobody knows whether
+    /// The run inserted it, and did not come to read it back: of columns that were not compared nobody knows whether
     /// they were written since.
     NotKnown,
     /// It holds what it held before the run.

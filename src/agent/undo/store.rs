@@ -8,6 +8,7 @@ use super::super::secret_file::private_folder;
 use super::head::JournalHead;
 use super::journal::Journal;
 use super::key::{UndoKey, cannot};
+use super::lock::{UndoLock, has_ended_run};
 
 /// Longer than any id of a run.
 const RUN_ID_MAX: usize = 64;
@@ -31,11 +32,25 @@ impl UndoStore {
         check_run(&head.run)?;
         for number in 0..FILES_MAX {
             let path = self.dir.join(format!("{}.{number}.undo", head.run));
-            if let Some(journal) = Journal::create(&path, &self.key, head).await? {
-                return Ok(journal);
+            let Some(journal) = Journal::create(&path, &self.key, head).await? else { continue };
+            // Asked when the journal is there and locked: an undo looks for such journals when it has said so.
+            if has_ended_run(&self.lock_of(&head.run)) {
+                let what = format!("run {} is taken back by an undo, or was: it writes no more", head.run);
+                return Err(AgentError::new(FailureKind::Refused, what));
             }
+            return Ok(journal);
         }
         Err(AgentError::new(FailureKind::Resource, format!("run {} has too many undo journals", head.run)))
+    }
+
+    fn lock_of(&self, run: &str) -> PathBuf {
+        self.dir.join(format!("{run}.lock"))
+    }
+
+    /// For the one undo of a run.
+    pub(crate) fn lock(&self, run: &str, dry_run: bool) -> Result<UndoLock, AgentError> {
+        check_run(run)?;
+        UndoLock::take(&self.lock_of(run), run, dry_run)
     }
 
     /// The journals of a run in the order they were begun.
@@ -72,7 +87,7 @@ impl UndoStore {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "undo") {
+            if path.extension().is_some_and(|extension| extension == "undo" || extension == "lock") {
                 files.push(path);
             }
         }

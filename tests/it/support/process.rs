@@ -108,6 +108,12 @@ impl Running {
         Self(command.spawn().unwrap())
     }
 
+    /// It lives, and does nothing.
+    pub(crate) fn stop(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    }
+
     /// As `kill -9`.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
