@@ -19,6 +19,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct PostgresStore {
     options: PgConnectOptions,
+    /// The schema of the ledger's tables.
+    schema: Arc<str>,
     /// Taken out for the time of a transaction: one that was left halfway is not used again.
     connection: Mutex<Option<PgConnection>>,
 }
@@ -37,8 +39,11 @@ impl PostgresStore {
                 "write postgres://user:password@host:5432/database",
             )
         })?;
-        let store = Self { options, connection: Mutex::new(None) };
-        let connection = store.dial().await?;
+        let mut store = Self { options, schema: Arc::from(""), connection: Mutex::new(None) };
+        let mut connection = store.dial().await?;
+        let found = timeout(CONNECT_TIMEOUT, schema(&mut connection)).await;
+        let found = found.map_err(|_| LedgerError::from(no_answer(&store.place(), CONNECT_TIMEOUT)))?;
+        store.schema = found.map_err(|error| LedgerError::from(failed(&error)))?.into();
         *store.connection.lock().await = Some(connection);
         Ok(store)
     }
@@ -68,12 +73,51 @@ impl PostgresStore {
             },
             None => self.dial().await.map_err(StoreError::Failed)?,
         };
-        let done = transaction(&mut connection, steps).await;
+        let done = transaction(&mut connection, &self.schema, steps).await;
         if !matches!(done, Err(StoreError::Failed(_))) {
             *place = Some(connection);
         }
         done
     }
+}
+
+/// Whoever may create in a schema of the login's path could put functions and operators there that fit better than the server's
+/// (CVE-2018-1058). No statement of the ledger is resolved by it: its tables are named with their schema.
+const NO_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// The first schema of the login's path that has the ledger, else the first of all, where it is made.
+async fn schema(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let sql = "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]";
+    let path: Vec<String> = connection.fetch_one(sql).await?.try_get(0)?;
+    let sql = "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
+                 ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+               WHERE c.relname OPERATOR(pg_catalog.=) 'trueup_ledger'::pg_catalog.name";
+    let rows = connection.fetch_all(sql).await?;
+    let there: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let found = path.iter().find(|name| there.contains(name)).or_else(|| path.first());
+    Ok(found.cloned().unwrap_or_else(|| "public".to_owned()))
+}
+
+/// The statement with the schema before each name of a table of the ledger's. An index is made where its table is, and its name
+/// takes none.
+fn qualified(sql: &str, schema: &str) -> String {
+    let prefix = format!("\"{}\".", schema.replace('"', "\"\""));
+    let mut out = String::with_capacity(sql.len() + 4 * prefix.len());
+    let mut rest = sql;
+    while let Some(at) = rest.find("trueup_") {
+        let (before, name) = rest.split_at(at);
+        let joined =
+            before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '"'));
+        out.push_str(before);
+        if !joined && !out.ends_with("INDEX ") {
+            out.push_str(&prefix);
+        }
+        let (word, behind) = name.split_at("trueup_".len());
+        out.push_str(word);
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 fn no_answer(place: &str, waited: Duration) -> StoreError {
@@ -117,10 +161,11 @@ impl Store for PostgresStore {
         let mut connection = self.dial().await?;
         let most = patience(&[]);
         // The first query takes the snapshot.
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
-        match timeout(most, connection.execute(begin)).await {
+        let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {NO_PATH}; SELECT 1");
+        match timeout(most, connection.execute(AssertSqlSafe(begin))).await {
             Ok(Ok(_)) => Ok(Arc::new(PostgresSnapshot {
                 place: self.place(),
+                schema: Arc::clone(&self.schema),
                 connection: Mutex::new(Some(connection)),
             })),
             Ok(Err(error)) => Err(failed(&error).into()),
@@ -136,6 +181,7 @@ impl Store for PostgresStore {
 /// A transaction that reads. Dropping it closes its connection.
 struct PostgresSnapshot {
     place: String,
+    schema: Arc<str>,
     connection: Mutex<Option<PgConnection>>,
 }
 
@@ -157,7 +203,7 @@ impl Store for PostgresSnapshot {
                     "try again",
                 )));
             };
-            let done = statements(&mut connection, &steps).await?;
+            let done = statements(&mut connection, &self.schema, &steps).await?;
             *place = Some(connection);
             Ok(done)
         };
@@ -172,12 +218,16 @@ impl Store for PostgresSnapshot {
     }
 }
 
-async fn transaction(connection: &mut PgConnection, steps: &[Step]) -> Result<Vec<Given>, StoreError> {
+async fn transaction(
+    connection: &mut PgConnection,
+    schema: &str,
+    steps: &[Step],
+) -> Result<Vec<Given>, StoreError> {
     // A little less than the caller's patience: the server's own words come first.
     let most = patience(steps).saturating_sub(Duration::from_secs(2)).as_millis();
-    let begin = AssertSqlSafe(format!("BEGIN; SET LOCAL statement_timeout = {most}"));
+    let begin = AssertSqlSafe(format!("BEGIN; {NO_PATH}; SET LOCAL statement_timeout = {most}"));
     let mut transaction = connection.begin_with(begin).await.map_err(|error| failed(&error))?;
-    let done = statements(&mut transaction, steps).await;
+    let done = statements(&mut transaction, schema, steps).await;
     match &done {
         Ok(_) => transaction.commit().await.map_err(|error| failed(&error))?,
         Err(StoreError::Conflict(_)) => transaction.rollback().await.map_err(|error| failed(&error))?,
@@ -186,12 +236,16 @@ async fn transaction(connection: &mut PgConnection, steps: &[Step]) -> Result<Ve
     done
 }
 
-async fn statements(connection: &mut PgConnection, steps: &[Step]) -> Result<Vec<Given>, StoreError> {
+async fn statements(
+    connection: &mut PgConnection,
+    schema: &str,
+    steps: &[Step],
+) -> Result<Vec<Given>, StoreError> {
     let mut all = Vec::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         #[cfg(debug_assertions)]
         super::fail_point::statement();
-        let mut query = sqlx::query(AssertSqlSafe(step.sql.clone()));
+        let mut query = sqlx::query(AssertSqlSafe(qualified(&step.sql, schema)));
         for cell in &step.cells {
             query = match cell {
                 Cell::Text(text) => query.bind(text.clone()),
@@ -220,4 +274,24 @@ fn row(row: &PgRow) -> Result<Row, sqlx::Error> {
         _ => row.try_get(column.ordinal()).map(Cell::Text),
     };
     Ok(Row::new(row.columns().iter().map(cell).collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::qualified;
+
+    #[test]
+    fn tables_are_named_with_their_schema_and_indexes_without() {
+        for (sql, is) in [
+            (
+                "SELECT a FROM trueup_runs WHERE trueup_runs.id = 1",
+                "SELECT a FROM \"s\"\"x\".trueup_runs WHERE \"s\"\"x\".trueup_runs.id = 1",
+            ),
+            ("CREATE INDEX trueup_a_b ON trueup_a (b)", "CREATE INDEX trueup_a_b ON \"s\"\"x\".trueup_a (b)"),
+            ("SELECT 1", "SELECT 1"),
+            ("UPDATE no_trueup_runs", "UPDATE no_trueup_runs"),
+        ] {
+            assert_eq!(qualified(sql, "s\"x"), is);
+        }
+    }
 }

@@ -29,7 +29,10 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("config", &["check", "operate", "resolve"]),
     ("engine", &["measure", "mysql", "postgres", "sqlite"]),
     ("engine/mysql", &["errors", "lane", "lanes", "scan", "session"]),
-    ("engine/postgres", &["batch", "errors", "known", "lane", "live", "session", "statement", "unreadable"]),
+    (
+        "engine/postgres",
+        &["batch", "errors", "known", "lane", "live", "path", "session", "statement", "unreadable"],
+    ),
     ("engine/sqlite", &["params", "spelling"]),
     ("locate", &["descend", "facing", "locator", "sketching", "tell"]),
     ("merkle", &["leaf", "run", "strand", "tree"]),

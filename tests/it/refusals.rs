@@ -247,7 +247,7 @@ fn a_table_that_fails_half_way_says_what_was_written() {
     // The rows from 2,000 on fail with an error that is no refusal of a row.
     target.execute(
         "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-           IF NEW.id >= 2000 THEN RAISE EXCEPTION 'gone' USING ERRCODE = '58030'; END IF; RETURN NEW; END $$;
+           IF NEW.id >= 2000 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END $$;
          CREATE TRIGGER fails BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION fails()",
     );
     for ledger in [true, false] {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use sqlx::Executor;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::fetch::{BY_INDEX, Reading, read_keys};
+use super::fetch::BY_INDEX;
 use super::meaning::{lock, no_address};
+use super::passed_over::{self, PassedOver};
+use super::path::{SERVERS_OWN, TrustedPaths};
 use super::prepare::{judge, prepare};
 use super::target::Target;
 use super::write::{self, Guard, Prepared};
@@ -15,7 +17,7 @@ use super::{PgEngine, errors, load, policies, read_back, run};
 use crate::engine::read_back::lost;
 use crate::engine::{EngineError, ErrorKind, LockWait};
 use crate::model::{
-    Change, ChangeOutcome, Filled, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
+    Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, RowRun, TableAccess, fail_point,
 };
 
 /// Rows per statement.
@@ -91,6 +93,7 @@ async fn attempt(
         batch.run("SET CONSTRAINTS ALL IMMEDIATE").await?;
     }
     batch.check_locked().await?;
+    batch.open_path().await?;
     batch.write_all().await?;
     batch.again().await?;
     if constraints == Constraints::AsDeclared
@@ -102,6 +105,7 @@ async fn attempt(
         }
         return Err(errors::engine_error(&batch.target.during, &error));
     }
+    batch.run(SERVERS_OWN).await?;
     // What a trigger did that waited until now is found row by row where it fires behind each statement.
     if constraints == Constraints::AsDeclared && batch.is_changed_at_the_end().await? {
         batch.run("ROLLBACK").await?;
@@ -122,6 +126,7 @@ pub(super) struct Batch<'a> {
     guard: Guard,
     /// Rows are read back after they were written.
     reads_back: bool,
+    paths: Arc<TrustedPaths>,
 }
 
 impl<'a> Batch<'a> {
@@ -145,6 +150,7 @@ impl<'a> Batch<'a> {
             fates: vec![None; changes.len()],
             guard: Guard::Arbiter,
             reads_back,
+            paths: Arc::clone(&engine.paths),
         };
         let mut seen = HashSet::with_capacity(changes.len());
         for (at, change) in changes.iter().enumerate() {
@@ -164,6 +170,11 @@ impl<'a> Batch<'a> {
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), EngineError> {
         fail_point();
         run(self.connection, &self.target.during, sql).await
+    }
+
+    /// Behind this triggers may fire.
+    pub(super) async fn open_path(&mut self) -> Result<(), EngineError> {
+        self.paths.set(self.connection, &self.target.during, self.target.relation.oid).await.map(drop)
     }
 
     fn settle(&mut self, at: usize, fate: ChangeOutcome) {
@@ -382,10 +393,6 @@ impl<'a> Batch<'a> {
         Ok(!self.held_otherwise(&written, &keys).await?.is_empty())
     }
 
-    fn has_generated_key(&self) -> bool {
-        self.target.access.key_columns().iter().any(|column| column.filled == Filled::Generated)
-    }
-
     /// Settles these rows of a group, and gives back the others.
     fn set_apart(&mut self, mut group: Vec<usize>, rejected: Vec<(usize, Rejection)>) -> Vec<usize> {
         for (at, rejection) in rejected {
@@ -422,38 +429,19 @@ impl<'a> Batch<'a> {
         if unwritten.is_empty() {
             return Ok(());
         }
-        let suppressed = || Rejection {
-            kind: RejectionKind::Other,
-            reason: "a trigger, rule or policy of the database left the row as it was".to_owned(),
-        };
-        if operation != Operation::Insert {
-            // The row was there and locked.
-            for at in unwritten {
-                if let Some(place) = self.prepared.get(at).map(|p| p.at) {
-                    self.settle(place, ChangeOutcome::Failed(suppressed()));
-                }
-            }
-            return Ok(());
-        }
         for at in unwritten {
             let Some((place, key)) = self.prepared.get(at).map(|p| (p.at, p.key.clone())) else { continue };
-            let found = read_keys(self.connection, &self.target, &[&key], Reading::Locked).await?;
-            let fate = match (found.rows.get(&key), self.changes.get(place)) {
-                (Some(row), Some(change)) if Some(&row.row) == change.after.as_ref() => {
-                    ChangeOutcome::Already
-                }
-                (Some(_), _) => ChangeOutcome::Stale,
+            let Some(change) = self.changes.get(place) else { continue };
+            let fate = match operation {
+                Operation::Insert => passed_over::insert(self.connection, &self.target, &key, change).await?,
+                // The row was there and locked.
+                Operation::Update | Operation::Delete => PassedOver::Refused(passed_over::suppressed()),
+            };
+            let fate = match fate {
+                PassedOver::Found(outcome) => outcome,
                 // The refusal that is already noted was of another unique constraint.
-                (None, _) if !self.is_open(place) => continue,
-                (None, _) if found.strangers > 0 => ChangeOutcome::Failed(Rejection {
-                    kind: RejectionKind::Unique,
-                    reason: "the key's collation or type holds it equal to another row's key".to_owned(),
-                }),
-                (None, _) if self.has_generated_key() => ChangeOutcome::Failed(Rejection {
-                    kind: RejectionKind::Unique,
-                    reason: "the database computes another key for the row, which another row has".to_owned(),
-                }),
-                (None, _) => ChangeOutcome::Failed(suppressed()),
+                PassedOver::Refused(_) if operation == Operation::Insert && !self.is_open(place) => continue,
+                PassedOver::Refused(why) => ChangeOutcome::Failed(why),
             };
             self.settle(place, fate);
         }

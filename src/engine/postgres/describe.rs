@@ -7,6 +7,7 @@ use super::errors::engine_error;
 use super::identity;
 use super::live::{self, Relation, get, letter};
 use super::near::nearest;
+use super::path::login_path;
 use super::session::ask;
 use super::statement::literal;
 use super::types::{CatalogType, base_of, column_type};
@@ -15,13 +16,25 @@ use crate::model::{
     Allow, Column, ColumnType, Filled, Referrer, TableAccess, TableName, TableSchema, UniqueKey,
 };
 
+/// The schema of this name; without one the first of the login's search path.
+async fn chosen(
+    connection: &mut PgConnection,
+    during: &str,
+    schema: Option<&str>,
+) -> Result<String, EngineError> {
+    let name = match schema {
+        Some(name) => Some(name.to_owned()),
+        None => login_path(connection, during).await?.into_iter().next(),
+    };
+    Ok(name.map_or_else(|| "NULL::name".to_owned(), |name| format!("{}::name", literal(&name))))
+}
+
 pub(super) async fn tables(
     connection: &mut PgConnection,
     during: &str,
     schema: Option<&str>,
 ) -> Result<Vec<TableName>, EngineError> {
-    let schema = schema
-        .map_or_else(|| "pg_catalog.current_schema()".to_owned(), |name| format!("{}::name", literal(name)));
+    let schema = chosen(connection, during, schema).await?;
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -37,8 +50,7 @@ pub(super) async fn left_out(
     during: &str,
     schema: Option<&str>,
 ) -> Result<Vec<String>, EngineError> {
-    let schema = schema
-        .map_or_else(|| "pg_catalog.current_schema()".to_owned(), |name| format!("{}::name", literal(name)));
+    let schema = chosen(connection, during, schema).await?;
     let sql = format!(
         "SELECT CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'foreign table ' END || c.relname::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -62,7 +74,7 @@ pub(super) async fn describe(
     let columns = columns(connection, &relation).await?;
     let keys = keys(connection, &relation, &columns).await?;
     let (references, referrers) = relations(connection, &relation).await?;
-    let triggers = triggers(connection, &relation).await?;
+    let (triggers, fires_on_exchange) = triggers(connection, &relation).await?;
     let (estimated_rows, mut notes) = estimate_and_notes(connection, &relation).await?;
     let hidden_rows = identity::hidden_rows(connection, &relation).await?;
     if relation.kind == 'v' {
@@ -77,6 +89,7 @@ pub(super) async fn describe(
         references,
         referrers,
         triggers,
+        fires_on_exchange,
         notes,
         identity: Some(identity::of(connection, &relation).await?),
         hidden_rows,
@@ -89,15 +102,15 @@ async fn no_such_table(
     name: &str,
     table: &TableName,
 ) -> Result<EngineError, EngineError> {
-    let rows = connection
-        .fetch_all(
-            "SELECT n.nspname::text, c.relname::text, pg_catalog.pg_table_is_visible(c.oid) \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
-               AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') LIMIT 10000",
-        )
-        .await
-        .map_err(|e| engine_error(format!("list the tables of {name}"), &e))?;
+    let during = format!("list the tables of {name}");
+    let path = live::among(&login_path(connection, &during).await?);
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, n.nspname = ANY ({path}) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') LIMIT 10000"
+    );
+    let rows = ask(connection, sql).await.map_err(|e| engine_error(during, &e))?;
     let mut known = Vec::with_capacity(rows.len());
     for row in &rows {
         let (schema, relation, visible): (String, String, bool) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
@@ -257,20 +270,32 @@ fn tree(relation: &Relation) -> String {
     )
 }
 
-/// What else a write does: triggers, of partitions too, and rewrite rules.
-async fn triggers(connection: &mut PgConnection, relation: &Relation) -> Result<Vec<String>, EngineError> {
+/// What else a write does: triggers, of partitions too, and rewrite rules; and whether inserts or deletes are among what they
+/// wait for.
+async fn triggers(
+    connection: &mut PgConnection,
+    relation: &Relation,
+) -> Result<(Vec<String>, bool), EngineError> {
     let rows = ask(connection, format!("{} ORDER BY 1", triggers_sql(relation)))
         .await
         .map_err(|e| engine_error(format!("read the triggers of {}", relation.table), &e))?;
-    rows.iter().map(|row| get(row, 0)).collect()
+    let mut fires = false;
+    for row in &rows {
+        fires |= get::<bool>(row, 1)?;
+    }
+    let names: Result<Vec<String>, EngineError> = rows.iter().map(|row| get(row, 0)).collect();
+    let mut names = names?;
+    names.dedup();
+    Ok((names, fires))
 }
 
 /// The names of what fires when the table is written. Disabled triggers, and those for replication sessions only, do not.
 pub(super) fn triggers_sql(relation: &Relation) -> String {
     format!(
-        "{} SELECT DISTINCT g.tgname::text FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
+        "{} SELECT DISTINCT g.tgname::text, g.tgtype::int4 & 12 <> 0 FROM pg_catalog.pg_trigger g JOIN tree ON g.tgrelid = tree.oid \
            WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') \
-         UNION SELECT DISTINCT 'rule ' || w.rulename::text FROM pg_catalog.pg_rewrite w JOIN tree ON w.ev_class = tree.oid \
+         UNION SELECT DISTINCT 'rule ' || w.rulename::text, w.ev_type <> '2' \
+           FROM pg_catalog.pg_rewrite w JOIN tree ON w.ev_class = tree.oid \
            WHERE w.ev_type <> '1' AND w.ev_enabled IN ('O', 'A')",
         tree(relation)
     )

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::lane::LaneError;
+use super::lane::{LaneError, in_function};
 use super::unreadable::UNREADABLE;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::engine::measure::of_query;
@@ -25,8 +25,18 @@ pub(super) fn engine_error(during: impl Into<String>, error: &sqlx::Error) -> En
     out
 }
 
-/// An error of a statement that holds the user's own condition.
+/// An error of running a statement that holds the user's own condition, which was prepared before: what it fails on is some
+/// row's value, and may be quoted.
 pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    of_filter(during, error, false)
+}
+
+/// An error of preparing the user's own condition, when no row has been read.
+pub(super) fn unaccepted(during: impl Into<String>, error: &sqlx::Error) -> EngineError {
+    of_filter(during, error, true)
+}
+
+fn of_filter(during: impl Into<String>, error: &sqlx::Error, prepared: bool) -> EngineError {
     let Some(db) = database(error) else { return driver_error(during, error) };
     let mine = matches!(class(db), "22" | "38" | "39")
         || matches!(
@@ -56,16 +66,28 @@ pub(super) fn filter_error(during: impl Into<String>, error: &sqlx::Error) -> En
     }
     let what = if class(db) == "22" {
         format!("the filter fails on some row: {}", words_of_data_error(db.code()))
-    } else {
+    } else if db.code() == "21000" {
+        "the filter gives more than one row where one is wanted".to_owned()
+    } else if prepared && !is_of_a_function(db) {
         format!("PostgreSQL does not accept the filter: {}", db.message())
+    } else {
+        format!("the filter fails on some row (SQLSTATE {})", db.code())
     };
     EngineError::new(ErrorKind::Filter, during, what)
-        .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL")
+        .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL; functions of schemas in which other roles may create need their schema's name")
 }
 
 /// An error of a query that is all the user's own.
 pub(super) fn query_error(during: &str, error: &sqlx::Error) -> EngineError {
-    let found = filter_error(during, error);
+    about_query(filter_error(during, error))
+}
+
+/// As `query_error`, when the query was prepared.
+pub(super) fn unaccepted_query(during: &str, error: &sqlx::Error) -> EngineError {
+    about_query(unaccepted(during, error))
+}
+
+fn about_query(found: EngineError) -> EngineError {
     let what = found.what.replacen("the filter", "the query", 1);
     of_query(EngineError { what, ..found })
 }
@@ -73,7 +95,9 @@ pub(super) fn query_error(during: &str, error: &sqlx::Error) -> EngineError {
 /// An error that a lane was told, by its SQLSTATE; `filtered` where the statement held the user's own condition.
 pub(super) fn lane_error(during: &str, error: LaneError, filtered: bool) -> EngineError {
     let (code, message) = match error {
-        LaneError::Server { code, message } => (code, message),
+        LaneError::Server { code, message, in_function } => {
+            (code, if in_function { None } else { Some(message) })
+        }
         LaneError::Broken(error) => {
             return EngineError::new(ErrorKind::Lost, during, format!("the connection broke: {error}"));
         }
@@ -82,12 +106,12 @@ pub(super) fn lane_error(during: &str, error: LaneError, filtered: bool) -> Engi
     if filtered && matches!(class, "22" | "38" | "39") {
         let what = format!("the filter fails on some row: {}", words_of_data_error(&code));
         return EngineError::new(ErrorKind::Filter, during, what)
-            .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL");
+            .with_hint("the filter is an SQL condition on this table's columns, in PostgreSQL's own SQL; functions of schemas in which other roles may create need their schema's name");
     }
     let (kind, what, hint) = match class {
         // Reading breaks no constraint; whatever says so quotes a row.
         "23" | "44" => (ErrorKind::Database, format!("PostgreSQL reported SQLSTATE {code}"), None),
-        _ => judge_code(&code, &message),
+        _ => judge_code(&code, message.as_deref()),
     };
     let mut out = EngineError::new(kind, during, what);
     out.hint = hint.or_else(|| safe_hint(kind, &code));
@@ -122,13 +146,33 @@ fn judge(db: &PgDatabaseError) -> (ErrorKind, String, Option<String>) {
         "23" | "44" => {
             (ErrorKind::Database, rejection(db).map_or_else(|| "a constraint".to_owned(), |r| r.reason), None)
         }
-        _ => judge_code(db.code(), db.message()),
+        _ => judge_code(db.code(), (!is_of_a_function(db)).then(|| db.message())),
     }
 }
 
+/// Whether a function of the database stands behind an error: it raised it with words of its own, whatever the SQLSTATE, or made
+/// the statement that failed. Either may quote a row.
+fn is_of_a_function(db: &PgDatabaseError) -> bool {
+    in_function(db.routine().unwrap_or_default(), db.r#where().unwrap_or_default())
+}
+
+/// Errors of the server's own running, which a statement inside of a function meets as well: nothing is wrong with the row.
+fn is_of_the_server(db: &PgDatabaseError) -> bool {
+    let raised = db.routine() == Some("exec_stmt_raise");
+    !raised && (matches!(class(db), "40" | "53" | "57" | "08" | "25") || db.code() == "55P03")
+}
+
+/// The function that a trigger calls, of the last line of an error's context: that line is the server's own, and has a name but
+/// no value.
+fn function_of(db: &PgDatabaseError) -> Option<&str> {
+    let line = db.r#where()?.lines().last()?;
+    let rest = line.strip_prefix("PL/pgSQL function ").or_else(|| line.strip_prefix("SQL function "))?;
+    rest.split(['(', ' ']).next().map(|name| name.trim_matches('"')).filter(|name| !name.is_empty())
+}
+
 /// What a SQLSTATE means here; the server's words only where they cannot quote a row.
-fn judge_code(code: &str, message: &str) -> (ErrorKind, String, Option<String>) {
-    let message = || message.to_owned();
+fn judge_code(code: &str, message: Option<&str>) -> (ErrorKind, String, Option<String>) {
+    let message = || message.map_or_else(|| words_without_message(code), str::to_owned);
     match (code.get(..2).unwrap_or(""), code) {
         (_, "42501") => (ErrorKind::Permission, message(), None),
         (_, "42P01" | "3F000") => (ErrorKind::NoSuchTable, message(), None),
@@ -190,6 +234,19 @@ fn safe_hint(kind: ErrorKind, code: &str) -> Option<String> {
     }
 }
 
+/// What is said where the server's words may be a function's.
+fn words_without_message(code: &str) -> String {
+    let what = match code {
+        "40001" => "the transaction could not be serialized",
+        "40P01" => "deadlock detected",
+        "55P03" => "a lock was not free in time",
+        "57014" => "the statement was cancelled",
+        "53100" => "the server's disk is full",
+        _ => "a function or trigger of the database failed",
+    };
+    format!("{what} (SQLSTATE {code})")
+}
+
 fn words_of_data_error(code: &str) -> &'static str {
     match code {
         "22001" => "a text is too long for its column",
@@ -209,21 +266,41 @@ fn words_of_data_error(code: &str) -> &'static str {
     }
 }
 
+/// Routines of the server that name a constraint of its own, also where a function's statement met it.
+const NAMES_TRULY: [&str; 6] = [
+    "_bt_check_unique",
+    "check_exclusion_or_unique_constraint",
+    "ri_ReportViolation",
+    "ExecConstraints",
+    "ReportNotNullViolationError",
+    "ExecPartitionCheckEmitError",
+];
+
 /// Why the database refused a row; `None` where the error is not about a row.
 pub(super) fn rejection(db: &PgDatabaseError) -> Option<Rejection> {
-    let constraint = || db.constraint().unwrap_or("without a name").to_owned();
-    let column = || db.column().map_or_else(String::new, |name| format!(" of column {name}"));
+    if db.routine() == Some("exec_stmt_raise") {
+        // Any SQLSTATE, and any text as the constraint's or column's name.
+        let reason =
+            format!("a trigger or function of the database refused the row (SQLSTATE {})", db.code());
+        return Some(Rejection { kind: RejectionKind::Other, reason });
+    }
+    let named = !is_of_a_function(db) || db.routine().is_some_and(|routine| NAMES_TRULY.contains(&routine));
+    let constraint = || db.constraint().filter(|_| named).unwrap_or("without a name").to_owned();
+    let column =
+        || db.column().filter(|_| named).map_or_else(String::new, |name| format!(" of column {name}"));
     let (kind, reason) = match (class(db), db.code()) {
         (_, "23505") => (RejectionKind::Unique, format!("unique constraint {}", constraint())),
         (_, "23P01") => (RejectionKind::Unique, format!("exclusion constraint {}", constraint())),
         (_, "23503" | "23001") => {
-            let on = db.table().map_or_else(String::new, |table| format!(" of table {table}"));
+            let on =
+                db.table().filter(|_| named).map_or_else(String::new, |table| format!(" of table {table}"));
             (RejectionKind::ForeignKey, format!("foreign key {}{on}", constraint()))
         }
         (_, "23502") => (RejectionKind::NotNull, format!("NOT NULL{}", column())),
-        (_, "23514") => match db.constraint() {
+        (_, "23514") => match db.constraint().filter(|_| named) {
             Some(name) => (RejectionKind::Check, format!("check constraint {name}")),
-            None => (RejectionKind::Check, "no partition of the table takes the row".to_owned()),
+            None if named => (RejectionKind::Check, "no partition of the table takes the row".to_owned()),
+            None => (RejectionKind::Check, "a constraint (SQLSTATE 23514)".to_owned()),
         },
         ("23", code) => (RejectionKind::Check, format!("a constraint (SQLSTATE {code})")),
         ("44", _) => (RejectionKind::Check, "the view's WITH CHECK OPTION".to_owned()),
@@ -238,9 +315,22 @@ pub(super) fn rejection(db: &PgDatabaseError) -> Option<Rejection> {
             RejectionKind::Other,
             format!("a trigger or function of the database refused the row (SQLSTATE {code})"),
         ),
-        (_, "42501") if db.routine() == Some("ExecWithCheckOptions") => {
+        (_, "42501") if db.routine() == Some("ExecWithCheckOptions") && !is_of_a_function(db) => {
             (RejectionKind::Other, "a row-level security policy".to_owned())
         }
+        // What a function does not find, because it looks where others may put their own.
+        (_, code @ ("42P01" | "42883" | "42704" | "3F000" | "42P02")) if is_of_a_function(db) => {
+            let function = function_of(db).map_or_else(String::new, |name| format!(" {name}"));
+            let way = "schemas in which other roles may create are not searched: revoke that, or ALTER FUNCTION ... SET search_path";
+            (
+                RejectionKind::Other,
+                format!("trigger or function{function} found a name in no schema (SQLSTATE {code}); {way}"),
+            )
+        }
+        (_, code) if is_of_a_function(db) && !is_of_the_server(db) => (
+            RejectionKind::Other,
+            format!("a trigger or function of the database refused the row (SQLSTATE {code})"),
+        ),
         _ => return None,
     };
     Some(Rejection { kind, reason })

@@ -33,13 +33,13 @@ pub(super) async fn lookup(
     let during = format!("read {} by key", access.table);
     run(connection, &during, &engine.begin(READ)).await?;
     let target = Target::load(engine, connection, access, during).await?;
-    check_filter(connection, &target.relation, access, &target.during).await?;
+    check_filter(connection, &engine.paths, &target.relation, access, &target.during).await?;
     if target.relation.is_table() {
         run(connection, &target.during, BY_INDEX).await?;
     }
     let keys: Vec<&Key> = keys.iter().collect();
     let read = read_keys(connection, &target, &keys, Reading::Filtered).await?;
-    run(connection, &target.during, "COMMIT").await?;
+    run(connection, &target.during, "ROLLBACK").await?;
     let rows = read.rows.into_iter().map(|(key, found)| KeyedRow { key, row: found.row }).collect();
     Ok(Lookup { rows, unproven: read.unproven })
 }
@@ -261,7 +261,12 @@ async fn query(
     let (from, condition) = match single {
         Some(key) => (
             format!("{} t", target.from()),
-            format!("{} = ANY ($1::text[]::{}[])", target.stored(key), target.live_of(key)),
+            format!(
+                "{} {} ANY ($1::text[]::{}[])",
+                target.stored(key),
+                target.equals(key),
+                target.live_of(key)
+            ),
         ),
         None => (format!("{} CROSS JOIN {} t", unnest(arrays.len(), &[]), target.from()), target.key_match()),
     };
@@ -286,15 +291,15 @@ async fn query(
     connection.fetch_all(query).await
 }
 
-/// `unnest($1::text[], ...) AS v(c0, ...)`, with flag arrays behind.
+/// Arrays of texts side by side as `v(c0, ...)`, with flag arrays behind. `unnest` of several takes no schema before its name.
 pub(super) fn unnest(texts: usize, flags: &[usize]) -> String {
-    let mut params: Vec<String> = (1..=texts).map(|at| format!("${at}::text[]")).collect();
+    let mut params: Vec<String> = (1..=texts).map(|at| format!("pg_catalog.unnest(${at}::text[])")).collect();
     let mut names: Vec<String> = (0..texts).map(|at| format!("c{at}")).collect();
     for (at, flag) in flags.iter().enumerate() {
-        params.push(format!("${}::bool[]", texts + at + 1));
+        params.push(format!("pg_catalog.unnest(${}::bool[])", texts + at + 1));
         names.push(format!("f{flag}"));
     }
-    format!("unnest({}) AS v({})", params.join(", "), names.join(", "))
+    format!("ROWS FROM ({}) AS v({})", params.join(", "), names.join(", "))
 }
 
 /// Decodes rows by `decoder`, whose columns come first.

@@ -51,15 +51,20 @@ pub(super) async fn of(connection: &mut PgConnection, relation: &Relation) -> Re
     rows.first().map_or_else(|| Ok(String::new()), |row| get(row, 0))
 }
 
-/// What tells the table from a copy of it. Outside of a transaction, which a question that is refused would end: the cluster's
-/// number may be kept from a login.
+/// What tells the table from a copy of it. The cluster's number may be kept from a login: behind a savepoint the question for it
+/// ends nothing.
 pub(super) async fn origin(
     connection: &mut PgConnection,
     relation: &Relation,
 ) -> Result<PostgresOrigin, EngineError> {
     let failed = |e: sqlx::Error| engine_error(format!("look at which table {} is", relation.table), &e);
     let system = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
-    let system = match ask(connection, system.to_owned()).await {
+    ask(connection, "SAVEPOINT origin".to_owned()).await.map_err(failed)?;
+    let asked = ask(connection, system.to_owned()).await;
+    if asked.is_err() {
+        ask(connection, "ROLLBACK TO SAVEPOINT origin".to_owned()).await.map_err(failed)?;
+    }
+    let system = match asked {
         Ok(rows) => rows.first().map(|row| get(row, 0)).transpose()?,
         Err(sqlx::Error::Database(_)) => None,
         Err(error) => return Err(failed(error)),

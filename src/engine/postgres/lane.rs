@@ -33,6 +33,8 @@ pub(super) enum LaneError {
     Server {
         code: String,
         message: String,
+        /// A function of the database stands behind it.
+        in_function: bool,
     },
     Broken(io::Error),
 }
@@ -47,6 +49,11 @@ fn unexpected(what: &str) -> LaneError {
     LaneError::Broken(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
+/// Whether the error comes out of a function of the database, by the routine that told it and its context.
+pub(super) fn in_function(routine: &str, context: &str) -> bool {
+    routine == "exec_stmt_raise" || !context.is_empty()
+}
+
 fn server_error(body: &ErrorResponseBody) -> LaneError {
     let field = |wanted: u8| {
         let mut fields = body.fields();
@@ -57,7 +64,8 @@ fn server_error(body: &ErrorResponseBody) -> LaneError {
         }
         String::new()
     };
-    LaneError::Server { code: field(b'C'), message: field(b'M') }
+    let in_function = in_function(&field(b'R'), &field(b'W'));
+    LaneError::Server { code: field(b'C'), message: field(b'M'), in_function }
 }
 
 fn connect(options: &PgConnectOptions) -> Option<Box<dyn Stream>> {
@@ -331,7 +339,7 @@ mod tests {
         let mut stopped = lane(&[row.clone(), error, frame(b'Z', b"E")].concat());
         assert_eq!(stopped.piece().unwrap().unwrap().1, 1);
         match stopped.piece() {
-            Err(LaneError::Server { code, message }) => {
+            Err(LaneError::Server { code, message, .. }) => {
                 assert_eq!((code.as_str(), message.as_str()), ("57014", "canceling statement"));
             }
             other => panic!("{:?}", other.map(|_| ())),

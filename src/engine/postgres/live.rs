@@ -6,6 +6,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::errors::engine_error;
+use super::path::login_path;
 use super::session::ask;
 use super::statement::{self, literal};
 use super::types::{CatalogType, Types, base_of, element_of};
@@ -66,18 +67,28 @@ where
     row.try_get(at).map_err(|e| engine_error("read the catalog", &e))
 }
 
+/// Schemas as an array of names, the server's own first.
+pub(super) fn among(schemas: &[String]) -> String {
+    let names: Vec<String> = schemas.iter().map(|name| format!(", {}", literal(name))).collect();
+    format!("ARRAY['pg_catalog'{}]::name[]", names.concat())
+}
+
 pub(super) fn letter(text: &str) -> char {
     text.chars().next().unwrap_or(' ')
 }
 
-/// The relation of this name; without a schema as the search path finds it.
+/// The relation of this name; without a schema as the login's search path finds it.
 pub(super) async fn find(
     connection: &mut PgConnection,
     table: &TableName,
 ) -> Result<Option<Relation>, EngineError> {
+    let during = format!("look for table {table}");
     let place = match &table.schema {
         Some(schema) => format!("n.nspname = {}::name", literal(schema)),
-        None => "pg_catalog.pg_table_is_visible(c.oid)".to_owned(),
+        None => {
+            let path = among(&login_path(connection, &during).await?);
+            format!("n.nspname = ANY ({path}) ORDER BY pg_catalog.array_position({path}, n.nspname) LIMIT 1")
+        }
     };
     let sql = format!(
         "SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, \
@@ -92,7 +103,7 @@ pub(super) async fn find(
          WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname = {}::name AND {place}",
         literal(&table.name)
     );
-    let rows = ask(connection, sql).await.map_err(|e| engine_error(format!("look for table {table}"), &e))?;
+    let rows = ask(connection, sql).await.map_err(|e| engine_error(during, &e))?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (schema, name): (String, String) = (get(row, 1)?, get(row, 2)?);
     Ok(Some(Relation {
@@ -129,7 +140,12 @@ pub(super) async fn types(connection: &mut PgConnection, relation: i64) -> Resul
          SELECT t.oid::int8, t.typname::text, n.nspname = 'pg_catalog', t.typtype::text, \
                 CASE WHEN t.typcategory = 'A' AND t.typlen = -1 AND t.typname NOT IN ('int2vector', 'oidvector') \
                      THEN t.typelem::int8 ELSE 0 END, \
-                t.typbasetype::int8, t.typtypmod, pg_catalog.format_type(t.oid, -1), t.typdelim = ',' \
+                t.typbasetype::int8, t.typtypmod, pg_catalog.format_type(t.oid, -1), t.typdelim = ',', \
+                CASE WHEN n.nspname <> 'pg_catalog' THEN \
+                  (SELECT m.nspname::text FROM pg_catalog.pg_opclass k JOIN pg_catalog.pg_am h ON h.oid = k.opcmethod \
+                     JOIN pg_catalog.pg_amop b ON b.amopfamily = k.opcfamily AND b.amoplefttype = t.oid AND b.amoprighttype = t.oid \
+                     JOIN pg_catalog.pg_operator o ON o.oid = b.amopopr JOIN pg_catalog.pg_namespace m ON m.oid = o.oprnamespace \
+                    WHERE k.opcintype = t.oid AND k.opcdefault AND h.amname = 'btree' AND b.amopstrategy = 3 AND o.oprname = '=' LIMIT 1) END \
          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
          WHERE t.oid IN (SELECT oid FROM need)"
     );
@@ -147,6 +163,7 @@ pub(super) async fn types(connection: &mut PgConnection, relation: i64) -> Resul
                 modifier: get(row, 6)?,
                 bare: get(row, 7)?,
                 comma: get(row, 8)?,
+                equality: get(row, 9)?,
             },
         );
     }
@@ -161,6 +178,8 @@ pub(super) struct LiveColumn {
     /// The type behind domains, without a modifier: a cast to it cuts nothing.
     pub bare: String,
     pub generated: bool,
+    /// The operator by which its values are compared.
+    pub equals: String,
     /// The column's own type is a domain, which operators of enums, arrays and ranges do not take as it is.
     pub domain: bool,
     /// Values that differ in bytes may be equal: the collation is not deterministic, or the type is citext.
@@ -197,6 +216,7 @@ pub(super) async fn columns(
             domain: types.get(&own).is_some_and(|ty| ty.kind == 'd'),
             name: get(row, 0)?,
             bare: base.map_or_else(|| declared.clone(), |ty| ty.bare.clone()),
+            equals: statement::operator(base.and_then(|ty| ty.equality.as_deref()), "="),
             folds: get::<bool>(row, 5)? || base.is_some_and(CatalogType::is_citext),
             known_as: base.and_then(|ty| known_as(&types, ty)),
             odd_array: base.and_then(|ty| element_of(&types, ty)).is_some_and(|element| !element.comma),

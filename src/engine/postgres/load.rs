@@ -40,7 +40,9 @@ pub(super) async fn load(
     let during = format!("write {}", access.table);
     run(connection, &during, &engine.begin_writing(wait)).await?;
     let target = Target::load(engine, connection, access, during).await?;
+    let may_differ = read_back::may_differ(connection, &target).await?;
     let loaded = takes(connection, &target).await? && !holds_any(connection, &target, rows).await? && {
+        engine.paths.set(connection, &target.during, target.relation.oid).await?;
         match copy(connection, &target, rows).await? {
             Ok(count) => usize::try_from(count) == Ok(rows.len()),
             Err(error) if refused(&error) => false,
@@ -59,7 +61,7 @@ pub(super) async fn load(
         return Err(errors::engine_error(&target.during, &error));
     }
     // A row that a trigger made another is set aside by the other way, which writes the rest.
-    if read_back::may_differ(connection, &target).await? && !holds_all(connection, &target, rows).await? {
+    if may_differ && !holds_all(connection, &target, rows).await? {
         run(connection, &target.during, "ROLLBACK").await?;
         return Ok(false);
     }

@@ -116,7 +116,7 @@ async fn lock_places(
         return Ok(());
     }
     let sql = format!(
-        "SELECT {} FROM unnest($1::text[], $2::text[]) AS v(c0, c1) CROSS JOIN {} t WHERE {PLACE_MATCH} FOR UPDATE OF t",
+        "SELECT {} FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS v(c0, c1) CROSS JOIN {} t WHERE {PLACE_MATCH} FOR UPDATE OF t",
         row_columns(target, Reading::Locked, more),
         target.from()
     );
@@ -128,7 +128,8 @@ async fn lock_places(
 }
 
 /// The place in the first two arrays.
-pub(super) const PLACE_MATCH: &str = "t.tableoid = v.c0::oid AND t.ctid = v.c1::tid";
+pub(super) const PLACE_MATCH: &str =
+    "t.tableoid OPERATOR(pg_catalog.=) v.c0::oid AND t.ctid OPERATOR(pg_catalog.=) v.c1::tid";
 
 /// A row is there, and nothing addresses it.
 pub(super) fn no_address(target: &Target<'_>) -> Rejection {

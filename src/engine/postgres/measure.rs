@@ -3,14 +3,15 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
-use super::errors::{engine_error, filter_error, query_error};
+use super::errors::{engine_error, filter_error, query_error, unaccepted_query};
 use super::exact::is_money;
+use super::path::{login_path, with_path};
 use super::session::{ask, unnamed};
-use super::statement::{from, ident, literal, table};
+use super::statement::{from, ident, literal};
 use super::{PgEngine, live, run, scan};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
-use crate::model::measure::{Axis, MeasuredColumn, Misfit, Question, Range};
+use crate::model::measure::{Axis, Counts, MeasuredColumn, Misfit, Question, Range, Totals};
 use crate::model::scalar::{Scalar, ScalarClass};
 use crate::model::temporal::{date_text, timestamp_text};
 use crate::model::{Answer, ColumnType, TableAccess, TableName};
@@ -40,9 +41,19 @@ fn moment(at: i128, zone: &str) -> String {
     }
 }
 
+/// A value is this or its negative.
+fn either(value: &str, is: &str) -> String {
+    format!("({value} OPERATOR(pg_catalog.=) '{is}' OR {value} OPERATOR(pg_catalog.=) '-{is}')")
+}
+
+// Operators and functions are the server's own by name: beside a condition of the user's, the login's search path holds.
 impl Dialect for Postgres {
     fn quote(&self, name: &str) -> String {
         ident(name)
+    }
+
+    fn literal(&self, text: &str) -> String {
+        literal(text)
     }
 
     fn table(&self, name: &TableName) -> String {
@@ -55,13 +66,13 @@ impl Dialect for Postgres {
         let is_time = ty.axis() != Some(Axis::Integer);
         let mut ends = Vec::with_capacity(2);
         match range.from {
-            Some(from) => ends.push(format!("{name} >= {}", point(ty, from))),
-            None if is_time => ends.push(format!("{name} > '-infinity'")),
+            Some(from) => ends.push(format!("{name} OPERATOR(pg_catalog.>=) {}", point(ty, from))),
+            None if is_time => ends.push(format!("{name} OPERATOR(pg_catalog.>) '-infinity'")),
             None => {}
         }
         match range.to {
-            Some(to) => ends.push(format!("{name} < {}", point(ty, to))),
-            None if is_time => ends.push(format!("{name} < 'infinity'")),
+            Some(to) => ends.push(format!("{name} OPERATOR(pg_catalog.<) {}", point(ty, to))),
+            None if is_time => ends.push(format!("{name} OPERATOR(pg_catalog.<) 'infinity'")),
             None => {}
         }
         if ends.is_empty() {
@@ -74,10 +85,20 @@ impl Dialect for Postgres {
         let name = ident(&column.name);
         let origin = point(&column.ty, origin);
         match column.ty.axis() {
-            Some(Axis::Integer) if wide => format!("pg_catalog.div({name}::numeric - {origin}, {unit})"),
-            Some(Axis::Integer) => format!("(({name}::int8 - {origin}::int8) / {unit})"),
-            Some(Axis::Days) => format!("(({name} - {origin}) / {unit})"),
-            _ => format!("(floor(extract(epoch FROM ({name} - {origin})))::int8 / {unit})"),
+            Some(Axis::Integer) if wide => {
+                format!("pg_catalog.div({name}::numeric OPERATOR(pg_catalog.-) {origin}, {unit})")
+            }
+            Some(Axis::Integer) => {
+                format!(
+                    "(({name}::int8 OPERATOR(pg_catalog.-) {origin}::int8) OPERATOR(pg_catalog./) {unit})"
+                )
+            }
+            Some(Axis::Days) => {
+                format!("(({name} OPERATOR(pg_catalog.-) {origin}) OPERATOR(pg_catalog./) {unit})")
+            }
+            _ => format!(
+                "(pg_catalog.floor(extract(epoch FROM ({name} OPERATOR(pg_catalog.-) {origin})))::int8 OPERATOR(pg_catalog./) {unit})"
+            ),
         }
     }
 
@@ -94,8 +115,10 @@ impl Dialect for Postgres {
 
     fn sum(&self, column: &MeasuredColumn, summand: &str, scale: Option<u32>) -> String {
         match (&column.ty, scale) {
-            (ColumnType::Decimal { .. }, Some(scale)) => format!("SUM(round({summand}, {scale}))"),
-            _ => format!("SUM({summand})"),
+            (ColumnType::Decimal { .. }, Some(scale)) => {
+                format!("pg_catalog.sum(pg_catalog.round({summand}, {scale}))")
+            }
+            _ => format!("pg_catalog.sum({summand})"),
         }
     }
 
@@ -119,18 +142,16 @@ impl Dialect for Postgres {
             (
                 Misfit::Infinite,
                 ColumnType::Date | ColumnType::Timestamp { .. } | ColumnType::TimestampTz { .. },
-            ) => Some(format!("{name} IN ('infinity', '-infinity')")),
-            (Misfit::Infinite, ColumnType::Float { .. }) => {
-                Some(format!("{name} IN ('Infinity', '-Infinity')"))
-            }
+            ) => Some(either(&name, "infinity")),
+            (Misfit::Infinite, ColumnType::Float { .. }) => Some(either(&name, "Infinity")),
             // Before release 14 a numeric has no infinity, and no literal of one.
             (Misfit::Infinite, ColumnType::Decimal { scale: None, .. }) => {
-                Some(format!("{name}::text IN ('Infinity', '-Infinity')"))
+                Some(either(&format!("{name}::text"), "Infinity"))
             }
             // Every money is a number, and 'NaN' is none.
             (Misfit::Unreadable, ty) if is_money(ty) => None,
             (Misfit::Unreadable, ColumnType::Float { .. } | ColumnType::Decimal { .. }) => {
-                Some(format!("{name} = 'NaN'"))
+                Some(format!("{name} OPERATOR(pg_catalog.=) 'NaN'"))
             }
             _ => None,
         }
@@ -142,6 +163,10 @@ impl Dialect for Postgres {
 
     fn shown(&self, _: &MeasuredColumn, extreme: &str) -> String {
         extreme.to_owned()
+    }
+
+    fn aggregates(&self) -> &'static str {
+        "pg_catalog."
     }
 
     fn bytes_of(&self, column: &MeasuredColumn) -> String {
@@ -173,9 +198,17 @@ impl PgEngine {
             None => None,
         };
         let dialect = Postgres { only: relation.as_ref().is_some_and(live::Relation::is_parent) };
+        // The table that was found is the one that is read.
+        let found = |name: &TableName| relation.as_ref().map_or_else(|| name.clone(), |it| it.table.clone());
         let (sql, filter) = match question {
-            Question::Totals(totals) => (measure::totals(&dialect, totals)?, totals.filter.clone()),
-            Question::Counts(counts) => (measure::counts(&dialect, counts)?, counts.filter.clone()),
+            Question::Totals(totals) => {
+                let totals = Totals { table: found(&totals.table), ..totals.clone() };
+                (measure::totals(&dialect, &totals)?, totals.filter)
+            }
+            Question::Counts(counts) => {
+                let counts = Counts { table: found(&counts.table), ..counts.clone() };
+                (measure::counts(&dialect, &counts)?, counts.filter)
+            }
             // Without OFFSET the query could be run once for each of the two columns.
             Question::Scalar { sql } => (
                 format!(
@@ -187,6 +220,12 @@ impl PgEngine {
             Question::Indexed { .. } => return Ok(Vec::new()),
         };
         let free = filter.is_some() || matches!(question, Question::Scalar { .. });
+        if let Question::Scalar { sql } = question {
+            // The query is all the user's own: its names are found by the login's path.
+            let path = with_path(&login_path(&mut connection, &during).await?);
+            run(&mut connection, &during, &path).await?;
+            alone(&mut connection, sql, &during).await?;
+        }
         if let (Some(relation), Some(filter)) = (&relation, filter.clone()) {
             let access = TableAccess {
                 table: relation.table.clone(),
@@ -194,7 +233,7 @@ impl PgEngine {
                 key_len: 0,
                 filter: Some(filter),
             };
-            scan::check_filter(&mut connection, relation, &access, &during).await?;
+            scan::check_filter(&mut connection, &self.paths, relation, &access, &during).await?;
         }
         let answer = texts(&mut connection, &sql).await.map_err(|error| match free {
             true if filter.is_none() => query_error(during.as_str(), &error),
@@ -202,7 +241,7 @@ impl PgEngine {
             false => engine_error(during.as_str(), &error),
         })?;
         run(&mut connection, &during, "ROLLBACK").await?;
-        self.release(connection);
+        self.release_cleared(connection, free).await;
         Ok(match question {
             Question::Scalar { .. } => scalar(answer),
             _ => answer,
@@ -212,12 +251,12 @@ impl PgEngine {
     async fn indexed(&self, name: &TableName, column: &str) -> Result<Answer, EngineError> {
         let during = format!("look for an index of {name}");
         let mut connection = self.reading(&during).await?;
+        let oid = live::find(&mut connection, name).await?.map_or(0, |relation| relation.oid);
         let sql = format!(
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_catalog.pg_index i \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
-               WHERE i.indrelid = pg_catalog.to_regclass({}) AND i.indisvalid AND i.indpred IS NULL \
+               WHERE i.indrelid = {oid}::oid AND i.indisvalid AND i.indpred IS NULL \
                  AND a.attname = {}) THEN '1' ELSE '0' END",
-            literal(&table(name)),
             literal(column)
         );
         let rows = ask(&mut connection, sql).await.map_err(|error| engine_error(during.as_str(), &error))?;
@@ -225,6 +264,14 @@ impl PgEngine {
         self.done(connection, &during).await?;
         Ok(vec![vec![found]])
     }
+}
+
+/// The user's query is prepared as it stands before it is put into one of ours: what is no whole query without our parentheses
+/// could close them. The protocol of statements with parameters takes a single one only.
+async fn alone(connection: &mut PgConnection, sql: &str, during: &str) -> Result<(), EngineError> {
+    let sql = format!("EXPLAIN {}\n", measure::query(sql));
+    connection.fetch_all(unnamed(sql)).await.map_err(|error| unaccepted_query(during, &error))?;
+    Ok(())
 }
 
 /// A type's name and a value's text as a scalar. Bytes are told as hex digits.

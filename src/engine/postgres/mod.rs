@@ -37,6 +37,8 @@ mod load;
 mod meaning;
 pub(in crate::engine) mod measure;
 mod near;
+mod passed_over;
+mod path;
 mod policies;
 mod prepare;
 mod pressure;
@@ -75,6 +77,7 @@ pub struct PgEngine {
     raw_text: bool,
     /// What was described, for statements that are written without asking.
     known: Arc<Known>,
+    paths: Arc<path::TrustedPaths>,
     /// A second connection could not be had beside one in a transaction: a pooler has no more for us.
     alone: Arc<AtomicBool>,
     idle: Arc<parking::Idle<PgConnection>>,
@@ -128,8 +131,10 @@ impl PgEngine {
         let mut connection = open(&options, &name).await?;
         let row = connection
             .fetch_one(
-                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
-                        current_setting('server_encoding') = 'SQL_ASCII'",
+                // Under whatever search path the session has: every name has its schema.
+                "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+                        pg_catalog.current_setting('server_version'), \
+                        pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'::pg_catalog.text",
             )
             .await
             .map_err(|e| errors::engine_error(format!("ask {name} for its version"), &e))?;
@@ -155,6 +160,7 @@ impl PgEngine {
             product,
             raw_text,
             known: Arc::default(),
+            paths: Arc::default(),
             alone: Arc::default(),
             idle: Arc::default(),
             lanes: Arc::default(),
@@ -194,7 +200,7 @@ impl PgEngine {
     }
 
     async fn done(&self, mut connection: PgConnection, during: &str) -> Result<(), EngineError> {
-        run(&mut connection, during, "COMMIT").await?;
+        run(&mut connection, during, "ROLLBACK").await?;
         self.release(connection);
         Ok(())
     }
@@ -206,6 +212,14 @@ impl PgEngine {
             }
         }
         self.open().await
+    }
+
+    /// Gives a connection back that ran SQL of the caller's own, if `free`. The rollback has undone what that set, but not what lies
+    /// outside of transactions: advisory locks, and what extensions keep. The next one to have it may be another caller.
+    async fn release_cleared(&self, mut connection: PgConnection, free: bool) {
+        if !free || connection.execute("DISCARD ALL").await.is_ok() {
+            self.release(connection);
+        }
     }
 
     fn release(&self, connection: PgConnection) {
@@ -317,10 +331,8 @@ impl Engine for PgEngine {
         let Some(relation) = live::find(&mut connection, table).await? else {
             return Err(EngineError::new(ErrorKind::NoSuchTable, during, "there is no such table"));
         };
-        self.done(connection, &during).await?;
-        let mut connection = self.acquire().await?;
         let origin = identity::origin(&mut connection, &relation).await?;
-        self.release(connection);
+        self.done(connection, &during).await?;
         Ok(Origin::Postgres(origin))
     }
 
@@ -338,7 +350,7 @@ impl Engine for PgEngine {
         }
         let mut connection = self.acquire().await?;
         let found = fetch::lookup(self, &mut connection, access, keys).await?;
-        self.release(connection);
+        self.release_cleared(connection, access.filter.is_some()).await;
         Ok(found)
     }
 
@@ -348,7 +360,7 @@ impl Engine for PgEngine {
         }
         let mut connection = self.acquire().await?;
         let rows = range::fetch_run(self, &mut connection, access, keys).await?;
-        self.release(connection);
+        self.release_cleared(connection, access.filter.is_some()).await;
         Ok(rows)
     }
 

@@ -103,7 +103,7 @@ async fn between(
 ) -> Result<RowRun, EngineError> {
     run(connection, &during, &engine.begin(READ)).await?;
     let target = Target::load(engine, connection, access, during).await?;
-    check_filter(connection, &target.relation, access, &target.during).await?;
+    let path = check_filter(connection, &engine.paths, &target.relation, access, &target.during).await?;
     let side = |parts: &[(String, String)]| {
         let columns: Vec<String> = parts.iter().map(|(name, _)| format!("t.{name}")).collect();
         let values: Vec<String> = parts
@@ -117,16 +117,18 @@ async fn between(
     let filter = statement::filter(access).map_or_else(String::new, |filter| format!(" AND {filter}"));
     let limit = expected * 2 + STRANGERS;
     let sql = format!(
-        "COPY (SELECT {} FROM {} t WHERE ({columns}) >= ({first}) AND ({columns}) <= ({last}){filter} LIMIT {limit}) \
+        "COPY (SELECT {} FROM {} t WHERE ROW({columns}) OPERATOR(pg_catalog.>=) ROW({first}) \
+         AND ROW({columns}) OPERATOR(pg_catalog.<=) ROW({last}){filter} LIMIT {limit}) \
          TO STDOUT (FORMAT binary)",
         statement::select_list("t", access),
         target.from(),
     );
-    let planned = if target.relation.is_table() { BY_INDEX } else { "" };
-    let found = match by_lane(engine, connection, &target, planned, &sql, expected).await? {
+    let by_index = if target.relation.is_table() { BY_INDEX } else { "" };
+    let planned = format!("{path}; {by_index}");
+    let found = match by_lane(engine, connection, &target, planned.clone(), &sql, expected).await? {
         Some(found) => found,
         None => {
-            run(connection, &target.during, planned).await?;
+            run(connection, &target.during, &planned).await?;
             let mut found = RowRun::default();
             let filtered = access.filter.is_some();
             copied(connection, &target.during, filtered, &target.decoder, &sql, &mut |key, row| {
@@ -136,7 +138,7 @@ async fn between(
             found
         }
     };
-    run(connection, &target.during, "COMMIT").await?;
+    run(connection, &target.during, "ROLLBACK").await?;
     Ok(found)
 }
 
@@ -154,7 +156,7 @@ async fn by_lane(
     engine: &PgEngine,
     connection: &mut PgConnection,
     target: &Target<'_>,
-    planned: &'static str,
+    planned: String,
     sql: &str,
     expected: usize,
 ) -> Result<Option<RowRun>, EngineError> {
@@ -171,7 +173,7 @@ async fn by_lane(
     let (engine, decoder) = (engine.clone(), Arc::clone(&target.decoder));
     let (sql, during, filtered) = (sql.to_owned(), target.during.clone(), target.access.filter.is_some());
     let read = move || {
-        let begin = [import.as_str(), settings(engine.version), planned];
+        let begin = [import.as_str(), settings(engine.version), planned.as_str()];
         let deadline = Instant::now() + JOIN_TIMEOUT;
         let late = {
             let given_up = given_up.clone();
@@ -196,8 +198,12 @@ async fn by_lane(
                 found.expect(expected);
             }
         }
-        lane.run("COMMIT").map_err(failed)?;
-        engine.lanes.give(lane);
+        lane.run("ROLLBACK").map_err(failed)?;
+        // One that ran SQL of the caller's own is nobody else's.
+        match filtered {
+            true => lane.close(),
+            false => engine.lanes.give(lane),
+        }
         Ok(Some(found))
     };
     let read = tokio::task::spawn_blocking(read).await;

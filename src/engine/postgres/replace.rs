@@ -45,6 +45,7 @@ pub(super) async fn replace(
         batch.run("ROLLBACK").await?;
         return Ok(all(ChangeOutcome::Stale));
     }
+    batch.open_path().await?;
     match batch.exchange(found, &kept, &stored).await? {
         None => {
             batch.run("COMMIT").await?;

@@ -18,6 +18,7 @@ use super::decode::Decoder;
 use super::lane::{Lane, LaneError};
 use super::live::{self, get};
 use super::parking::Idle;
+use super::path::TrustedPaths;
 use super::session::{READ, ask, unnamed};
 use super::{PgEngine, errors, run, stable, statement, unreadable};
 use crate::engine::places::{Encoding, Places, push_all};
@@ -70,8 +71,9 @@ fn step(pages: u64, readers: usize) -> u64 {
 
 /// Some pages of all as a condition, empty where there is nothing to bound. The last have no end, for the table may have grown.
 fn bounds(range: &Range<u64>, pages: u64) -> String {
-    let begin = (range.start > 0).then(|| format!("t.ctid >= '({},0)'::tid", range.start));
-    let end = (range.end < pages).then(|| format!("t.ctid < '({},0)'::tid", range.end));
+    let begin =
+        (range.start > 0).then(|| format!("t.ctid OPERATOR(pg_catalog.>=) '({},0)'::tid", range.start));
+    let end = (range.end < pages).then(|| format!("t.ctid OPERATOR(pg_catalog.<) '({},0)'::tid", range.end));
     begin.into_iter().chain(end).collect::<Vec<_>>().join(" AND ")
 }
 
@@ -109,6 +111,8 @@ struct First {
     relation: live::Relation,
     decoder: Decoder,
     pages: Option<u64>,
+    /// Sets the search path that the user's condition was read with.
+    path: String,
 }
 
 impl PgSnapshot {
@@ -128,9 +132,9 @@ impl PgSnapshot {
         if large && !engine.is_alone() {
             match export(&mut first.connection, &during).await? {
                 Some(snapshot) => {
-                    lanes = join_lanes(engine, &snapshot, wanted).await;
+                    lanes = join_lanes(engine, &snapshot, &first.path, wanted).await;
                     if lanes.is_empty() && !engine.is_alone() {
-                        more = join_readers(engine, &snapshot, wanted - 1).await;
+                        more = join_readers(engine, &snapshot, &first.path, wanted - 1).await;
                     }
                 }
                 // The transaction is broken by the refusal; the table is read by one reader then.
@@ -188,13 +192,13 @@ async fn begin_first(engine: &PgEngine, access: &TableAccess, during: &str) -> R
     }
     let live = live::columns(&mut connection, &relation).await?;
     live::match_columns(access, &live)?;
-    check_filter(&mut connection, &relation, access, during).await?;
+    let path = check_filter(&mut connection, &engine.paths, &relation, access, during).await?;
     if relation.kind == 'v' {
         stable::check_view(&mut connection, &relation, during).await?;
     }
     let decoder = Decoder::new(access, engine.raw_text).map_err(|e| EngineError::row(during, &e))?;
     let pages = live::heap_pages(&mut connection, &relation, engine.version).await?;
-    Ok(First { connection, relation, decoder, pages })
+    Ok(First { connection, relation, decoder, pages, path })
 }
 
 /// A reader may idle while the other side is slow; and a query whose client is gone ends soon, also where rows come seldom.
@@ -257,8 +261,8 @@ impl PgEngine {
 }
 
 /// More readers of one snapshot: as many as the server, or a pooler before it, has connections for.
-async fn join_readers(engine: &PgEngine, snapshot: &Shared, more: u64) -> Vec<PgConnection> {
-    let import = engine.import(snapshot);
+async fn join_readers(engine: &PgEngine, snapshot: &Shared, path: &str, more: u64) -> Vec<PgConnection> {
+    let import = format!("{}; {path}", engine.import(snapshot));
     let joined = join_all((0..more).map(|_| async {
         let reader = async {
             let mut reader = engine.open().await.ok()?;
@@ -278,8 +282,8 @@ async fn join_readers(engine: &PgEngine, snapshot: &Shared, more: u64) -> Vec<Pg
 }
 
 /// As `join_readers`, where the connection is one that a lane can make.
-async fn join_lanes(engine: &PgEngine, snapshot: &Shared, wanted: u64) -> Vec<Lane> {
-    let import = engine.import(snapshot);
+async fn join_lanes(engine: &PgEngine, snapshot: &Shared, path: &str, wanted: u64) -> Vec<Lane> {
+    let import = format!("{}; {path}", engine.import(snapshot));
     let joined = join_all((0..wanted).map(|_| {
         let (engine, import) = (engine.clone(), import.clone());
         let deadline = Instant::now() + JOIN_TIMEOUT;
@@ -297,19 +301,26 @@ async fn join_lanes(engine: &PgEngine, snapshot: &Shared, wanted: u64) -> Vec<La
 
 /// The user's condition must be one whole expression: it is parsed as it stands and in parentheses, so that it
 /// can neither close them nor bring a clause of its own. A statement with parameters' protocol takes a single one only.
+/// From here on the transaction has a path of trusted schemas for the names in the condition; what sets it is given back for
+/// others that read with the condition.
 pub(super) async fn check_filter(
     connection: &mut PgConnection,
+    paths: &TrustedPaths,
     relation: &live::Relation,
     access: &TableAccess,
     during: &str,
-) -> Result<(), EngineError> {
-    let (Some(bare), Some(closed)) = (&access.filter, statement::filter(access)) else { return Ok(()) };
+) -> Result<String, EngineError> {
+    let (Some(bare), Some(closed)) = (&access.filter, statement::filter(access)) else {
+        return Ok(String::new());
+    };
+    let path = paths.set(connection, during, relation.oid).await?;
     let from = relation.from();
     for condition in [bare, &closed] {
         let sql = format!("EXPLAIN SELECT 1 FROM {from} t WHERE {condition}\n");
-        connection.fetch_all(unnamed(sql)).await.map_err(|e| errors::filter_error(during, &e))?;
+        connection.fetch_all(unnamed(sql)).await.map_err(|e| errors::unaccepted(during, &e))?;
     }
-    stable::check_filter(connection, &from, bare, &closed, during).await
+    stable::check_filter(connection, &from, bare, &closed, during).await?;
+    Ok(path)
 }
 
 #[async_trait]
@@ -406,7 +417,8 @@ async fn read(
     }
     let wanted = encoding.finish(&source.during).await?;
     // The rows are all there; a connection whose transaction does not end well is not used again.
-    if wanted && connection.execute("COMMIT").await.is_ok() {
+    // Nor is one that ran SQL of the caller's own: the next caller may be another.
+    if wanted && source.filter.is_none() && connection.execute("ROLLBACK").await.is_ok() {
         idle.give(connection);
     }
     Ok(wanted)
@@ -450,7 +462,7 @@ fn read_lane(
     }
     places.finish();
     // The rows are all there; how the transaction ends no longer matters.
-    let _ = lane.run("COMMIT");
+    let _ = lane.run("ROLLBACK");
     lane.close();
     Ok(true)
 }
@@ -464,11 +476,13 @@ mod tests {
         let shares = Shares::new(100, 1, step(100, 2));
         let all: Vec<String> =
             std::iter::from_fn(|| shares.take(0)).map(|next| bounds(&next.parts, 100)).collect();
-        assert_eq!(all.first().map(String::as_str), Some("t.ctid < '(4,0)'::tid"));
-        assert_eq!(all.last().map(String::as_str), Some("t.ctid >= '(96,0)'::tid"));
+        assert_eq!(all.first().map(String::as_str), Some("t.ctid OPERATOR(pg_catalog.<) '(4,0)'::tid"));
+        assert_eq!(all.last().map(String::as_str), Some("t.ctid OPERATOR(pg_catalog.>=) '(96,0)'::tid"));
         for pair in all.windows(2) {
-            let end = pair[0].rsplit_once("t.ctid < ").map(|(_, end)| end);
-            assert!(end.is_some_and(|end| pair[1].starts_with(&format!("t.ctid >= {end}"))));
+            let end = pair[0].rsplit_once("t.ctid OPERATOR(pg_catalog.<) ").map(|(_, end)| end);
+            assert!(
+                end.is_some_and(|end| pair[1].starts_with(&format!("t.ctid OPERATOR(pg_catalog.>=) {end}")))
+            );
         }
         assert_eq!(bounds(&(0..1), 1), "");
     }

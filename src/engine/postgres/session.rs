@@ -25,7 +25,7 @@ const SETTINGS: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, 
     SET LOCAL standard_conforming_strings = on; SET LOCAL row_security = on; SET LOCAL transform_null_equals = off; \
     SET LOCAL array_nulls = on; SET LOCAL quote_all_identifiers = off; SET LOCAL backslash_quote = safe_encoding; \
     SET LOCAL gin_fuzzy_search_limit = 0; \
-    SET LOCAL search_path = DEFAULT";
+    SET LOCAL search_path = pg_catalog, pg_temp";
 
 /// The settings of each transaction. Texts of a database that promises nothing of their bytes are sent as they are.
 pub(super) fn settings(raw_text: bool, statement_timeout: Option<Duration>) -> String {

@@ -24,6 +24,14 @@ pub(super) fn table(name: &TableName) -> String {
     }
 }
 
+/// An operator of this schema, or of the server's own.
+pub(super) fn operator(schema: Option<&str>, name: &str) -> String {
+    match schema {
+        Some(schema) => format!("OPERATOR({}.{name})", ident(schema)),
+        None => format!("OPERATOR(pg_catalog.{name})"),
+    }
+}
+
 /// A table as it is read, updated and deleted from; `only`: without the rows of tables that inherit from it.
 pub(super) fn from(name: &TableName, only: bool) -> String {
     if only { format!("ONLY {}", table(name)) } else { table(name) }

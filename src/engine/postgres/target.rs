@@ -74,6 +74,12 @@ impl<'a> Target<'a> {
         self.live.iter().find(|live| live.name == column.name).map_or("text", |live| live.bare.as_str())
     }
 
+    /// The operator that compares the column, whatever the search path is.
+    pub(super) fn equals(&self, column: &AccessColumn) -> &str {
+        let live = self.live.iter().find(|live| live.name == column.name);
+        live.map_or("OPERATOR(pg_catalog.=)", |live| live.equals.as_str())
+    }
+
     /// How a column is read by a statement with parameters.
     pub(super) fn select(&self, alias: &str, column: &AccessColumn) -> String {
         let plain = format!("{alias}.{}", statement::ident(&column.name));
@@ -180,7 +186,8 @@ impl<'a> Target<'a> {
     /// `t."k" = v.c0::int8 AND ...` for the key columns.
     pub(super) fn key_match(&self) -> String {
         let pairs = self.access.key_columns().iter().enumerate().map(|(at, column)| {
-            format!("{} = {}", self.stored(column), self.compared(column, &format!("v.c{at}")))
+            let given = self.compared(column, &format!("v.c{at}"));
+            format!("{} {} {given}", self.stored(column), self.equals(column))
         });
         pairs.collect::<Vec<_>>().join(" AND ")
     }

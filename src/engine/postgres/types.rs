@@ -32,6 +32,9 @@ pub(super) struct CatalogType {
     pub bare: String,
     /// Its arrays' elements are parted by commas when they are written as text.
     pub comma: bool,
+    /// The schema of the equality that its indexes have, where that is none of the server's own: only a superuser gives a type
+    /// its index's operators, so it is no operator that others planted.
+    pub equality: Option<String>,
 }
 
 impl CatalogType {
@@ -142,6 +145,7 @@ mod tests {
             modifier: -1,
             bare: name.into(),
             comma: true,
+            equality: None,
         }
     }
 

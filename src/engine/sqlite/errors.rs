@@ -93,8 +93,34 @@ pub(super) fn unknown_collation(words: &str) -> Option<&str> {
     words.split_once("no such collation sequence: ").map(|(_, name)| name)
 }
 
+/// What SQLite's own words begin with that are about a statement or the file. Those of a function that fails on a value may quote it.
+const ABOUT_STATEMENTS: [&str; 16] = [
+    "no such ",
+    "near ",
+    "table ",
+    "view ",
+    "ambiguous ",
+    "unrecognized ",
+    "incomplete ",
+    "integer overflow",
+    "too many ",
+    "wrong number ",
+    "misuse ",
+    "sub-select ",
+    "row value ",
+    "malformed database",
+    "unsafe use ",
+    "not authorized",
+];
+
 pub(super) fn words(error: &Error) -> String {
     match error {
+        Error::SqliteFailure(failure, Some(message))
+            if failure.code == ErrorCode::Unknown
+                && !ABOUT_STATEMENTS.iter().any(|begin| message.starts_with(begin)) =>
+        {
+            "an expression fails on a value of some row".to_owned()
+        }
         Error::SqliteFailure(_, Some(message)) => message.clone(),
         Error::SqliteFailure(failure, None) => failure.to_string(),
         Error::SqlInputError { msg, .. } => msg.clone(),
