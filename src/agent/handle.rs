@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{AgentError, FailureKind};
 use super::event::{Event, Task, UndoTask};
+use super::listed::Listed;
 use super::session::link::Link;
 use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
 
@@ -23,10 +24,7 @@ pub trait Agent: fmt::Debug + Send + Sync {
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError>;
 
     /// The tables, and what a comparison of all of them does not look at.
-    async fn tables_and_left_out(
-        &self,
-        schema: Option<&str>,
-    ) -> Result<(Vec<TableName>, Vec<String>), AgentError>;
+    async fn listed(&self, schema: Option<&str>) -> Result<Listed, AgentError>;
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError>;
 

@@ -12,6 +12,7 @@ use super::conversation::{run_target, run_undo, serve_source};
 use super::error::AgentError;
 use super::event::{Event, Task, UndoTask};
 use super::handle::{Agent, AgentHandle, Serving, SourceEnd};
+use super::listed::Listed;
 use super::local::LocalAgent;
 use super::session::link::Link;
 use crate::model::{Answer, Question, Role, ServerInfo, TableName, TableSchema};
@@ -40,11 +41,8 @@ impl Agent for InProcess {
         self.0.tables(schema).await
     }
 
-    async fn tables_and_left_out(
-        &self,
-        schema: Option<&str>,
-    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
-        Ok((self.0.tables(schema).await?, self.0.left_out(schema).await?))
+    async fn listed(&self, schema: Option<&str>) -> Result<Listed, AgentError> {
+        self.0.listed(schema).await
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {

@@ -7,10 +7,13 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use super::error::{AgentError, FailureKind};
+use super::listed::Listed;
 use super::pace::{Courtesy, Pace};
 use super::undo::UndoStore;
-use crate::engine::{Engine, Manners};
-use crate::model::{Answer, Question, ServerInfo, TableName, TableSchema};
+use crate::engine::condition::restricted;
+use crate::engine::{Engine, Manners, measure};
+use crate::model::measure::{Counts, Totals};
+use crate::model::{Answer, Plan, Question, Role, ServerInfo, TableAccess, TableName, TableSchema};
 
 /// Tables described at once, each on a connection of its own.
 const DESCRIBED_AT_ONCE: usize = 2;
@@ -53,13 +56,22 @@ pub struct Serves {
     pub tables: Option<Vec<TableName>>,
     /// Repairs are refused without it.
     pub write: bool,
+    /// Conditions in SQL of the caller's own are refused without it; those of [`restricted`] are taken.
+    pub conditions: bool,
     /// Queries of the user's own are refused without it.
     pub sql: bool,
 }
 
 impl Serves {
     pub fn everything() -> Self {
-        Self { tables: None, write: true, sql: true }
+        Self { tables: None, write: true, conditions: true, sql: true }
+    }
+
+    /// A table of this name may be served: which it is, by schema and by case, only the database knows.
+    fn may_permit(&self, table: &TableName) -> bool {
+        self.tables
+            .as_ref()
+            .is_none_or(|served| served.iter().any(|served| served.name.eq_ignore_ascii_case(&table.name)))
     }
 
     /// `table` as the database names it.
@@ -132,9 +144,21 @@ impl LocalAgent {
         Ok(names)
     }
 
+    pub async fn listed(&self, schema: Option<&str>) -> Result<Listed, AgentError> {
+        let partial = self.serves.tables.is_some();
+        Ok(Listed { tables: self.tables(schema).await?, left_out: self.left_out(schema).await?, partial })
+    }
+
     pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
+        // Of a table that is not served, not even is said whether it is there.
+        if !self.serves.may_permit(table) {
+            self.permit(table)?;
+        }
         let schema = self.engine.describe(table).await?;
-        self.permit(&schema.table)?;
+        if !self.serves.permits(&schema.table) {
+            self.permit(table)?;
+            self.permit(&schema.table)?;
+        }
         Ok(schema)
     }
 
@@ -147,11 +171,26 @@ impl LocalAgent {
 
     /// A few numbers about a served table; no row.
     pub async fn measure(&self, question: &Question) -> Result<Answer, AgentError> {
-        match question {
-            Question::Totals(totals) => self.permit(&totals.table)?,
-            Question::Counts(counts) => self.permit(&counts.table)?,
-            Question::Indexed { table, .. } => self.permit(table)?,
-            Question::Scalar { .. } if self.serves.sql => {}
+        let permitted = match question {
+            Question::Totals(totals) => {
+                self.permit(&totals.table)?;
+                Question::Totals(Totals {
+                    filter: self.condition(totals.filter.as_deref())?,
+                    ..totals.clone()
+                })
+            }
+            Question::Counts(counts) => {
+                self.permit(&counts.table)?;
+                Question::Counts(Counts {
+                    filter: self.condition(counts.filter.as_deref())?,
+                    ..counts.clone()
+                })
+            }
+            Question::Indexed { table, .. } => {
+                self.permit(table)?;
+                question.clone()
+            }
+            Question::Scalar { .. } if self.serves.sql => question.clone(),
             Question::Scalar { .. } => {
                 return Err(AgentError::new(
                     FailureKind::Refused,
@@ -159,8 +198,38 @@ impl LocalAgent {
                 )
                 .with_hint("start it with --allow-sql, or use another kind of check"));
             }
+        };
+        Ok(self.engine.measure(&permitted).await?)
+    }
+
+    /// What of a served table is read and written by this plan.
+    pub(super) fn access(&self, plan: &Plan, role: Role) -> Result<Arc<TableAccess>, AgentError> {
+        self.permit(plan.table(role))?;
+        let mut access = plan.access(role);
+        let condition = self.condition(access.filter.as_deref())?;
+        let range =
+            plan.range(role).map(|range| measure::condition(self.engine.kind(), range)).transpose()?;
+        access.filter = match (condition, range) {
+            // On lines of its own, so that a comment in it ends there.
+            (Some(condition), Some(range)) => Some(format!("(\n{condition}\n) AND {range}")),
+            (condition, range) => condition.or(range),
+        };
+        Ok(Arc::new(access))
+    }
+
+    /// The caller's condition as it may be run here.
+    fn condition(&self, sql: Option<&str>) -> Result<Option<String>, AgentError> {
+        let Some(sql) = sql else { return Ok(None) };
+        if self.serves.conditions || self.serves.sql {
+            return Ok(Some(sql.to_owned()));
         }
-        Ok(self.engine.measure(question).await?)
+        restricted(self.engine.kind(), sql).map(Some).map_err(|why| {
+            let what = format!("this agent runs no SQL of its callers, and the condition {why}");
+            AgentError::new(FailureKind::Refused, what).with_hint(
+                "write it of columns and values with = <> < <= > >= AND OR NOT IN BETWEEN LIKE and IS NULL, \
+                 or start the agent with --allow-where",
+            )
+        })
     }
 
     pub(super) fn permit(&self, table: &TableName) -> Result<(), AgentError> {

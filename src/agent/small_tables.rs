@@ -64,8 +64,7 @@ async fn read(
     session: &SessionKey,
     limits: &AgentLimits,
 ) -> Result<(crate::merkle::RootDigest, u64), AgentError> {
-    agent.permit(if role == Role::Source { &plan.source } else { &plan.target })?;
-    let access = Arc::new(plan.access(role));
+    let access = agent.access(plan, role)?;
     check_columns(agent, &access, role).await?;
     let scanned = scan_table(agent, &access, session, limits, &Arc::default()).await?;
     Ok((scanned.tree.root(), scanned.tree.count()))

@@ -69,8 +69,7 @@ async fn converse(agent: &LocalAgent, session: &mut Session) -> Result<(), Agent
         _ => return Err(AgentError::protocol("the conversation did not begin with a plan")),
     };
     let (plan, key) = (unpack_plan(&open.plan)?, session_key(&open.session_key)?);
-    agent.permit(&plan.source)?;
-    let access = Arc::new(plan.access(Role::Source));
+    let access = agent.access(&plan, Role::Source)?;
     let schema = check_columns(agent, &access, Role::Source).await?;
     session.send(Kind::Accepted(Accepted {})).await?;
     let Some(scanned) = scan(agent, session, &access, &key).await? else { return Ok(()) };

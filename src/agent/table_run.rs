@@ -66,8 +66,7 @@ async fn begin(
     agent: &LocalAgent,
     task: &TableTask,
 ) -> Result<(Arc<TableAccess>, TableSchema, SessionKey), AgentError> {
-    agent.permit(&task.plan.target)?;
-    let access = Arc::new(task.plan.access(Role::Target));
+    let access = agent.access(&task.plan, Role::Target)?;
     let schema = check_columns(agent, &access, Role::Target).await?;
     if let Some(allow) = task.options.repair.filter(|_| !task.options.dry_run) {
         agent.permit_write()?;

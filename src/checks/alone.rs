@@ -13,9 +13,9 @@ use super::{scalar, total};
 use crate::agent::{AgentError, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, RepairPolicy, Window};
 use crate::coordinator::{self, ALLOW_DEFAULT, PairRequest, RunRequest, Wrote, survey};
+use crate::model::Question;
 use crate::model::measure::Misfits;
 use crate::model::scalar::Scalar;
-use crate::model::{Question, Role};
 use crate::report::checks::Status;
 use crate::report::{TableReport, Verdict};
 
@@ -146,8 +146,7 @@ impl Context<'_> {
         if let Some(window) = &check.window {
             let subject = survey::Subject::of(plan, &window.column)?;
             let (from, to) = plan::window_points(&subject, window, self.options.now_micros);
-            wishes.source_where = Some(subject.condition(Role::Source, &self.servers.0, Some(from), to)?);
-            wishes.target_where = Some(subject.condition(Role::Target, &self.servers.1, Some(from), to)?);
+            wishes.ranges = Some(subject.ranges(Some(from), to));
             misfits = Some((window.column.as_str(), subject.misfits(self.agents).await?));
         }
         let mut options = TaskOptions { tolerance: table.tolerance.clone(), ..TaskOptions::default() };

@@ -15,6 +15,7 @@ fn schema(hidden_rows: Option<&str>, notes: &[&str]) -> TableSchema {
         references: Vec::new(),
         referrers: Vec::new(),
         triggers: Vec::new(),
+        fires_on_exchange: false,
         notes: notes.iter().map(|note| (*note).to_owned()).collect(),
         identity: None,
         hidden_rows: hidden_rows.map(str::to_owned),

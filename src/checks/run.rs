@@ -14,7 +14,7 @@ use super::total::{self, Side};
 use crate::agent::{AgentError, AgentHandle, TaskOptions, error::FailureKind};
 use crate::config::{CheckKind, CheckSpec, Config, PairSpec, RepairPolicy};
 use crate::coordinator::RunEvent;
-use crate::model::{Answer, Plan, Question, Role, ServerInfo, TableName};
+use crate::model::{Answer, Plan, Question, Role, TableName};
 use crate::report::TableReport;
 use crate::report::checks::{CheckResult, Status};
 
@@ -114,7 +114,7 @@ pub async fn run_pair(
     notes: &mut dyn Notes,
 ) -> Vec<CheckResult> {
     let planned = plan_tables(pair, checks, agents).await;
-    let (planned, servers) = match planned {
+    let planned = match planned {
         Ok(planned) => planned,
         Err(error) => {
             let case = |(name, check): &(&str, &CheckSpec)| {
@@ -125,7 +125,6 @@ pub async fn run_pair(
     };
     let mut context = Context {
         agents,
-        servers: &servers,
         options,
         pair,
         notes: Mutex::new(notes),
@@ -188,13 +187,11 @@ pub fn unreachable(
     checks.iter().map(case).collect()
 }
 
-type PlannedTables = (Vec<Planned>, (ServerInfo, ServerInfo));
-
 async fn plan_tables(
     pair: &PairSpec,
     checks: &[(&str, &CheckSpec)],
     agents: (&AgentHandle, &AgentHandle),
-) -> Result<PlannedTables, AgentError> {
+) -> Result<Vec<Planned>, AgentError> {
     let servers = (
         agents.0.server().await.map_err(|error| error.on(Role::Source))?,
         agents.1.server().await.map_err(|error| error.on(Role::Target))?,
@@ -212,7 +209,7 @@ async fn plan_tables(
             planned.extend(plan::tables(pair, Some(table), agents, &servers).await?);
         }
     }
-    Ok((planned, servers))
+    Ok(planned)
 }
 
 pub(super) fn failed(error: &AgentError) -> Judged {
@@ -264,7 +261,6 @@ fn result(pair: &str, case: Case<'_>, options: &CheckOptions) -> CheckResult {
 
 pub(super) struct Context<'a> {
     pub(super) agents: (&'a AgentHandle, &'a AgentHandle),
-    pub(super) servers: &'a (ServerInfo, ServerInfo),
     pub(super) options: &'a CheckOptions,
     pub(super) pair: &'a PairSpec,
     pub(super) notes: Mutex<&'a mut dyn Notes>,

@@ -347,7 +347,11 @@ pub(super) struct AgentArgs {
     /// would be shown only those with a certificate of --ca
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(super) allow_peer: Vec<String>,
-    /// Let callers run queries of their own here, read-only (checks of kind sql)
+    /// Take conditions (--where) in any SQL of the callers: they can read whatever the login can, --table or not. Without it
+    /// a condition compares columns with values
+    #[arg(long)]
+    pub(super) allow_where: bool,
+    /// Let callers run queries of their own here, read-only (checks of kind sql): they can read whatever the login can
     #[arg(long)]
     pub(super) allow_sql: bool,
     /// Peers must show a certificate of this CA

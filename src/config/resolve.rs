@@ -316,6 +316,7 @@ fn table_spec(faults: &mut Faults<'_>, table: Spanned<raw::Table>, of_pair: &Unp
         unpaired: options.unpaired.map_or_else(|| of_pair.clone(), |raw| unpaired(faults, raw)),
         source_where: options.source_where.map(Spanned::into_inner).or_else(|| both.clone()),
         target_where: options.target_where.map(Spanned::into_inner).or(both),
+        ranges: None,
     };
     TableSpec { line, source, target, wishes, tolerance }
 }

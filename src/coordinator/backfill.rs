@@ -21,7 +21,7 @@ use super::table::table_error;
 use super::{RunEvent, RunRequest};
 use crate::agent::{AgentError, AgentHandle, TableOutcome, error::FailureKind};
 use crate::model::measure::{Axis, Step};
-use crate::model::{ColumnCoverage, Plan, PlanRefusal, Role, ServerInfo, Unpaired, distance};
+use crate::model::{ColumnCoverage, Plan, PlanRefusal, Ranges, Role, ServerInfo, Unpaired, distance};
 use crate::report::backfill::{BackfillTable, ChunkReport, Elsewhere, StepRow};
 use crate::report::{TableReport, Verdict};
 
@@ -121,8 +121,8 @@ pub async fn backfill(
     Ok(tables.into_iter().map(|(_, table, _)| table).collect())
 }
 
-/// The range that was looked at, as a condition of the source and of the target.
-type RangeWhere = Option<(String, String)>;
+/// The range that was looked at.
+type LookedAt = Option<Ranges>;
 
 /// How a round over the pieces ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +159,7 @@ struct Work<'a> {
 
 impl Context<'_> {
     #[tracing::instrument(level = "info", skip_all, name = "table", fields(table = %pair.source))]
-    async fn table(&self, pair: &TablePair, range: &mut RangeWhere) -> BackfillTable {
+    async fn table(&self, pair: &TablePair, range: &mut LookedAt) -> BackfillTable {
         let mut report = BackfillTable {
             source_table: pair.source.to_string(),
             target_table: pair.target.to_string(),
@@ -212,7 +212,7 @@ impl Context<'_> {
         &self,
         pair: &TablePair,
         report: &mut BackfillTable,
-        range: &mut RangeWhere,
+        range: &mut LookedAt,
     ) -> Result<Vec<Option<Verdict>>, AgentError> {
         let (source, target) = pair.schemas.as_ref().map_err(Clone::clone)?;
         let plan =
@@ -244,8 +244,7 @@ impl Context<'_> {
         }
         let Some(mut work) = self.survey(subject, report).await? else { return Ok(Vec::new()) };
         let (first, last) = (work.grid.borders.first().copied(), work.grid.borders.last().copied());
-        let condition = |role, server| work.subject.condition(role, server, first, last);
-        *range = Some((condition(Role::Source, &self.servers.0)?, condition(Role::Target, &self.servers.1)?));
+        *range = Some(work.subject.ranges(first, last));
         self.tell_steps(&work, report);
         let mut recounted = false;
         for round in 0..ROUNDS_MAX {
@@ -419,10 +418,7 @@ impl Context<'_> {
     async fn repair(&self, subject: &Subject<'_>, from: i128, to: i128) -> Result<TableReport, AgentError> {
         let mut request = self.request.run.clone();
         request.pairs.tables = vec![(subject.plan.source.clone(), subject.plan.target.clone())];
-        request.wishes.source_where =
-            Some(subject.condition(Role::Source, &self.servers.0, Some(from), Some(to))?);
-        request.wishes.target_where =
-            Some(subject.condition(Role::Target, &self.servers.1, Some(from), Some(to))?);
+        request.wishes.ranges = Some(subject.ranges(Some(from), Some(to)));
         self.compare(request).await
     }
 
@@ -432,7 +428,7 @@ impl Context<'_> {
         request.wishes.unpaired = Unpaired::Ignore;
         let (tx, mut rx) = mpsc::channel(64);
         let run = async {
-            let outcome = super::run(self.agents.0, self.agents.1, &request, &tx).await;
+            let outcome = Box::pin(super::run(self.agents.0, self.agents.1, &request, &tx)).await;
             drop(tx);
             outcome
         };
@@ -449,7 +445,7 @@ impl Context<'_> {
     }
 
     /// Compares the range once more, because later writes (of the tables `by`) may have changed it.
-    async fn prove_again(&self, report: &mut BackfillTable, range: RangeWhere, by: &str) {
+    async fn prove_again(&self, report: &mut BackfillTable, range: LookedAt, by: &str) {
         let mut request = self.request.run.clone();
         request.details_kept = 0;
         let options = &mut request.options;
@@ -457,9 +453,7 @@ impl Context<'_> {
         if let Some(plan) = &report.plan {
             request.pairs.tables = vec![(plan.source.clone(), plan.target.clone())];
         }
-        if let Some((source, target)) = range {
-            (request.wishes.source_where, request.wishes.target_where) = (Some(source), Some(target));
-        }
+        request.wishes.ranges = range;
         let (verdict, found) = match self.compare(request).await {
             Ok(table) => match table.error {
                 Some(error) => (Verdict::Unknown, error.message),

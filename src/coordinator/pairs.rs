@@ -45,13 +45,22 @@ pub async fn find(
     let names = if request.tables.is_empty() {
         let (source_schema, target_schema) =
             (request.source_schema.as_deref(), request.target_schema.as_deref());
-        let of_source = source.tables_and_left_out(source_schema).await;
-        let (left, source_left_out) = of_source.map_err(|error| error.on(Role::Source))?;
-        let of_target = target.tables_and_left_out(target_schema).await;
-        let (right, target_left_out) = of_target.map_err(|error| error.on(Role::Target))?;
-        left_out.extend(source_left_out.iter().map(|name| format!("source: {name}")));
-        left_out.extend(target_left_out.iter().map(|name| format!("target: {name}")));
-        let (shared, left, right) = shared(left, right);
+        let of_source = source.listed(source_schema).await.map_err(|error| error.on(Role::Source))?;
+        let of_target = target.listed(target_schema).await.map_err(|error| error.on(Role::Target))?;
+        left_out.extend(of_source.left_out.iter().map(|name| format!("source: {name}")));
+        left_out.extend(of_target.left_out.iter().map(|name| format!("target: {name}")));
+        let (shared, mut left, mut right) = shared(of_source.tables, of_target.tables);
+        // What an agent does not serve may well be there.
+        for (only, side, partial, other) in [
+            (&mut left, Role::Source, of_target.partial, Role::Target),
+            (&mut right, Role::Target, of_source.partial, Role::Source),
+        ] {
+            if partial {
+                let of =
+                    |name: String| format!("{side}: table {name}, which the {other}'s agent does not serve");
+                left_out.extend(only.drain(..).map(of));
+            }
+        }
         if shared.is_empty() {
             return Err(AgentError::new(FailureKind::Usage, "the two sides share no table")
                 .with_hint("name pairs with -t SOURCE_TABLE=TARGET_TABLE, or another schema with --schema"));
@@ -209,6 +218,7 @@ pub(super) mod tests {
             references: references.iter().map(|parent| name(parent)).collect(),
             referrers: Vec::new(),
             triggers: Vec::new(),
+            fires_on_exchange: false,
             notes: Vec::new(),
             identity: None,
             hidden_rows: None,

@@ -2,13 +2,12 @@
 
 use super::steps::{Grid, Ruler};
 use crate::agent::{AgentError, AgentHandle, error::FailureKind};
-use crate::engine;
 use crate::model::measure::{
     Aggregate, Axis, Counts, Measured, MeasuredColumn, Misfit, Misfits, Range, Total, Totals, border_for,
     read,
 };
 use crate::model::plan::PlanColumn;
-use crate::model::{ColumnType, ComparisonType, Plan, Question, Role, Rounding, ServerInfo};
+use crate::model::{ColumnType, ComparisonType, Plan, Question, Ranges, Role, Rounding};
 
 /// A column of a planned pair by which both sides' rows are told apart.
 #[derive(Debug, Clone)]
@@ -110,21 +109,10 @@ impl<'a> Subject<'a> {
         filter(self.plan, role)
     }
 
-    /// The plan's own condition of a side, and the range.
-    pub fn condition(
-        &self,
-        role: Role,
-        server: &ServerInfo,
-        from: Option<i128>,
-        to: Option<i128>,
-    ) -> Result<String, AgentError> {
-        let range = engine::measure::condition(server.engine, &self.range(role, from, to))
-            .map_err(|error| AgentError::from(error).on(role))?;
-        // On lines of its own, so that a comment in it ends there.
-        Ok(match self.filter(role) {
-            Some(filter) => format!("(\n{filter}\n) AND {range}"),
-            None => range,
-        })
+    /// The range on both sides, for a plan.
+    pub fn ranges(&self, from: Option<i128>, to: Option<i128>) -> Ranges {
+        let [source, target] = [Role::Source, Role::Target].map(|role| self.range(role, from, to));
+        Ranges { source, target }
     }
 
     /// What a side holds: its rows, those in the range, those without a place in any, and its ends. One query.

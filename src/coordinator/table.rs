@@ -335,9 +335,11 @@ pub(super) fn joined(first: TableReport, mut second: TableReport) -> TableReport
     // What the first round found and wrote is gone in the second; what it left is found again there.
     let done = before.inserted + before.updated + before.deleted;
     if done > 0 || second.error.is_some() {
-        after.missing = before.missing.max(before.inserted + after.missing);
-        after.changed = before.changed.max(before.updated + after.changed);
-        after.extra = before.extra.max(before.deleted + after.extra);
+        // Of a round that failed it is not known which of its rows the first one found as well.
+        let also = |written: u64| if second.error.is_some() { 0 } else { written };
+        after.missing = before.missing.max(also(before.inserted) + after.missing);
+        after.changed = before.changed.max(also(before.updated) + after.changed);
+        after.extra = before.extra.max(also(before.deleted) + after.extra);
     }
     after.inserted += before.inserted;
     after.updated += before.updated;

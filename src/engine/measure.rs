@@ -13,6 +13,9 @@ use crate::model::{ColumnType, EngineKind, TableName};
 pub(super) trait Dialect {
     fn quote(&self, name: &str) -> String;
 
+    /// A text as a literal.
+    fn literal(&self, text: &str) -> String;
+
     fn table(&self, table: &TableName) -> String;
 
     /// The rows of a range, in a form that an index on the column serves.
@@ -40,6 +43,11 @@ pub(super) trait Dialect {
     /// The smallest or largest of those as the text that others read.
     fn shown(&self, column: &MeasuredColumn, extreme: &str) -> String;
 
+    /// What stands before the name of an aggregate, so that it is the server's own.
+    fn aggregates(&self) -> &'static str {
+        ""
+    }
+
     /// A key column by its bytes, whatever its collation.
     fn bytes_of(&self, column: &MeasuredColumn) -> String;
 
@@ -51,6 +59,14 @@ fn unfit(table: &TableName, what: impl Into<String>) -> EngineError {
     EngineError::new(ErrorKind::Usage, format!("measure {table}"), what)
 }
 
+pub(super) fn dialect(kind: EngineKind) -> &'static dyn Dialect {
+    match kind {
+        EngineKind::Postgres => &super::postgres::measure::Postgres { only: false },
+        EngineKind::MySql => &super::mysql::measure::MySql,
+        EngineKind::Sqlite => &super::sqlite::measure::Sqlite,
+    }
+}
+
 /// The condition that a plan's filter takes for the rows of a range in a database of this kind.
 pub fn condition(kind: EngineKind, range: &Range) -> Result<String, EngineError> {
     if range.column.ty.axis().is_none() {
@@ -60,11 +76,7 @@ pub fn condition(kind: EngineKind, range: &Range) -> Result<String, EngineError>
             "only integers, dates and timestamps have ranges",
         ));
     }
-    Ok(match kind {
-        EngineKind::Postgres => super::postgres::measure::Postgres::default().condition(range),
-        EngineKind::MySql => super::mysql::measure::MySql.condition(range),
-        EngineKind::Sqlite => super::sqlite::measure::Sqlite.condition(range),
-    })
+    Ok(dialect(kind).condition(range))
 }
 
 fn closed(filter: Option<&str>) -> Option<String> {
@@ -144,12 +156,13 @@ fn aggregate(dialect: &dyn Dialect, totals: &Totals, item: &Total) -> Result<Str
         conditions.extend_from_slice(more);
         format!("FROM {}{}", dialect.table(&totals.table), where_all(&conditions))
     };
+    let own = dialect.aggregates();
     Ok(match &item.what {
-        Aggregate::Count => format!("COUNT({})", case("1", None)),
+        Aggregate::Count => format!("{own}COUNT({})", case("1", None)),
         Aggregate::Misfits { column, kind, alone } => match dialect.misfit(column, *kind) {
             None => "0".to_owned(),
-            Some(condition) if *alone => format!("(SELECT COUNT(*) {})", from(&[Some(condition)])),
-            Some(condition) => format!("COUNT({})", case("1", Some(&condition))),
+            Some(condition) if *alone => format!("(SELECT {own}COUNT(*) {})", from(&[Some(condition)])),
+            Some(condition) => format!("{own}COUNT({})", case("1", Some(&condition))),
         },
         Aggregate::Sum { column, .. } if matches!(column.ty, ColumnType::Float { .. }) => {
             dialect.float_sum(column, &from(&[Some(format!("{} IS NOT NULL", dialect.quote(&column.name)))]))
@@ -168,7 +181,7 @@ fn aggregate(dialect: &dyn Dialect, totals: &Totals, item: &Total) -> Result<Str
                 ));
             }
             let function = if matches!(item.what, Aggregate::Min(_)) { "MIN" } else { "MAX" };
-            dialect.shown(column, &format!("{function}({})", case(&dialect.ordered(column), None)))
+            dialect.shown(column, &format!("{own}{function}({})", case(&dialect.ordered(column), None)))
         }
         Aggregate::Duplicates(key) => {
             if key.is_empty() {
@@ -178,7 +191,7 @@ fn aggregate(dialect: &dyn Dialect, totals: &Totals, item: &Total) -> Result<Str
                 key.iter().map(|c| Some(format!("{} IS NOT NULL", dialect.quote(&c.name)))).collect();
             let key: Vec<String> = key.iter().map(|column| dialect.bytes_of(column)).collect();
             format!(
-                "(SELECT COUNT(*) FROM (SELECT 1 AS one {} GROUP BY {} HAVING COUNT(*) > 1) doubled)",
+                "(SELECT {own}COUNT(*) FROM (SELECT 1 AS one {} GROUP BY {} HAVING {own}COUNT(*) > 1) doubled)",
                 from(&whole),
                 key.join(", ")
             )
@@ -224,7 +237,7 @@ pub(super) fn counts(dialect: &dyn Dialect, counts: &Counts) -> Result<String, E
     Ok(format!(
         "SELECT {}, {} FROM {}{conditions} GROUP BY {number}",
         dialect.text(&number),
-        dialect.text("COUNT(*)"),
+        dialect.text(&format!("{}COUNT(*)", dialect.aggregates())),
         dialect.table(table),
     ))
 }
@@ -250,9 +263,14 @@ pub(super) fn of_query(error: EngineError) -> EngineError {
     }
 }
 
-/// The user's query as one scalar expression. The parentheses let nothing but a query through.
+/// The user's query as it stands, without the semicolon behind it.
+pub(super) fn query(sql: &str) -> &str {
+    sql.trim().trim_end_matches(';')
+}
+
+/// The user's query as one scalar expression. It has been prepared as it stands before: the parentheses alone could be closed.
 pub(super) fn scalar(sql: &str) -> String {
-    format!("(\n{}\n)", sql.trim().trim_end_matches(';'))
+    format!("(\n{}\n)", query(sql))
 }
 
 #[cfg(test)]
@@ -276,7 +294,10 @@ mod tests {
     fn names_are_quoted_and_points_are_numbers() {
         let odd = range("a\"`b", int(), Some(-5), Some(10));
         let of = |kind| condition(kind, &odd).unwrap();
-        assert_eq!(of(EngineKind::Postgres), "(\"a\"\"`b\" >= (-5) AND \"a\"\"`b\" < 10)");
+        assert_eq!(
+            of(EngineKind::Postgres),
+            "(\"a\"\"`b\" OPERATOR(pg_catalog.>=) (-5) AND \"a\"\"`b\" OPERATOR(pg_catalog.<) 10)"
+        );
         assert_eq!(of(EngineKind::MySql), "(`a\"``b` >= (-5) AND `a\"``b` < 10)");
         assert_eq!(
             of(EngineKind::Sqlite),
@@ -285,7 +306,7 @@ mod tests {
         let day = range("d", ColumnType::Date, Some(19_814), None);
         assert_eq!(
             condition(EngineKind::Postgres, &day).unwrap(),
-            "(\"d\" >= DATE '2024-04-01' AND \"d\" < 'infinity')"
+            "(\"d\" OPERATOR(pg_catalog.>=) DATE '2024-04-01' AND \"d\" OPERATOR(pg_catalog.<) 'infinity')"
         );
         assert_eq!(
             condition(EngineKind::MySql, &day).unwrap(),
@@ -294,7 +315,7 @@ mod tests {
         let moment = range("m", ColumnType::TimestampTz { digits: 6 }, Some(0), Some(500_000));
         assert_eq!(
             condition(EngineKind::Postgres, &moment).unwrap(),
-            "(\"m\" >= TIMESTAMPTZ '1970-01-01 00:00:00+00' AND \"m\" < TIMESTAMPTZ '1970-01-01 00:00:00.5+00')"
+            "(\"m\" OPERATOR(pg_catalog.>=) TIMESTAMPTZ '1970-01-01 00:00:00+00' AND \"m\" OPERATOR(pg_catalog.<) TIMESTAMPTZ '1970-01-01 00:00:00.5+00')"
         );
         assert_eq!(
             condition(EngineKind::MySql, &moment).unwrap(),

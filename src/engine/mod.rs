@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub mod condition;
 pub mod error;
 mod inflow;
 pub mod measure;

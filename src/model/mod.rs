@@ -20,8 +20,10 @@ pub mod role;
 pub mod row_run;
 pub mod scalar;
 pub mod schema;
+mod schema_rules;
 pub mod temporal;
 pub mod value;
+mod wishes;
 
 pub use access::{AccessColumn, TableAccess};
 pub use canonical::{CellWriter, ENCODING_VERSION, NullKey, RowBuffer};
@@ -35,10 +37,11 @@ pub use measure::{Answer, Question};
 pub use permission::{
     Allow, Permission, Permitted, PermittedChanges, PermittedExchange, PermittedInserts, Refusal,
 };
-pub use plan::{Plan, PlanRefusal, Wishes};
+pub use plan::{Plan, PlanRefusal};
 pub use role::Role;
 pub use row_run::RowRun;
 pub use schema::{
     Column, ColumnType, EngineKind, Filled, Referrer, Rounding, ServerInfo, TableName, TableSchema, UniqueKey,
 };
 pub use value::{StoredClass, Value};
+pub use wishes::{Ranges, Wishes};

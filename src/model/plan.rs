@@ -8,32 +8,14 @@ use thiserror::Error;
 use super::access::{AccessColumn, TableAccess};
 use super::canonical::ENCODING_VERSION;
 use super::comparison::{ComparisonType, Side, comparison_for, is_rounded};
-use super::coverage::{ColumnCoverage, Unpaired, UnpairedColumn};
+use super::coverage::{ColumnCoverage, UnpairedColumn};
+use super::measure::Range;
 use super::role::Role;
 use super::schema::{
     Column, ColumnType, EngineKind, Filled, ServerInfo, TableName, TableSchema, UniqueKey, keeps_less,
 };
-
-/// What the user asked for about columns.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wishes {
-    /// Columns of the unique key to use instead of the primary key, by source name.
-    pub key: Vec<String>,
-    /// Compare only these (and the key), by source name; empty means all that both sides have.
-    pub columns: Vec<String>,
-    /// By source name, or by target name where only the target has it.
-    pub exclude: Vec<String>,
-    /// Source name to target name.
-    pub map: BTreeMap<String, String>,
-    /// Compare these as the text each engine writes, by source name.
-    pub as_text: Vec<String>,
-    pub assume_utc: bool,
-    /// What columns mean that only one side has.
-    #[serde(default)]
-    pub unpaired: Unpaired,
-    pub source_where: Option<String>,
-    pub target_where: Option<String>,
-}
+use super::schema_rules::{are_sets_of_other_orders, identifies};
+use super::wishes::{Ranges, Wishes};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanColumn {
@@ -61,6 +43,9 @@ pub struct Plan {
     pub key_len: usize,
     pub source_where: Option<String>,
     pub target_where: Option<String>,
+    /// Beside the condition, only rows of these ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Ranges>,
     /// What the user should know: keys that a collation folds, triggers.
     pub warnings: Vec<String>,
     /// Of how many columns these are, and which have no partner.
@@ -96,6 +81,19 @@ impl Plan {
         Self { coverage: ColumnCoverage::default(), ..self.clone() }
     }
 
+    /// Not all rows are compared.
+    pub fn is_filtered(&self) -> bool {
+        self.source_where.is_some() || self.target_where.is_some() || self.ranges.is_some()
+    }
+
+    pub fn range(&self, role: Role) -> Option<&Range> {
+        self.ranges.as_ref().map(|ranges| match role {
+            Role::Source => &ranges.source,
+            Role::Target => &ranges.target,
+        })
+    }
+
+    /// What a side reads and writes. Its filter is the user's condition alone: an agent adds the range in its database's words.
     pub fn access(&self, role: Role) -> TableAccess {
         let column = |column: &PlanColumn| match role {
             Role::Source => AccessColumn {
@@ -221,6 +219,7 @@ impl Agreement<'_> {
             key_len,
             source_where: self.wishes.source_where.clone(),
             target_where: self.wishes.target_where.clone(),
+            ranges: self.wishes.ranges.clone(),
             warnings: self.warnings,
             coverage: ColumnCoverage { compared, total, unpaired: self.unpaired },
         })
@@ -471,19 +470,11 @@ impl Agreement<'_> {
     }
 }
 
-/// MySQL's SETs, whose text has the labels in the order in which they are declared: where that differs, it must mean nothing.
-fn are_sets_of_other_orders(source: (&Column, &ServerInfo), target: (&Column, &ServerInfo)) -> bool {
-    let labels = |(column, server): (&Column, &ServerInfo)| {
-        let (word, labels) = column.declared.split_at_checked(4)?;
-        let is_set = server.engine == EngineKind::MySql && word.eq_ignore_ascii_case("set(");
-        is_set.then(|| labels.rsplit_once(')').map_or(labels, |(labels, _)| labels).to_owned())
-    };
-    labels(source).zip(labels(target)).is_some_and(|(source, target)| source != target)
-}
-
 /// A key that is compared more coarsely than it is stored is not the key of one row any more.
 fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
-    let kept = !keeps_less(&column.target_declared) || column.source_declared == column.target_declared;
+    // Elements of arrays that are numbers or times are told by the comparison.
+    let (source, target) = (&column.source_declared, &column.target_declared);
+    let kept = !keeps_less(target) || target.ends_with("[]") || source == target;
     if kept && !is_rounded(&column.comparison, &column.source_type) {
         return Ok(());
     }
@@ -494,15 +485,6 @@ fn check_not_rounded(column: &PlanColumn) -> Result<(), PlanRefusal> {
         ),
         "give both columns the same precision, or name another key with --key",
     )
-}
-
-/// The columns, in any order, are exactly a unique key without NULLs.
-fn identifies(schema: &TableSchema, columns: &[String]) -> bool {
-    schema.keys.iter().any(|key| {
-        key.identifies
-            && key.columns.len() == columns.len()
-            && key.columns.iter().all(|c| columns.contains(c))
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Plans are agreed from what engines say; what is unsound is refused by name.
 
 use super::*;
+use crate::model::Unpaired;
 use crate::model::schema::Rounding;
 
 fn server(engine: EngineKind) -> ServerInfo {
@@ -39,6 +40,7 @@ fn table(name: &str, columns: Vec<Column>, key: &[&str]) -> TableSchema {
         references: Vec::new(),
         referrers: Vec::new(),
         triggers: Vec::new(),
+        fires_on_exchange: false,
         notes: Vec::new(),
         identity: None,
         hidden_rows: None,

@@ -176,7 +176,8 @@ async fn a_source_that_cannot_be_dialled_is_told_as_such() {
 async fn what_an_agent_does_not_serve_is_refused_also_from_afar() {
     let (source, target) = (table("t", 10), differing_target("t"));
     target.execute("CREATE TABLE secret (id INTEGER PRIMARY KEY)");
-    let only_t = Serves { tables: Some(vec![TableName::new(None, "t")]), write: false, sql: false };
+    let only_t =
+        Serves { tables: Some(vec![TableName::new(None, "t")]), write: false, conditions: false, sql: false };
     let listening = Listening::start(serving(engine_of(&target).await, only_t, PATIENCE)).await;
     let there = listening.handle().await;
     let here = in_process(local(engine_of(&source).await));

@@ -301,7 +301,11 @@ impl Agent for Scripted {
     }
 
     async fn tables(&self, _: Request<TablesRequest>) -> Result<Response<TablesReply>, Status> {
-        Ok(Response::new(TablesReply { tables: vec![Bytes::from_static(b"garbage")], left_out: Vec::new() }))
+        Ok(Response::new(TablesReply {
+            tables: vec![Bytes::from_static(b"garbage")],
+            left_out: Vec::new(),
+            partial: false,
+        }))
     }
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeReply>, Status> {

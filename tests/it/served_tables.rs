@@ -83,3 +83,23 @@ fn wide_values_of_zeros_and_wide_keys_cross_the_wire() {
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(target.scalar("SELECT count(*) FROM t WHERE length(s) = 1000000").as_deref(), Some("8"));
 }
+
+#[test]
+fn a_table_that_an_agent_does_not_serve_is_left_out_and_not_said_to_be_missing() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute("CREATE TABLE m1 (id int PRIMARY KEY); CREATE TABLE m2 (id int PRIMARY KEY); INSERT INTO m1 VALUES (1)");
+    }
+    let (from, to) = (source.url(), target.url());
+    let agent = Agent::start(&["--database", "env:DB", "--table", "m1"], &[("DB", &to)]);
+    let there = grpc(&agent);
+    for [one, other] in [[&from, &there], [&there, &from]] {
+        let told = trueup(&["diff", one, other, "--no-ledger"]);
+        assert_eq!(told.status, 0, "{told:?}");
+        assert!(format!("{told:?}").contains("agent does not serve"), "{told:?}");
+    }
+    // In a database that lacks it, it is missing.
+    target.execute("DROP TABLE m2");
+    let told = trueup(&["diff", &from, &to, "--no-ledger"]);
+    assert_eq!(told.status, 1, "{told:?}");
+}

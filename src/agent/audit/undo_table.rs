@@ -20,8 +20,8 @@ use super::whole_rows::rows_of;
 use super::writer;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{
-    Allow, CanonicalRow, Change, ChangeOutcome, Key, Operation, Permission, Permitted, PermittedChanges,
-    Rejection, RejectionKind, Role, TableAccess,
+    Allow, CanonicalRow, Change, ChangeOutcome, Column, Filled, Key, Operation, Permission, Permitted,
+    PermittedChanges, Rejection, RejectionKind, Role, TableAccess,
 };
 
 /// Rows left as they are that are told by their keys.
@@ -56,6 +56,8 @@ pub(super) struct Table<'a> {
     pub(super) name: String,
     access: Arc<TableAccess>,
     own: OwnAccess,
+    /// Columns that the table did not have when the run wrote it.
+    added: Vec<String>,
     describer: Describer,
     /// Keys the digests of what the run wrote.
     digests: SessionKey,
@@ -89,6 +91,13 @@ impl<'a> Table<'a> {
         if !task.dry_run {
             agent.engine.check_writable(&access, Allow::ALL).await?;
         }
+        let known = |column: &Column| {
+            column.filled == Filled::Generated
+                || own.reading().columns.iter().any(|known| known.name == column.name)
+                || own.whole().not_kept.contains(&column.name)
+        };
+        let added = schema.columns.iter().filter(|column| !known(column)).map(|column| column.name.clone());
+        let added = added.collect();
         let keep = task.run.as_deref().filter(|_| !task.no_undo && !task.dry_run).map(|run| (store, run));
         let limits = UndoLimits::of(agent.engine.as_ref(), &head.plan, &schema, own.whole()).await;
         Ok(Self {
@@ -108,6 +117,7 @@ impl<'a> Table<'a> {
             operations: [Operations::default(); 2],
             access,
             own,
+            added,
             reader,
         })
     }
@@ -250,6 +260,15 @@ impl<'a> Table<'a> {
                 self.leave(key, why).await?;
                 return Ok(None);
             }
+        }
+        if row.before.is_none() && !self.added.is_empty() {
+            self.undone.refused += 1;
+            let why = format!(
+                "left as it is: column {} was added since the run, and what it holds would be lost with the row",
+                self.added.join(", ")
+            );
+            self.leave(key, &why).await?;
+            return Ok(None);
         }
         let was = row.whole_before(self.own.is_plans());
         if row.before.is_some() && was.is_none() {

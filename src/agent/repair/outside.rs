@@ -12,7 +12,7 @@ use crate::model::{Key, Plan};
 
 /// The run is about the rows of a condition.
 pub(super) fn has_condition(plan: &Plan) -> bool {
-    plan.source_where.is_some() || plan.target_where.is_some()
+    plan.is_filtered()
 }
 
 pub(super) fn is_one_sided(reread: &Reread) -> bool {

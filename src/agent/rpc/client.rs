@@ -18,6 +18,7 @@ use super::super::conversation::failed_event;
 use super::super::error::{AgentError, FailureKind};
 use super::super::event::{Event, Task, UndoTask};
 use super::super::handle::{Agent, AgentHandle, SourceEnd};
+use super::super::listed::Listed;
 use super::super::local::LEFT_OUT_MAX;
 use super::super::proto::agent_client::AgentClient;
 use super::super::proto::{
@@ -229,18 +230,15 @@ impl Agent for RemoteAgent {
     }
 
     async fn tables(&self, schema: Option<&str>) -> Result<Vec<TableName>, AgentError> {
-        Ok(self.tables_and_left_out(schema).await?.0)
+        Ok(self.listed(schema).await?.tables)
     }
 
-    async fn tables_and_left_out(
-        &self,
-        schema: Option<&str>,
-    ) -> Result<(Vec<TableName>, Vec<String>), AgentError> {
+    async fn listed(&self, schema: Option<&str>) -> Result<Listed, AgentError> {
         let request = TablesRequest { schema: schema.unwrap_or_default().to_owned() };
         let mut reply = answer(&self.address, UNARY_TIMEOUT, self.client.clone().tables(request)).await?;
         reply.left_out.truncate(LEFT_OUT_MAX);
         let tables: Result<_, _> = reply.tables.iter().map(|table| parse(table, &self.address)).collect();
-        Ok((tables?, reply.left_out))
+        Ok(Listed { tables: tables?, left_out: reply.left_out, partial: reply.partial })
     }
 
     async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {

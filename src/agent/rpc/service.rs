@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::conversation::{failed_event, run_target, run_undo, serve_source};
 use super::super::error::{AgentError, FailureKind};
 use super::super::event::{Event, Task, UndoTask};
+use super::super::listed::Listed;
 use super::super::local::LocalAgent;
 use super::super::proto::agent_server::Agent;
 use super::super::proto::{
@@ -220,9 +221,8 @@ impl Agent for Service {
         let schema = request.into_inner().schema;
         let reply = async {
             let schema = (!schema.is_empty()).then_some(schema.as_str());
-            let tables = self.agent.tables(schema).await?;
-            let left_out = self.agent.left_out(schema).await?;
-            Ok(TablesReply { tables: tables.iter().map(json).collect::<Result<_, _>>()?, left_out })
+            let Listed { tables, left_out, partial } = self.agent.listed(schema).await?;
+            Ok(TablesReply { tables: tables.iter().map(json).collect::<Result<_, _>>()?, left_out, partial })
         };
         reply.await.map(Response::new).map_err(|error: AgentError| to_status(&error))
     }

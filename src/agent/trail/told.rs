@@ -217,6 +217,7 @@ mod tests {
             key_len: 2,
             source_where: None,
             target_where: None,
+            ranges: None,
             warnings: Vec::new(),
             coverage: crate::model::ColumnCoverage::default(),
         };

@@ -24,6 +24,7 @@ fn head() -> JournalHead {
         key_len: 0,
         source_where: None,
         target_where: None,
+        ranges: None,
         warnings: Vec::new(),
         coverage: crate::model::ColumnCoverage::default(),
     };
@@ -36,6 +37,7 @@ fn head() -> JournalHead {
         references: Vec::new(),
         referrers: Vec::new(),
         triggers: Vec::new(),
+        fires_on_exchange: false,
         notes: Vec::new(),
         identity: None,
         hidden_rows: None,

@@ -249,6 +249,7 @@ mod tests {
             references: Vec::new(),
             referrers: Vec::new(),
             triggers: Vec::new(),
+            fires_on_exchange: false,
             notes: Vec::new(),
             identity: None,
             hidden_rows: None,

@@ -7,7 +7,7 @@ use sqlx::{
 
 use super::catalogue::{self, column_named, of_table};
 use super::session::execute;
-use super::statement::{quote, quote_table};
+use super::statement::{quote, quote_table, quoted};
 use super::{MySqlEngine, errors, stable, wire};
 use crate::engine::EngineError;
 use crate::engine::measure::{self, Dialect};
@@ -54,6 +54,10 @@ fn has_odd_dates(ty: &ColumnType) -> bool {
 impl Dialect for MySql {
     fn quote(&self, name: &str) -> String {
         quote(name)
+    }
+
+    fn literal(&self, text: &str) -> String {
+        quoted(text)
     }
 
     fn table(&self, table: &TableName) -> String {
@@ -211,6 +215,12 @@ impl MySqlEngine {
         if let Some(bare) = measure::bare(&MySql, question) {
             let prepared = (&mut connection).prepare(AssertSqlSafe(bare).into_sql_str()).await;
             prepared.map_err(|error| errors::reading(&during, true, &error))?;
+        }
+        if let Question::Scalar { sql } = question {
+            // As it stands, before it is put into one of ours, whose parentheses it could close.
+            let query = AssertSqlSafe(format!("{}\n", measure::query(sql))).into_sql_str();
+            let prepared = (&mut connection).prepare(query).await;
+            prepared.map_err(|error| measure::of_query(errors::reading(&during, true, &error)))?;
         }
         if let Some(filter) = question.filter() {
             stable::check_filter(&mut connection, &self.facts, filter, &during).await?;

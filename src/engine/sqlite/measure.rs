@@ -8,6 +8,7 @@ use rusqlite::{Connection, Error};
 
 use super::errors::engine_error;
 use super::params::quote;
+use super::stored::Stored;
 use super::{SqliteEngine, stable};
 use crate::engine::measure::{self, Dialect};
 use crate::engine::{EngineError, ErrorKind};
@@ -162,6 +163,10 @@ impl Dialect for Sqlite {
         quote(name)
     }
 
+    fn literal(&self, text: &str) -> String {
+        Stored::text(text).literal()
+    }
+
     fn table(&self, table: &TableName) -> String {
         quote(&table.name)
     }
@@ -274,6 +279,11 @@ impl SqliteEngine {
                 (format!("look for an index of {table}"), indexed(table, column))
             }
         };
+        // A query of the user's own is prepared as it stands too, before it is put into one of ours.
+        let query = match question {
+            Question::Scalar { sql } => Some(measure::query(sql).to_owned()),
+            _ => None,
+        };
         let bare = measure::bare(&Sqlite, question);
         let is_scalar = matches!(question, Question::Scalar { .. });
         self.blocking("read", move |engine| {
@@ -281,6 +291,10 @@ impl SqliteEngine {
             if let Some(bare) = bare {
                 connection.prepare(&bare).map_err(|error| engine_error(&during, &error))?;
                 stable::check(&connection, &bare, "the filter", &during)?;
+            }
+            if let Some(query) = query {
+                let prepared = connection.prepare(&query).map(drop);
+                prepared.map_err(|error| measure::of_query(engine_error(&during, &error)))?;
             }
             if is_scalar {
                 scalar(&connection, &sql, &during).map_err(measure::of_query)
