@@ -105,6 +105,7 @@ pub(super) fn request(args: &PairArgs, shutdown: &Shutdown) -> RunRequest {
         },
         source_where: args.source_where.clone().or_else(|| args.both_where.clone()),
         target_where: args.target_where.clone().or_else(|| args.both_where.clone()),
+        ranges: None,
     };
     let options = TaskOptions {
         recheck: args.recheck,
@@ -250,6 +251,9 @@ impl Job<'_> {
         // What cannot be noted or told is not done: a listener that fails stops the run.
         let (outcome, ()) = tokio::try_join!(run, listen)?;
         let outcome = outcome?;
+        if let Some(sql) = sql.take_if(|_| was_stopped(&outcome.tables)) {
+            sql.discard();
+        }
         if let Some(sql) = sql {
             let engine = target_agent.server().await?.engine;
             let heading = Heading {
@@ -386,6 +390,7 @@ pub(super) async fn agent(args: &AgentArgs, shutdown: &Shutdown) -> Result<u8, F
     let serves = Serves {
         tables: (!args.table.is_empty()).then(|| args.table.clone()),
         write: args.allow_write,
+        conditions: args.allow_where,
         sql: args.allow_sql,
     };
     let undo = evidence::agent_undo_store(&args.undo, args.allow_write && !args.no_undo)?;

@@ -29,8 +29,8 @@ struct Part {
 }
 
 /// Collects statements beside the file, which appears when all of them are there: deletes first, for they may free unique
-/// values, and those of children before their parents'; then updates, then inserts, parents first. Of several tables, what others
-/// refer to is deleted at the end, when nothing refers to it any more.
+/// values, and those of children before their parents'; then updates, then inserts, parents first. Where rows are updated, what other
+/// tables refer to is deleted at the end, when nothing refers to it any more.
 #[derive(Debug)]
 pub(super) struct SqlFile {
     path: PathBuf,
@@ -75,6 +75,11 @@ impl SqlFile {
         part.write(table, statement).map_err(|error| Beside::failed(&self.path, &error))
     }
 
+    /// A run that was stopped has no file: half of the statements make nothing what it was. What is there already stays.
+    pub(super) fn discard(self) {
+        tracing::warn!("{} was not written, because the run was stopped", self.path.display());
+    }
+
     /// Puts the file in its place, and says what is in it.
     pub(super) fn finish(self, engine: EngineKind, heading: &Heading<'_>) -> Result<String, Failure> {
         let failed = |error: std::io::Error| Beside::failed(&self.path, &error);
@@ -83,18 +88,17 @@ impl SqlFile {
             updates: self.updates.count,
             deletes: self.deletes.count + self.last.count,
         };
-        let parts = [&self.deletes, &self.updates, &self.inserts, &self.last];
-        let tables: BTreeSet<usize> =
-            parts.iter().flat_map(|part| part.tables.iter().map(|(table, _)| *table)).collect();
-        let alone = tables.len() < 2;
+        let numbers = |part: &Part| part.tables.iter().map(|(table, _)| *table).collect::<BTreeSet<usize>>();
+        // Rows that are updated may refer to other rows afterwards. Where none is, deletes stand first: they may free unique values.
+        let first = numbers(&self.updates).is_subset(&numbers(&self.last));
         let mut whole = BufWriter::new(Beside::create(&self.path)?);
         let (begin, end) = frame(engine);
         let text = format!("{}{begin}\n", comments(engine, heading, counts));
         whole.write_all(text.as_bytes()).map_err(failed)?;
-        let (first, last) = if alone { (Some(self.last), None) } else { (None, Some(self.last)) };
+        let (first, last) = if first { (Some(self.last), None) } else { (None, Some(self.last)) };
         for (part, last_first) in [
-            (first, true),
             (Some(self.deletes), true),
+            (first, true),
             (Some(self.updates), false),
             (Some(self.inserts), false),
             (last, true),

@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::chain::{Entry, EntryKind};
 use super::rows::are_digits;
-use super::run_query::RunFilter;
 use super::runs::{RunStart, entry};
+use super::store::{Cell, query};
 use super::trail::EntryFilter;
 use super::{Ledger, LedgerError};
 use crate::agent::{DifferenceKind, Intents, RowOutcome};
 use crate::report::backfill::BackfillTable;
-use crate::report::record::{DifferenceRecord, Evidence, RunRecord, TableRecord, TrailSummary};
+use crate::report::record::{DifferenceRecord, Evidence, TableRecord, TrailSummary};
 use crate::report::{SCHEMA_VERSION, TableReport, Verdict};
 
 /// A table's report as the ledger keeps it: no values, and keys as `key` renders them for a table and its key.
@@ -161,15 +161,12 @@ impl Ledger {
     }
     /// Runs that took back rows which this one wrote: none that only said what it would take back, or failed before the first.
     pub async fn undone_by(&self, run: &str) -> Result<Vec<String>, LedgerError> {
-        let filter = RunFilter { undoes: Some(run.to_owned()), ..RunFilter::default() };
-        let wrote = |run: &RunRecord| {
-            let rows =
-                |table: &TableRecord| table.outcome.inserted + table.outcome.updated + table.outcome.deleted;
-            // Of one that died nothing is counted.
-            run.writes
-                && (run.outcome.as_deref().is_none_or(|outcome| outcome == "abandoned")
-                    || run.tables.iter().any(|table| rows(table) > 0))
-        };
-        Ok(self.runs(&filter).await?.into_iter().filter(wrote).map(|run| run.id).collect())
+        let sql = "SELECT r.id FROM trueup_runs r WHERE r.undoes = $1 AND r.writes = 1 AND ( \
+                     EXISTS (SELECT 1 FROM trueup_tables t WHERE t.run = r.id AND t.inserted + t.updated + t.deleted > 0) \
+                     OR (COALESCE(r.outcome, '') NOT IN ('same', 'different') \
+                         AND EXISTS (SELECT 1 FROM trueup_audit a WHERE a.run = r.id AND a.kind = 'intent'))) \
+                   ORDER BY r.started_at DESC, r.id DESC";
+        let rows = query(self.store.as_ref(), sql, vec![Cell::text(run)]).await?;
+        Ok(rows.into_iter().map(|mut row| row.text()).collect())
     }
 }

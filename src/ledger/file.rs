@@ -34,6 +34,7 @@ type Identity = PathBuf;
 pub(super) struct LedgerFile {
     pub(super) path: PathBuf,
     pub(super) connection: Arc<tokio::sync::Mutex<Connection>>,
+    identity: Identity,
 }
 
 impl LedgerFile {
@@ -62,9 +63,23 @@ impl LedgerFile {
         }
         let connection = connect(path).map_err(|error| failed(path, &error))?;
         let connection = Arc::new(tokio::sync::Mutex::new(connection));
-        let file = Arc::new(Self { path: path.to_owned(), connection });
+        let file = Arc::new(Self { path: path.to_owned(), connection, identity });
         open.push((identity, Arc::downgrade(&file)));
         Ok(file)
+    }
+
+    /// What is written into a file that has another name by now, or none, is found by nobody.
+    pub(super) fn is_in_its_place(&self) -> Result<(), LedgerError> {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            return Ok(());
+        }
+        Err(LedgerError::new(
+            format!(
+                "the ledger {} was removed, renamed or replaced while it was in use",
+                self.path.display()
+            ),
+            "put the file back: what was recorded until then is in it",
+        ))
     }
 
     /// A second connection, inside a transaction that reads: SQLite's own second connection takes no locks away.

@@ -12,6 +12,9 @@ pub(super) const RUN_COLUMNS: &str = "id, kind, who, host, software, started_at,
      target_reference, writes, undoes, options, only_in_source, only_in_target";
 pub(super) const TABLE_COLUMNS: &str =
     "source_table, target_table, verdict, plan_fingerprint, plan, outcome, warnings, error, backfill";
+/// What SQL would ask for, beside the whole that is in `outcome`.
+const SUM_COLUMNS: &str = "source_rows, target_rows, missing, changed, extra, inserted, updated, deleted, not_written, set_aside, \
+    source_root, target_root, repaired_root, proved, bytes, milliseconds";
 pub(super) const DIFFERENCE_COLUMNS: &str = "table_position, kind, key, columns, reason";
 const DIFFERENCES_A_STATEMENT: usize = 500;
 
@@ -96,7 +99,7 @@ impl Ledger {
     /// Notes how the run ended, and seals its record in the trail.
     pub async fn finish(&self, start: &RunStart, end: &RunEnd) -> Result<Head, LedgerError> {
         let tables: Vec<(Vec<Cell>, Vec<Vec<Cell>>)> =
-            end.tables.iter().map(|table| (table_cells(table), difference_cells(table))).collect();
+            end.tables.iter().map(|table| (whole_cells(table), difference_cells(table))).collect();
         let run = vec![
             Cell::text(&end.ended_at),
             Cell::text(&end.outcome),
@@ -113,38 +116,12 @@ impl Ledger {
              WHERE id = $6 AND ended_at IS NULL",
             update,
         )];
-        for (at, (table, (cells, differences))) in (0..).zip(end.tables.iter().zip(tables)) {
-            let outcome = &table.outcome;
+        for (at, (cells, differences)) in (0..).zip(tables) {
             let mut all = vec![Cell::text(&start.id), Cell::int(at)];
             all.extend(cells);
-            // What SQL would ask for, beside the whole.
-            all.extend(
-                [
-                    outcome.source_rows,
-                    outcome.target_rows,
-                    outcome.missing,
-                    outcome.changed,
-                    outcome.extra,
-                    outcome.inserted,
-                    outcome.updated,
-                    outcome.deleted,
-                    outcome.left,
-                    outcome.set_aside,
-                ]
-                .map(Cell::count),
-            );
-            all.extend([Cell::text(&outcome.source_root), Cell::text(&outcome.target_root)]);
-            all.push(Cell::Text(outcome.repaired_root.clone()));
-            all.extend([
-                Cell::int(i64::from(outcome.proved)),
-                Cell::count(outcome.bytes_to_source + outcome.bytes_to_target),
-                Cell::int(milliseconds(table.seconds())),
-            ]);
             steps.push(Step::execute(
                 format!(
-                    "INSERT INTO trueup_tables (run, position, {TABLE_COLUMNS}, source_rows, target_rows, missing, changed,
-                     extra, inserted, updated, deleted, not_written, set_aside, source_root, target_root, repaired_root,
-                     proved, bytes, milliseconds) VALUES {}",
+                    "INSERT INTO trueup_tables (run, position, {TABLE_COLUMNS}, {SUM_COLUMNS}) VALUES {}",
                     places(1, 27)
                 ),
                 all,
@@ -199,12 +176,13 @@ impl Ledger {
         let sql = format!("SELECT {RUN_COLUMNS} FROM trueup_runs WHERE id = $1");
         let Some(mut row) = query(store, sql, id()).await?.into_iter().next() else { return Ok(None) };
         let (start, end) = begun(&mut row);
-        let sql =
-            format!("SELECT position, {TABLE_COLUMNS} FROM trueup_tables WHERE run = $1 ORDER BY position");
+        let sql = format!(
+            "SELECT position, {TABLE_COLUMNS}, {SUM_COLUMNS} FROM trueup_tables WHERE run = $1 ORDER BY position"
+        );
         let mut tables = Vec::new();
         for mut row in query(store, sql, id()).await? {
             let position = row.int();
-            let cells = (0..9).map(|_| Cell::Text(row.maybe_text())).collect();
+            let cells = (0..25).map(|_| Cell::Text(row.maybe_text())).collect();
             let sql = format!(
                 "SELECT {DIFFERENCE_COLUMNS} FROM trueup_differences WHERE run = $1 AND table_position = $2 ORDER BY position"
             );
@@ -251,6 +229,33 @@ pub(super) fn begun(row: &mut Row) -> (RunStart, Vec<Cell>) {
     start.options = serde_json::from_str(&row.text()).unwrap_or_default();
     end.extend((0..2).map(|_| Cell::Text(row.maybe_text())));
     (start, end)
+}
+
+/// All cells of a table's row.
+fn whole_cells(table: &TableRecord) -> Vec<Cell> {
+    let outcome = &table.outcome;
+    let mut all = table_cells(table);
+    let counts = [
+        outcome.source_rows,
+        outcome.target_rows,
+        outcome.missing,
+        outcome.changed,
+        outcome.extra,
+        outcome.inserted,
+        outcome.updated,
+        outcome.deleted,
+        outcome.left,
+        outcome.set_aside,
+    ];
+    all.extend(counts.map(Cell::count));
+    all.extend([Cell::text(&outcome.source_root), Cell::text(&outcome.target_root)]);
+    all.push(Cell::Text(outcome.repaired_root.clone()));
+    all.extend([
+        Cell::int(i64::from(outcome.proved)),
+        Cell::count(outcome.bytes_to_source + outcome.bytes_to_target),
+        Cell::int(milliseconds(table.seconds())),
+    ]);
+    all
 }
 
 /// Everything that the ledger says of an ended run, as one hash.

@@ -75,6 +75,7 @@ async fn on(
 #[async_trait]
 impl Store for SqliteStore {
     async fn run(&self, steps: Vec<Step>) -> Result<Vec<Given>, StoreError> {
+        self.file.is_in_its_place().map_err(StoreError::Failed)?;
         on(&self.file.connection, &self.file.path, steps, transaction).await
     }
 
