@@ -43,8 +43,8 @@ pub struct Permission {
     cascade: bool,
     /// A delete here deletes or rewrites rows of other tables.
     deletes_spread: bool,
-    /// The table has triggers.
-    fires: bool,
+    /// Triggers fire when a row is deleted and inserted again.
+    fires_on_exchange: bool,
     /// Cells of a row, by their place, whose update rewrites rows of other tables.
     spreading_cells: Vec<usize>,
     /// A column that an insert leaves empty and that cannot be empty.
@@ -82,7 +82,7 @@ impl Permission {
             allow: Allow::NOTHING,
             cascade: false,
             deletes_spread: false,
-            fires: false,
+            fires_on_exchange: false,
             spreading_cells: Vec::new(),
             required: None,
         }
@@ -100,7 +100,7 @@ impl Permission {
             allow,
             cascade,
             deletes_spread: schema.referrers.iter().any(|referrer| referrer.delete_spreads),
-            fires: !schema.triggers.is_empty(),
+            fires_on_exchange: schema.fires_on_exchange,
             spreading_cells: cells.filter(|(_, column)| spreads(&column.name)).map(|(at, _)| at).collect(),
             required: required_beyond(schema, access).map(str::to_owned),
         }
@@ -160,7 +160,7 @@ impl Permission {
     /// whatever was accepted, for a delete that spreads is no way to make an update. Nor is one for which triggers fire.
     pub fn permit_exchange(&self, changes: PermittedChanges) -> Result<PermittedExchange, PermittedChanges> {
         let updates = changes.as_slice().iter().any(|change| change.operation() == Operation::Update);
-        if self.deletes_spread || (self.fires && updates) {
+        if self.deletes_spread || (self.fires_on_exchange && updates) {
             Err(changes)
         } else {
             Ok(PermittedExchange(changes))
@@ -316,6 +316,7 @@ mod tests {
             references: Vec::new(),
             referrers: Vec::new(),
             triggers: Vec::new(),
+            fires_on_exchange: false,
             notes: Vec::new(),
             identity: None,
             hidden_rows: None,

@@ -227,6 +227,9 @@ pub struct TableSchema {
     pub referrers: Vec<Referrer>,
     /// Names of the triggers that would fire when rows are written.
     pub triggers: Vec<String>,
+    /// Some of them fire when a row is deleted and inserted again.
+    #[serde(default)]
+    pub fires_on_exchange: bool,
     /// The engine's own note of something a person must know (a non-transactional storage engine, say).
     pub notes: Vec<String>,
     /// Another value than before: the table was dropped and made again, truncated, or rewritten. `None` where the engine

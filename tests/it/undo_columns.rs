@@ -83,3 +83,24 @@ fn bytes_without_a_character_come_back_as_they_were() {
         }
     }
 }
+
+#[test]
+fn a_row_into_which_others_wrote_in_a_column_of_later_is_not_deleted() {
+    for create in Db::all() {
+        let (source, target) = (create(), create());
+        for db in [&source, &target] {
+            db.execute("CREATE TABLE t (id int PRIMARY KEY, v int)");
+        }
+        source.execute("INSERT INTO t VALUES (1, 1), (2, 2)");
+        target.execute("INSERT INTO t VALUES (2, 9)");
+        let place = Place::new();
+        let repaired = place.repair(&source.url(), &target.url(), &["-t", "t"]);
+        assert_eq!(repaired.status, 0, "{repaired:?}");
+        target.execute("ALTER TABLE t ADD COLUMN z varchar(20)");
+        target.execute("UPDATE t SET z = 'theirs' WHERE id = 1");
+        let undone = undo(&place, &run_of(&repaired), &target.url());
+        assert_eq!((undone.status, counts(&undone, &["updated", "deleted"])), (1, vec![1, 0]), "{undone:?}");
+        assert!(format!("{undone:?}").contains("column z was added since the run"), "{undone:?}");
+        assert_eq!(target.scalar("SELECT z FROM t WHERE id = 1").as_deref(), Some("theirs"));
+    }
+}

@@ -122,20 +122,8 @@ fn a_table_that_is_gone_is_no_reason_to_write_another() {
 #[test]
 fn what_is_done_to_a_table_every_day_leaves_it_the_same() {
     let daily: [&[&str]; 3] = [
-        &[
-            "ANALYZE t",
-            "VACUUM t",
-            "VACUUM FULL t",
-            "CREATE INDEX i ON t (v)",
-            "ALTER TABLE t ADD COLUMN w int DEFAULT 7",
-            "CREATE TABLE u (a int)",
-        ],
-        &[
-            "ANALYZE TABLE t",
-            "CREATE INDEX i ON t (v)",
-            "CREATE TABLE u (a int)",
-            "ALTER TABLE t ADD COLUMN w int DEFAULT 7",
-        ],
+        &["ANALYZE t", "VACUUM t", "VACUUM FULL t", "CREATE INDEX i ON t (v)", "CREATE TABLE u (a int)"],
+        &["ANALYZE TABLE t", "CREATE INDEX i ON t (v)", "CREATE TABLE u (a int)"],
         &[
             "ANALYZE",
             "VACUUM",

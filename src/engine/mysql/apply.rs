@@ -89,9 +89,9 @@ pub(super) async fn replace(
     }
     let updates = changes.iter().any(|change| change.operation() == Operation::Update);
     if updates
-        && read_back::may_have_triggers(connection, facts, &beyond.schema, access).await.map_err(failed)?
+        && read_back::may_fire_on_exchange(connection, facts, &beyond.schema, access).await.map_err(failed)?
     {
-        let reason = "rows exchange unique values, and deleting and inserting them would fire triggers";
+        let reason = "rows exchange unique values, and triggers may fire when they are deleted and inserted (a login without TRIGGER does not see them)";
         return refused(RejectionKind::Unique, reason.to_owned());
     }
     let reads_back =

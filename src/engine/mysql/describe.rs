@@ -7,7 +7,7 @@ use sqlx::mysql::MySqlConnection;
 use super::catalogue::{named, of_table, texts};
 use super::identity::identity;
 use super::types::{Declared, collation_folds, column_type};
-use super::{Facts, errors};
+use super::{Facts, errors, visible};
 use crate::engine::{EngineError, ErrorKind};
 use crate::model::{Column, ColumnType, Filled, Referrer, TableName, TableSchema, UniqueKey};
 
@@ -86,6 +86,7 @@ pub(super) async fn describe(
         references: Vec::new(),
         referrers: Vec::new(),
         triggers: Vec::new(),
+        fires_on_exchange: false,
         notes: Vec::new(),
         identity: None,
         hidden_rows: None,
@@ -143,11 +144,24 @@ pub(super) async fn describe(
     described.references = rows.iter().map(|row| TableName::new(Some(text(row, 0)), text(row, 1))).collect();
 
     described.referrers = referrers(connection, facts, &schema, &name).await.map_err(failed)?;
+    if !visible::sees_tables_of(connection, &schema).await.map_err(failed)? {
+        // A foreign key of such a table may pass on what is done to the rows here.
+        let keys = described.keys.iter().flat_map(|key| key.columns.clone()).collect();
+        described.referrers.push(Referrer {
+            table: TableName::new(None, "(tables that this login may not see)"),
+            delete_spreads: true,
+            update_spreads: true,
+            update_columns: keys,
+        });
+    }
 
     let of = named(facts, &[("event_object_schema", &schema), ("event_object_table", &name)]);
-    let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} ORDER BY 1");
+    let sql = format!(
+        "SELECT trigger_name, event_manipulation FROM information_schema.triggers WHERE {of} ORDER BY 1"
+    );
     let rows = texts(connection, &sql).await.map_err(failed)?;
     described.triggers = rows.iter().map(|row| text(row, 0).to_owned()).collect();
+    described.fires_on_exchange = rows.iter().any(|row| text(row, 1) != "UPDATE");
     Ok(described)
 }
 

@@ -24,6 +24,7 @@ mod stable;
 mod statement;
 mod trigger_settings;
 mod types;
+mod visible;
 mod wire;
 mod writer;
 
@@ -232,6 +233,11 @@ impl Engine for MySqlEngine {
         }
         let mut connection = self.connection(&format!("read {}", access.table)).await?;
         let found = fetch::lookup(&mut connection, access, keys, self.target.idle_limit).await;
+        if access.filter.is_some() {
+            // It ran SQL of the caller's own, which may have set variables and taken locks: the next caller may be another.
+            drop(connection.detach());
+            return found;
+        }
         given_back(connection, found)
     }
 

@@ -6,7 +6,7 @@ use sqlx::mysql::MySqlConnection;
 
 use super::catalogue::{named, texts};
 use super::keys::Asked;
-use super::{Facts, fetch};
+use super::{Facts, fetch, visible};
 use crate::engine::EngineError;
 use crate::engine::read_back::rejection;
 use crate::model::schema::keeps_less;
@@ -30,7 +30,7 @@ pub(super) async fn may_differ(
 }
 
 /// Whether the table has triggers, as far as this login may see them.
-pub(super) async fn may_have_triggers(
+async fn may_have_triggers(
     connection: &mut MySqlConnection,
     facts: &Facts,
     schema: &str,
@@ -38,15 +38,21 @@ pub(super) async fn may_have_triggers(
 ) -> Result<bool, sqlx::Error> {
     let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
     let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} LIMIT 1");
-    if !texts(connection, &sql).await?.is_empty() {
-        return Ok(true);
-    }
-    let grants = texts(connection, "SHOW GRANTS").await?;
-    let sees_triggers = grants.iter().flatten().flatten().any(|grant| {
-        let grant = grant.to_uppercase();
-        (grant.contains("ALL PRIVILEGES") || grant.contains("TRIGGER")) && grant.contains(" ON *.*")
-    });
-    Ok(!sees_triggers)
+    Ok(!texts(connection, &sql).await?.is_empty() || !visible::sees_triggers_of(connection, schema).await?)
+}
+
+/// Whether triggers of the table may fire when rows are deleted and inserted again.
+pub(super) async fn may_fire_on_exchange(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    access: &TableAccess,
+) -> Result<bool, sqlx::Error> {
+    let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
+    let sql = format!(
+        "SELECT trigger_name FROM information_schema.triggers WHERE {of} AND event_manipulation <> 'UPDATE' LIMIT 1"
+    );
+    Ok(!texts(connection, &sql).await?.is_empty() || !visible::sees_triggers_of(connection, schema).await?)
 }
 
 /// Which of these changes, just made, left something else, and why.

@@ -339,7 +339,7 @@ fn literal(column: &AccessColumn, value: &Bind) -> String {
 }
 
 /// Backslashes mean different things under different sql_modes: text that has one goes as hex.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains('\\') || text.chars().any(char::is_control) {
         return format!("_utf8mb4 X'{}'", hex(text.as_bytes()));
     }

@@ -132,14 +132,17 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
     let references =
         names_of(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_list(?1)", &name)?;
     let notes = notes(connection, &name, &columns)?;
+    let triggers: Vec<(String, String)> = connection
+        .prepare(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
+        )?
+        .query_map([&name], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, Error>>()?;
     Ok(TableSchema {
         references: references.into_iter().map(|name| TableName { schema: None, name }).collect(),
         referrers: referrers(connection, &name)?,
-        triggers: names_of(
-            connection,
-            "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE",
-            &name,
-        )?,
+        fires_on_exchange: triggers.iter().any(|(name, sql)| !waits_for_updates(name, sql)),
+        triggers: triggers.into_iter().map(|(name, _)| name).collect(),
         estimated_rows: if is_view { None } else { estimate(connection, &name) },
         table: TableName { schema: None, name },
         is_view,
@@ -149,6 +152,15 @@ fn read(connection: &Connection, name: String, is_view: bool) -> Result<TableSch
         identity: None,
         hidden_rows: None,
     })
+}
+
+/// Whether a trigger waits for updates alone: of the words behind its name, that of its event comes first.
+fn waits_for_updates(name: &str, sql: &str) -> bool {
+    let behind = sql.find(name).and_then(|at| sql.get(at + name.len()..)).unwrap_or_default();
+    let mut words = behind.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let event = words
+        .find(|word| ["INSERT", "UPDATE", "DELETE"].iter().any(|event| word.eq_ignore_ascii_case(event)));
+    event.is_some_and(|word| word.eq_ignore_ascii_case("UPDATE"))
 }
 
 fn names_of(connection: &Connection, sql: &str, table: &str) -> Result<Vec<String>, Error> {

@@ -16,6 +16,7 @@ fn everything() -> Permission {
         references: Vec::new(),
         referrers: Vec::new(),
         triggers: Vec::new(),
+        fires_on_exchange: false,
         notes: Vec::new(),
         identity: None,
         hidden_rows: None,
