@@ -1,6 +1,7 @@
 //! The undo journal of one table's writes, where one is kept: what a batch overwrites before it is written, and what it left.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::super::compare::missing_rows::Missing;
 use super::super::error::AgentError;
@@ -13,6 +14,9 @@ use super::whole_rows::{overwritten, rows_of};
 use crate::engine::Origin;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{Change, Key, Plan};
+
+/// How often rows that were written are read back again, where a connection broke.
+const READ_BACK_AGAIN: u32 = 3;
 
 /// Rows of a batch that are to be read back when it has been written.
 #[derive(Debug, Default)]
@@ -122,8 +126,8 @@ impl<'a> JournalKeeper<'a> {
         Ok(ReadBack::Run(missing.rows.iter().map(|(key, _)| Key::from(key)).collect()))
     }
 
-    /// What the rows hold now that were written, by their place in the batch. Where that cannot be read it is not known, and
-    /// the run goes on.
+    /// What the rows hold now that were written, by their place in the batch. Where that cannot be read, tried more than once,
+    /// it is not known, and the run goes on.
     pub(super) async fn read_back(
         &self,
         wanted: &ReadBack,
@@ -137,7 +141,15 @@ impl<'a> JournalKeeper<'a> {
             ReadBack::Keys(keys) => {
                 let keys = keys.iter().filter(|(at, _)| written(*at)).cloned();
                 let (places, keys): (Vec<usize>, Vec<Key>) = keys.unzip();
-                let Ok(rows) = rows_of(self.agent, own.reading(), &keys, |_| true).await else { return left };
+                let mut read = rows_of(self.agent, own.reading(), &keys, |_| true).await;
+                for attempt in 0..READ_BACK_AGAIN {
+                    if read.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                    read = rows_of(self.agent, own.reading(), &keys, |_| true).await;
+                }
+                let Ok(rows) = read else { return left };
                 for (at, key) in places.into_iter().zip(&keys) {
                     if let Some(slot) = left.get_mut(at) {
                         *slot = rows.get(key).map(|row| journal.digest(key.as_bytes(), row.as_bytes()));
@@ -145,7 +157,15 @@ impl<'a> JournalKeeper<'a> {
                 }
             }
             ReadBack::Run(keys) => {
-                let Ok(rows) = self.agent.engine.fetch_run(own.reading(), keys).await else { return left };
+                let mut read = self.agent.engine.fetch_run(own.reading(), keys).await;
+                for attempt in 0..READ_BACK_AGAIN {
+                    if read.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                    read = self.agent.engine.fetch_run(own.reading(), keys).await;
+                }
+                let Ok(rows) = read else { return left };
                 let places: HashMap<&[u8], usize> =
                     keys.iter().enumerate().map(|(at, key)| (key.as_bytes(), at)).collect();
                 for (key, row) in rows.iter() {

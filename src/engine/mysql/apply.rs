@@ -23,6 +23,9 @@ use crate::model::{
     CanonicalRow, Change, ChangeOutcome, Key, Operation, Rejection, RejectionKind, TableAccess, fail_point,
 };
 
+/// A rollback is waited for so long.
+const ROLLBACK_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(super) async fn apply(
     connection: &mut MySqlConnection,
     facts: &Facts,
@@ -38,22 +41,33 @@ pub(super) async fn apply(
     settle_isolation(connection, facts, lock_waits).await.map_err(failed)?;
     // The guard rolls back when it is dropped, also where this future is.
     let mut transaction = connection.begin().await.map_err(failed)?;
-    let decision = Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: false };
-    let (pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
-    let reads_back = reads_back || pending.iter().any(|ready| ready.writes_stored_bytes(access));
-    let mut writer = Writer {
-        connection: &mut transaction,
-        access,
-        changes,
-        during: &during,
-        packet_max: facts.packet_max,
-        kept: beyond.set_on_update,
-        reads_back,
-        outcomes,
-        settings: TriggerSettings::default(),
+    let written = async {
+        let decision =
+            Decision { access, changes, during: &during, packet_max: facts.packet_max, whole: false };
+        let (pending, outcomes) = decision.lock_and_compare(&mut transaction).await?;
+        let reads_back = reads_back || pending.iter().any(|ready| ready.writes_stored_bytes(access));
+        let mut writer = Writer {
+            connection: &mut transaction,
+            access,
+            changes,
+            during: &during,
+            packet_max: facts.packet_max,
+            kept: beyond.set_on_update,
+            reads_back,
+            outcomes,
+            settings: TriggerSettings::default(),
+        };
+        writer.write_all(pending).await?;
+        Ok::<_, EngineError>(writer.outcomes)
     };
-    writer.write_all(pending).await?;
-    let outcomes = writer.outcomes;
+    let outcomes = match written.await {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            // Now, and not when the connection is used next: the next attempt may have another, and would wait for these locks.
+            let _ = tokio::time::timeout(ROLLBACK_MAX, transaction.rollback()).await;
+            return Err(error);
+        }
+    };
     fail_point();
     transaction.commit().await.map_err(failed)?;
     fail_point();

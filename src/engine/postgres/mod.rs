@@ -386,9 +386,14 @@ impl Engine for PgEngine {
             return Ok(Vec::new());
         }
         let mut connection = self.acquire().await?;
-        let outcomes = apply::apply(self, &mut connection, access, changes, wait).await?;
-        self.release(connection);
-        Ok(outcomes)
+        let written = apply::apply(self, &mut connection, access, changes, wait).await;
+        match &written {
+            Ok(_) => self.release(connection),
+            // The next attempt needs no new connection, and finds no locks of this one.
+            Err(error) if error.kind == ErrorKind::Locked => self.done(connection, &error.during).await?,
+            Err(_) => {}
+        }
+        written
     }
 
     async fn replace(
