@@ -14,7 +14,7 @@ BEGIN
       'pg_catalog.date', 'pg_catalog.timestamp', 'pg_catalog.timestamptz', 'pg_catalog.json', 'pg_catalog.jsonb', 'pg_catalog.xml', 'pg_catalog.oid',
       'pg_catalog.regclass', 'pg_catalog.tid', 'pg_catalog._text', 'pg_catalog._varchar', 'pg_catalog._int4', 'public.dom_key', 'public.dom_int', 'public.dom_at',
       'public.mood'] LOOP
-    FOREACH u IN ARRAY ARRAY[t, 'pg_catalog.text', 'pg_catalog.int4', 'pg_catalog._varchar'] LOOP
+    FOREACH u IN ARRAY ARRAY[t, 'pg_catalog.text'] LOOP
       n := n + 1;
       BEGIN
         EXECUTE pg_catalog.format('CREATE FUNCTION public.planted_%s(%s, %s) RETURNS pg_catalog.bool LANGUAGE plpgsql AS ''BEGIN RETURN public.evil(); END''', n, t, u);
@@ -242,6 +242,11 @@ fn a_function_that_others_planted_for_a_trigger_does_not_run() {
 
 #[test]
 fn words_of_a_trigger_are_told_by_no_sqlstate_and_its_row_is_set_aside() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute("CREATE TABLE t (id int PRIMARY KEY, email text)");
+    }
+    source.execute("INSERT INTO t SELECT i, 'quoted@example.org' FROM generate_series(1, 5) i");
     for code in [
         "insufficient_privilege",
         "55000",
@@ -257,13 +262,8 @@ fn words_of_a_trigger_are_told_by_no_sqlstate_and_its_row_is_set_aside() {
         "28000",
         "P0001",
     ] {
-        let (source, target) = (PostgresDb::create(), PostgresDb::create());
-        for db in [&source, &target] {
-            db.execute("CREATE TABLE t (id int PRIMARY KEY, email text)");
-        }
-        source.execute("INSERT INTO t SELECT i, 'quoted@example.org' FROM generate_series(1, 5) i");
         target.execute(&format!(
-            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF new.id = 3 THEN
+            "TRUNCATE t; DROP TRIGGER IF EXISTS g ON t; CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF new.id = 3 THEN
                RAISE EXCEPTION 'user % may not', new.email USING ERRCODE = '{code}', CONSTRAINT = new.email, COLUMN = new.email, TABLE = new.email, HINT = new.email, DETAIL = new.email;
              END IF; RETURN new; END $$;
              CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"
