@@ -69,7 +69,13 @@ fn a_file_of_sql_of_a_run_that_is_stopped_replaces_nothing() {
         "20s",
     ];
     let child = command(&args, &[]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    // What is collected stands beside the file from the run's beginning on.
+    let begun = Instant::now();
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    while files() < 2 && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(500));
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
