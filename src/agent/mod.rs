@@ -66,7 +66,7 @@ pub use trail::{
 pub use undo::{UndoKey, UndoStore};
 
 /// Agents of another protocol version are refused.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// What this build calls itself.
 pub const SOFTWARE: &str = concat!("trueup ", env!("CARGO_PKG_VERSION"));
