@@ -1,22 +1,9 @@
 //! Rows that exchange unique values are deleted and inserted again: only where that is nothing but an update.
 
-use serde_json::Value;
-
+use super::side_effects::{counts, repair};
 use super::support::any::{AnyDb, KINDS, Kind};
-use super::support::process::{Output, trueup};
+use super::support::process::trueup;
 use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
-
-fn repair(source: &str, target: &str, more: &[&str]) -> (Output, Value) {
-    let args = ["repair", source, target, "-t", "x", "--max-changes", "100%"];
-    let quiet = ["--quiet", "--recheck-delay", "1ms", "--format", "json", "--no-ledger"];
-    let output = trueup(&[&args[..], &quiet[..], more].concat());
-    let table = output.json()["tables"][0].clone();
-    (output, table)
-}
-
-fn counts(table: &Value) -> [u64; 4] {
-    ["inserted", "updated", "deleted", "set_aside"].map(|name| table[name].as_u64().unwrap())
-}
 
 fn pair(kind: Kind) -> (AnyDb, AnyDb) {
     let (source, target) = (AnyDb::create(kind), AnyDb::create(kind));

@@ -6,16 +6,19 @@ use serde_json::Value;
 use super::support::process::{Output, trueup};
 use super::support::servers::{MysqlDb, PostgresDb, SqliteDb};
 
-fn repair(source: &str, target: &str, more: &[&str]) -> (Output, Value) {
-    let args =
-        ["repair", source, target, "-t", "x", "--allow", "insert,update,delete", "--max-changes", "100%"];
+/// Of table x, with all that is allowed unless `more` says otherwise; and what is said of the table.
+pub(super) fn repair(source: &str, target: &str, more: &[&str]) -> (Output, Value) {
+    let mut args = vec!["repair", source, target, "-t", "x", "--max-changes", "100%"];
+    if !more.contains(&"--allow") {
+        args.extend(["--allow", "insert,update,delete"]);
+    }
     let quiet = ["--quiet", "--recheck-delay", "1ms", "--format", "json", "--no-ledger"];
     let output = trueup(&[&args[..], &quiet[..], more].concat());
     let table = output.json()["tables"][0].clone();
     (output, table)
 }
 
-fn counts(table: &Value) -> [u64; 4] {
+pub(super) fn counts(table: &Value) -> [u64; 4] {
     ["inserted", "updated", "deleted", "set_aside"].map(|name| table[name].as_u64().unwrap())
 }
 
@@ -358,5 +361,12 @@ fn a_date_that_sqlite_keeps_as_its_midnight_is_that_date() {
         let back = trueup(&args);
         assert_eq!(back.status, 0, "{text}: {back:?}");
         assert_eq!(source.scalar("SELECT k || v FROM x"), Some(format!("{text}7")));
+        // Ranges of days find it too.
+        source.execute(&format!("UPDATE x SET v = 8; INSERT INTO x VALUES ('2024-01-05', 1, '{text}')"));
+        let range =
+            ["--on", "d", "--from", "2024-01-01", "--to", "2024-01-09", "--step", "day", "--no-ledger"];
+        let filled = trueup(&[&["backfill", &source.url(), &target.url(), "-t", "x"][..], &range].concat());
+        assert_eq!(filled.status, 0, "{text}: {filled:?}");
+        assert_eq!(target.scalar("SELECT sum(v) FROM x").as_deref(), Some("9"), "{text}");
     }
 }

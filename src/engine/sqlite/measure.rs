@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error};
 use super::errors::engine_error;
 use super::params::quote;
 use super::stored::Stored;
+use super::types::midnight_of;
 use super::{SqliteEngine, stable};
 use crate::engine::measure::{self, Dialect};
 use crate::engine::{EngineError, ErrorKind};
@@ -32,7 +33,7 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
         Ok(text_of(context).and_then(parse_timestamp).map(|(micros, _)| micros))
     })?;
     connection.create_scalar_function("trueup_days", 1, flags, |context| {
-        Ok(text_of(context).and_then(parse_date))
+        Ok(text_of(context).and_then(|text| parse_date(text).or_else(|| midnight_of(text))))
     })?;
     connection.create_scalar_function("trueup_timestamp", 1, flags, |context| {
         Ok(context.get::<Option<i64>>(0)?.map(timestamp_text))

@@ -17,15 +17,9 @@ pub(super) struct Written {
 /// The rows to take the blame: those that refer to nothing; where none does, the deletes, which others may refer to; where
 /// there are none either, all.
 pub(super) fn blamed(connection: &Connection, table: &str, written: &[Written]) -> Result<Vec<usize>, Error> {
-    let mut check = connection.prepare("PRAGMA foreign_key_check")?;
-    let broken = check.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?)))?;
-    let mut own = HashSet::new();
-    for found in broken {
-        let (of, rowid) = found?;
-        if of.eq_ignore_ascii_case(table) {
-            own.extend(rowid);
-        }
-    }
+    let mut check = connection.prepare("SELECT rowid FROM pragma_foreign_key_check(?1)")?;
+    let broken = check.query_map([table], |row| row.get::<_, Option<i64>>(0))?;
+    let own: HashSet<i64> = broken.filter_map(Result::transpose).collect::<Result<_, Error>>()?;
     let some = |wanted: &dyn Fn(&Written) -> bool| -> Vec<usize> {
         written.iter().filter(|row| wanted(row)).map(|row| row.at).collect()
     };

@@ -94,7 +94,7 @@ fn text_as(writer: CellWriter<'_>, comparison: &ComparisonType, text: &str) {
 }
 
 /// The day of a moment that is its midnight, in no zone or in UTC: libraries that know no dates write them so.
-fn midnight_of(text: &str) -> Option<i32> {
+pub(super) fn midnight_of(text: &str) -> Option<i32> {
     let (micros, offset) = parse_timestamp(text).filter(|_| text.len() > 10)?;
     let is_midnight = micros.rem_euclid(MICROS_PER_DAY) == 0 && offset.is_none_or(|offset| offset == 0);
     is_midnight.then(|| i32::try_from(micros.div_euclid(MICROS_PER_DAY)).ok())?
