@@ -152,12 +152,11 @@ impl LocalAgent {
     pub async fn describe(&self, table: &TableName) -> Result<TableSchema, AgentError> {
         // Of a table that is not served, not even is said whether it is there.
         if !self.serves.may_permit(table) {
-            self.permit(table)?;
+            return Err(not_served(table));
         }
         let schema = self.engine.describe(table).await?;
         if !self.serves.permits(&schema.table) {
-            self.permit(table)?;
-            self.permit(&schema.table)?;
+            return Err(not_served(table));
         }
         Ok(schema)
     }
@@ -233,11 +232,7 @@ impl LocalAgent {
     }
 
     pub(super) fn permit(&self, table: &TableName) -> Result<(), AgentError> {
-        if self.serves.permits(table) {
-            return Ok(());
-        }
-        Err(AgentError::new(FailureKind::Refused, format!("this agent does not serve table {table}"))
-            .with_hint("start it with --table for this table"))
+        if self.serves.permits(table) { Ok(()) } else { Err(not_served(table)) }
     }
 
     pub(super) fn permit_write(&self) -> Result<(), AgentError> {
@@ -247,4 +242,9 @@ impl LocalAgent {
         Err(AgentError::new(FailureKind::Refused, "this agent was started read-only")
             .with_hint("start the target's agent with --allow-write"))
     }
+}
+
+fn not_served(table: &TableName) -> AgentError {
+    AgentError::new(FailureKind::Refused, format!("this agent does not serve table {table}"))
+        .with_hint("start it with --table for this table")
 }

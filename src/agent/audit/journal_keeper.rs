@@ -15,8 +15,8 @@ use crate::engine::Origin;
 use crate::merkle::{RowDigest, SessionKey};
 use crate::model::{Change, Key, Plan};
 
-/// How often rows that were written are read back again, where a connection broke.
-const READ_BACK_AGAIN: u32 = 3;
+/// How often it is tried to read back rows that were written, where a connection breaks.
+const READ_BACK_ATTEMPTS: u32 = 4;
 
 /// Rows of a batch that are to be read back when it has been written.
 #[derive(Debug, Default)]
@@ -134,22 +134,31 @@ impl<'a> JournalKeeper<'a> {
         outcomes: &[RowOutcome],
     ) -> Vec<Option<RowDigest>> {
         let State::Open { journal, own } = &self.state else { return Vec::new() };
+        for attempt in 0..READ_BACK_ATTEMPTS {
+            match self.left(journal, own, wanted, outcomes).await {
+                Ok(left) => return left,
+                Err(error) => tracing::debug!("rows that were written could not be read back: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+        }
+        vec![None; outcomes.len()]
+    }
+
+    async fn left(
+        &self,
+        journal: &Journal,
+        own: &OwnAccess,
+        wanted: &ReadBack,
+        outcomes: &[RowOutcome],
+    ) -> Result<Vec<Option<RowDigest>>, AgentError> {
         let written = |at: usize| outcomes.get(at) == Some(&RowOutcome::Written);
         let mut left = vec![None; outcomes.len()];
         match wanted {
-            ReadBack::Nothing => return Vec::new(),
+            ReadBack::Nothing => return Ok(Vec::new()),
             ReadBack::Keys(keys) => {
                 let keys = keys.iter().filter(|(at, _)| written(*at)).cloned();
                 let (places, keys): (Vec<usize>, Vec<Key>) = keys.unzip();
-                let mut read = rows_of(self.agent, own.reading(), &keys, |_| true).await;
-                for attempt in 0..READ_BACK_AGAIN {
-                    if read.is_ok() {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-                    read = rows_of(self.agent, own.reading(), &keys, |_| true).await;
-                }
-                let Ok(rows) = read else { return left };
+                let rows = rows_of(self.agent, own.reading(), &keys, |_| true).await?;
                 for (at, key) in places.into_iter().zip(&keys) {
                     if let Some(slot) = left.get_mut(at) {
                         *slot = rows.get(key).map(|row| journal.digest(key.as_bytes(), row.as_bytes()));
@@ -157,15 +166,7 @@ impl<'a> JournalKeeper<'a> {
                 }
             }
             ReadBack::Run(keys) => {
-                let mut read = self.agent.engine.fetch_run(own.reading(), keys).await;
-                for attempt in 0..READ_BACK_AGAIN {
-                    if read.is_ok() {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-                    read = self.agent.engine.fetch_run(own.reading(), keys).await;
-                }
-                let Ok(rows) = read else { return left };
+                let rows = self.agent.engine.fetch_run(own.reading(), keys).await?;
                 let places: HashMap<&[u8], usize> =
                     keys.iter().enumerate().map(|(at, key)| (key.as_bytes(), at)).collect();
                 for (key, row) in rows.iter() {
@@ -176,7 +177,7 @@ impl<'a> JournalKeeper<'a> {
                 }
             }
         }
-        left
+        Ok(left)
     }
 
     /// What became of a batch, and what its rows hold now.

@@ -26,19 +26,7 @@ pub(super) async fn may_differ(
     if access.columns.iter().any(makes_another) {
         return Ok(true);
     }
-    may_have_triggers(connection, facts, schema, access).await
-}
-
-/// Whether the table has triggers, as far as this login may see them.
-async fn may_have_triggers(
-    connection: &mut MySqlConnection,
-    facts: &Facts,
-    schema: &str,
-    access: &TableAccess,
-) -> Result<bool, sqlx::Error> {
-    let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
-    let sql = format!("SELECT trigger_name FROM information_schema.triggers WHERE {of} LIMIT 1");
-    Ok(!texts(connection, &sql).await?.is_empty() || !visible::sees_triggers_of(connection, schema).await?)
+    may_have_triggers(connection, facts, schema, access, "INSERT,UPDATE,DELETE").await
 }
 
 /// Whether triggers of the table may fire when rows are deleted and inserted again.
@@ -48,9 +36,20 @@ pub(super) async fn may_fire_on_exchange(
     schema: &str,
     access: &TableAccess,
 ) -> Result<bool, sqlx::Error> {
+    may_have_triggers(connection, facts, schema, access, "INSERT,DELETE").await
+}
+
+/// Whether the table has triggers of one of these events, or some that this login does not see.
+async fn may_have_triggers(
+    connection: &mut MySqlConnection,
+    facts: &Facts,
+    schema: &str,
+    access: &TableAccess,
+    events: &str,
+) -> Result<bool, sqlx::Error> {
     let of = named(facts, &[("event_object_schema", schema), ("event_object_table", &access.table.name)]);
     let sql = format!(
-        "SELECT trigger_name FROM information_schema.triggers WHERE {of} AND event_manipulation <> 'UPDATE' LIMIT 1"
+        "SELECT trigger_name FROM information_schema.triggers WHERE {of} AND FIND_IN_SET(event_manipulation, '{events}') LIMIT 1"
     );
     Ok(!texts(connection, &sql).await?.is_empty() || !visible::sees_triggers_of(connection, schema).await?)
 }

@@ -36,7 +36,7 @@ pub(super) fn unaccepted(during: impl Into<String>, error: &sqlx::Error) -> Engi
     of_filter(during, error, true)
 }
 
-fn of_filter(during: impl Into<String>, error: &sqlx::Error, prepared: bool) -> EngineError {
+fn of_filter(during: impl Into<String>, error: &sqlx::Error, preparing: bool) -> EngineError {
     let Some(db) = database(error) else { return driver_error(during, error) };
     let mine = matches!(class(db), "22" | "38" | "39")
         || matches!(
@@ -68,7 +68,7 @@ fn of_filter(during: impl Into<String>, error: &sqlx::Error, prepared: bool) -> 
         format!("the filter fails on some row: {}", words_of_data_error(db.code()))
     } else if db.code() == "21000" {
         "the filter gives more than one row where one is wanted".to_owned()
-    } else if prepared && !is_of_a_function(db) {
+    } else if preparing && !is_of_a_function(db) {
         format!("PostgreSQL does not accept the filter: {}", db.message())
     } else {
         format!("the filter fails on some row (SQLSTATE {})", db.code())

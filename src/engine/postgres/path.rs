@@ -72,7 +72,9 @@ impl TrustedPaths {
             None => "pg_catalog, pg_temp".to_owned(),
         };
         let set = setting(&path);
-        self.paths().insert(relation, (Instant::now(), path));
+        let mut paths = self.paths();
+        paths.retain(|_, (since, _)| since.elapsed() < FRESH);
+        paths.insert(relation, (Instant::now(), path));
         Ok(set)
     }
 
