@@ -241,6 +241,28 @@ fn a_function_that_others_planted_for_a_trigger_does_not_run() {
 }
 
 #[test]
+fn a_condition_runs_no_operator_that_others_planted() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    for db in [&source, &target] {
+        db.execute(
+            "CREATE TABLE t (id int PRIMARY KEY, n varchar(9)); INSERT INTO t VALUES (1, 'a'), (2, 'b');
+             CREATE TABLE planted (x int); GRANT CREATE ON SCHEMA public TO PUBLIC;
+             CREATE FUNCTION same(varchar, varchar) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''planted''; END';
+             CREATE OPERATOR public.= (leftarg = varchar, rightarg = varchar, procedure = same);
+             CREATE FUNCTION length(varchar) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''planted''; END'",
+        );
+    }
+    target.execute("UPDATE t SET n = 'x' WHERE id = 2");
+    let urls = [("SOURCE", source.url()), ("TARGET", target.url())];
+    let urls: Vec<(&str, &str)> = urls.iter().map(|(name, url)| (*name, url.as_str())).collect();
+    for (condition, status) in [("n = 'a'", 0), ("n = 'b'", 1), ("length(n) = 1", 1)] {
+        let args = ["diff", "env:SOURCE", "env:TARGET", "-t", "t", "--where", condition, "--no-ledger"];
+        let told = trueup_with(&args, &urls);
+        assert_eq!(told.status, status, "{condition}: {told:?}");
+    }
+}
+
+#[test]
 fn words_of_a_trigger_are_told_by_no_sqlstate_and_its_row_is_set_aside() {
     let (source, target) = (PostgresDb::create(), PostgresDb::create());
     for db in [&source, &target] {

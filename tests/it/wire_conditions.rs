@@ -2,6 +2,7 @@
 
 use super::support::any::{AnyDb, KINDS, Kind};
 use super::support::process::{Agent, Output, trueup};
+use super::support::servers::{MysqlDb, PostgresDb};
 
 fn start(db: &AnyDb, more: &[&str]) -> Agent {
     let url = db.url();
@@ -102,5 +103,76 @@ fn of_tables_that_are_not_served_nothing_is_told() {
             format!("{}{}", told.stdout, told.stderr).replace(table, "TABLE")
         };
         assert_eq!(words("secret"), words("nowhere"), "{kind:?}");
+    }
+}
+
+/// A check of kind `sql` that asks the same of both endpoints.
+fn check(source: &str, target: &str, sql: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trueup.toml");
+    let text = format!(
+        "[endpoints.a]\nurl = {source:?}\n[endpoints.b]\nurl = {target:?}\n[pairs.p]\nsource = \"a\"\ntarget = \"b\"\n\
+         [checks.c]\npair = \"p\"\nkind = \"sql\"\nsource_sql = {sql:?}\ntarget_sql = {sql:?}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    trueup(&["check", "-c", file.to_str().unwrap(), "--no-ledger", "--recheck", "0"])
+}
+
+#[test]
+fn what_one_caller_sets_does_not_reach_the_next() {
+    let (source, target) = (PostgresDb::create(), PostgresDb::create());
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)");
+    target.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 9); CREATE SCHEMA decoy;
+         CREATE TABLE decoy.t (id int PRIMARY KEY, v int); INSERT INTO decoy.t VALUES (1, 1), (2, 2)",
+    );
+    let url = target.url();
+    let agent = Agent::start(&["--database", "env:DB", "--allow-sql"], &[("DB", &url)]);
+    let there = format!("grpc://{}", agent.address);
+    for sql in [
+        "select set_config('search_path', 'decoy, public', false)",
+        "select set_config('row_security', 'off', false)",
+        "select pg_advisory_lock(4711)::text",
+    ] {
+        let ran = check(&there, &there, sql);
+        assert!(ran.status < 2, "{sql} was not run: {ran:?}");
+        let told = trueup(&["diff", &source.url(), &there, "-t", "t", "--no-ledger", "--quiet"]);
+        assert_eq!(told.status, 1, "{sql}: {told:?}");
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711";
+        assert_eq!(target.scalar(locks).as_deref(), Some("0"), "{sql}");
+    }
+    let db = MysqlDb::create();
+    db.execute("CREATE TABLE t (id INT PRIMARY KEY)");
+    let url = db.url();
+    let agent = Agent::start(&["--database", "env:DB", "--allow-sql"], &[("DB", &url)]);
+    let there = format!("grpc://{}", agent.address);
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    let ran = check(&there, &there, &format!("select get_lock('{name}', 0)"));
+    assert!(ran.status < 2, "it was not run: {ran:?}");
+    assert_eq!(db.scalar(&format!("SELECT IS_USED_LOCK('{name}')")), None);
+}
+
+#[test]
+fn a_query_of_mariadb_writes_no_file() {
+    let db = MysqlDb::create();
+    db.execute("CREATE TABLE t (id INT PRIMARY KEY)");
+    let name = db.url().rsplit('/').next().unwrap().to_owned();
+    let file = std::env::temp_dir().join(format!("trueup_out_{name}"));
+    let out = file.to_str().unwrap();
+    // It could be written here.
+    let tried = std::env::temp_dir().join(format!("trueup_can_{name}"));
+    db.execute(&format!("SELECT 1 INTO OUTFILE '{}'", tried.display()));
+    assert!(tried.exists());
+    let _ = std::fs::remove_file(&tried);
+    let url = db.url();
+    for sql in [
+        format!("1) AS CHAR) INTO OUTFILE '{out}' FROM dual WHERE '1'=CAST((1"),
+        format!("select 1 into outfile '{out}'"),
+        format!("select 1) as v into dumpfile '{out}' -- "),
+        format!("(select 1 into outfile '{out}')"),
+    ] {
+        let told = check(&url, &url, &sql);
+        assert_eq!(told.status, 2, "{sql}: {told:?}");
+        assert!(!file.exists(), "{sql}");
     }
 }
